@@ -1,0 +1,203 @@
+"""The `proformer` command: parses, calls the library, prints."""
+
+import argparse
+import contextlib
+import csv
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from .assays import InputError, Row, first_line, measured_value, read_rows, require_columns, sequence_text
+from .metrics import correlation
+from .prediction import load_checkpoint, predict_batches
+from .tokenization import InvalidSequenceError
+
+
+class ReadAhead:
+    """Hands sequences to the model and keeps the rows they came from until their predictions are there."""
+
+    def __init__(self, path: Path, sequence_column: str, measured_column: str | None):
+        self.path = path
+        self.sequence_column = sequence_column
+        self.measured_column = measured_column
+        self.rows: list[Row] = []
+        self.measured: list[float] = []
+
+    def sequences(self) -> Iterator[str]:
+        columns = [self.sequence_column, *([self.measured_column] if self.measured_column else [])]
+        for row in read_rows(self.path):
+            require_columns(self.path, row.cells, columns)
+            if self.measured_column:
+                value = measured_value(self.path, row, self.measured_column)
+                if np.isnan(value):
+                    raise InputError(
+                        f"{self.path}, {row.place}, column {self.measured_column!r}: the measurement is missing; "
+                        "remove the row or leave --measured out."
+                    )
+                self.measured.append(value)
+            self.rows.append(row)
+            yield sequence_text(self.path, row, self.sequence_column)
+
+    def take(self, count: int) -> list[Row]:
+        taken, self.rows = self.rows[:count], self.rows[count:]
+        return taken
+
+
+def predict_command(arguments: argparse.Namespace):
+    if arguments.measured and not arguments.output:
+        raise InputError("--measured draws a figure beside the table: say where with --output.")
+    model, tokenizer = load_checkpoint(arguments.model)
+    names = [f"predicted_{model.config.id2label[output]}" for output in range(model.config.num_labels)]
+    if arguments.measured and len(names) > 1:
+        raise InputError(f"--measured compares one output, but this model has {len(names)}: {', '.join(names)}.")
+    source = ReadAhead(arguments.input, arguments.sequence_column, arguments.measured)
+    batches = predict_batches(
+        model,
+        tokenizer,
+        source.sequences(),
+        batch_size=arguments.batch_size,
+        device=arguments.device,
+        dtype=torch.bfloat16 if arguments.bf16 else None,
+        truncation=arguments.truncate,
+    )
+    predicted = []
+    with output_file(arguments.output) as file, tqdm(unit=" sequences", disable=arguments.quiet) as progress:
+        writer = None
+        done = 0
+        while True:
+            try:
+                batch = next(batches, None)
+            except InvalidSequenceError as error:
+                place = source.rows[error.row - done].place
+                raise InputError(
+                    f"{arguments.input}, {place}, column {arguments.sequence_column!r}: {error.reason}"
+                ) from error
+            if batch is None:
+                break
+            rows = source.take(len(batch))
+            if writer is None:
+                header = list(rows[0].cells)
+                if taken := [name for name in names if name in header]:
+                    raise InputError(f"{arguments.input}: rename the column {taken[0]!r}; predictions take that name.")
+                writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+                writer.writerow([*header, *names])
+            for row, values in zip(rows, batch, strict=True):
+                writer.writerow([*row.cells.values(), *(f"{value:.6g}" for value in values)])
+            if arguments.measured:
+                predicted.append(batch[:, 0])
+            done += len(batch)
+            progress.update(len(batch))
+    if arguments.measured:
+        report_agreement(arguments, np.array(source.measured), np.concatenate(predicted))
+
+
+def report_agreement(arguments: argparse.Namespace, measured: np.ndarray, predicted: np.ndarray):
+    from .report import scatter_plot
+
+    agreement = correlation(measured, predicted)
+    if np.isnan(agreement.pearson_r):
+        raise InputError(
+            f"{arguments.input}, column {arguments.measured!r}: no correlation with fewer than two different values; "
+            f"the predictions are in {arguments.output}."
+        )
+    figure = Path(arguments.output).with_suffix(".png")
+    scatter_plot(figure, measured, predicted, agreement, label=arguments.measured)
+    print(
+        f"Pearson r {agreement.pearson_r:.4f}, Spearman ρ {agreement.spearman_rho:.4f} over {agreement.count:,} "
+        f"sequences; figure: {figure}",
+        file=sys.stderr,
+    )
+
+
+@contextlib.contextmanager
+def output_file(path: Path | None) -> Iterator[TextIO]:
+    """A file that takes its name only once it is complete; standard output if no name is given."""
+    if path is None:
+        yield sys.stdout
+        return
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent} to write to.")
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder; name a file in it.")
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf-8", newline="") as file:
+            yield file
+        # mkstemp's files are the user's alone; the result has the usual permissions.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(unfinished, 0o666 & ~mask)
+        os.replace(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+
+
+def positive_int(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def available_device(text: str) -> torch.device:
+    try:
+        return torch.empty(0, device=text).device
+    # What torch raises differs with the kind of device and with how torch was built.
+    except Exception as error:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be used here: {first_line(error)}") from error
+
+
+def parser() -> argparse.ArgumentParser:
+    command = argparse.ArgumentParser(prog="proformer", description="Proformer: DNA in, gene expression out.")
+    commands = command.add_subparsers(required=True, metavar="COMMAND")
+    predict = commands.add_parser(
+        "predict",
+        help="expression of the sequences in a FASTA file or table",
+        description="Writes the table it is given (a FASTA file's has the columns name and sequence), with the "
+        "predicted expression of each sequence, in the units of the model's assay, as its last columns.",
+    )
+    predict.add_argument("input", type=Path, help="FASTA, TSV or CSV (also gzipped), or Parquet file")
+    predict.add_argument("-o", "--output", type=Path, help="TSV file to write; standard output by default")
+    predict.add_argument("--model", help="folder or Hub repository; by default the checkpoint within this package")
+    predict.add_argument("--sequence-column", default="sequence", help="column of the sequences (default: sequence)")
+    predict.add_argument(
+        "--measured",
+        metavar="COLUMN",
+        help="column of measurements to compare with: prints Pearson's r and Spearman's ρ, and draws a figure of the "
+        "output's name with the ending .png",
+    )
+    predict.add_argument("--truncate", action="store_true", help="cut inserts longer than the model's construct")
+    predict.add_argument("--batch-size", type=positive_int, default=256, help="sequences at a time (default: 256)")
+    predict.add_argument("--device", type=available_device, help='where to compute, such as "cuda" (default: the CPU)')
+    predict.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster where the hardware has it")
+    predict.add_argument("--quiet", action="store_true", help="no progress bar")
+    predict.set_defaults(run=predict_command)
+    return command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parsed = parser().parse_args(arguments)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        parsed.run(parsed)
+    except BrokenPipeError:
+        # The reader of our output has seen enough; spare it the interpreter's complaint at closing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (InputError, OSError) as error:
+        print(f"proformer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Configuration of Proformer.
+
+This file travels to the Hub with every checkpoint, so it depends on transformers alone.
+"""
+
+import math
+from typing import Literal
+
+from transformers.utils.versions import require_version
+
+
+# Remote code has no other check of its requirements: without this line an older library fails on an import below.
+require_version("transformers>=5.4.0", "Proformer needs transformers 5.4 or newer: pip install -U 'transformers>=5.4'")
+
+from huggingface_hub.dataclasses import strict  # noqa: E402
+from transformers import PreTrainedConfig  # noqa: E402
+from transformers.utils.type_validators import interval, probability  # noqa: E402
+
+
+@strict
+class ProformerConfig(PreTrainedConfig):
+    r"""
+    Configuration of a Proformer model. The defaults are the model published by Kwak et al., *BMC Bioinformatics*
+    2024 (doi 10.1186/s12859-024-05645-5), as its code computes it; `ProformerForPreTraining(ProformerConfig())` has
+    exactly 47,425,543 parameters.
+
+    Args:
+        kmer_size (`int`, defaults to 10):
+            Letters in one k-mer token, 1 to 22 (the largest whose token ids fit 64 bits).
+        kmer_stride (`int`, defaults to 1):
+            Letters from one k-mer to the next.
+        alphabet_size (`int`, defaults to 6):
+            6 embeds A C G T N M. 5 leaves M (masked) out: it then contributes nothing to a k-mer.
+        max_position_embeddings (`int`, defaults to 200):
+            Greatest number of k-mer tokens, both strands counted.
+        num_expression_tokens (`int`, defaults to 32):
+            Pseudo-expression positions put before the k-mers; the prediction is their mean.
+        hidden_size (`int`, defaults to 512):
+            Width of the residual stream.
+        num_hidden_layers (`int`, defaults to 4):
+            Macaron blocks: half feed-forward, separable convolution, attention, half feed-forward.
+        num_attention_heads (`int`, defaults to 8):
+            Attention heads.
+        head_dim (`int`, *optional*):
+            Width of *each* head. Left out, it is `hidden_size`: the published code gives every head the full width,
+            so that 71 % of its parameters are in the attention.
+        intermediate_size (`int`, *optional*):
+            Width of the gated product in the feed-forward layers. Left out, it is `2 * hidden_size`, as published
+            (a projection to `4 * hidden_size`, split in halves).
+        conv_kernel_size (`int`, defaults to 15):
+            Positions covered by the depthwise convolution.
+        hidden_dropout (`float`, defaults to 0.0):
+            Dropout inside the feed-forward layers and before the expression head. The published code asks for 0.1
+            but never switches it on during training, so the published behaviour is 0.
+        layer_norm_eps (`float`, defaults to 1e-6):
+            Epsilon of every layer normalisation (Keras' default is 1e-3 and torch's 1e-5; the published code uses
+            1e-6, and it matters because the expression tokens start as zero vectors).
+        label_mean (`list[float]`, *optional*):
+            Mean of each output over the training rows, in the assay's units. With `label_std` it makes the model
+            predict in those units, while it is trained on standardised values. Left out, it is 0.
+        label_std (`list[float]`, *optional*):
+            Standard deviation of each output over the training rows. Left out, it is 1.
+        problem_type (`str`, defaults to `"regression"`):
+            `"regression"`, `"single_label_classification"` or `"multi_label_classification"`.
+        pad_token_id (`int`, defaults to 0):
+            Id of `[PAD]`, the k-mer that lies wholly outside a sequence.
+        tie_word_embeddings (`bool`, defaults to `False`):
+            Always `False`: k-mers go in and letters come out.
+
+    `num_labels` (1 by default) is the number of outputs, `id2label` their names.
+
+    Raises:
+        StrictDataclassFieldValidationError: a field has a wrong type or lies outside its range.
+        StrictDataclassClassValidationError: fields contradict each other.
+    """
+
+    model_type = "proformer"
+    keys_to_ignore_at_inference = ["position_logits", "nucleotide_logits", "hidden_states", "attentions"]
+
+    kmer_size: int = interval(min=1, max=22)(default=10)
+    kmer_stride: int = interval(min=1)(default=1)
+    alphabet_size: Literal[5, 6] = 6
+    max_position_embeddings: int = interval(min=1)(default=200)
+    num_expression_tokens: int = interval(min=1)(default=32)
+    hidden_size: int = interval(min=1)(default=512)
+    num_hidden_layers: int = interval(min=1)(default=4)
+    num_attention_heads: int = interval(min=1)(default=8)
+    head_dim: int | None = None
+    intermediate_size: int | None = None
+    conv_kernel_size: int = interval(min=1)(default=15)
+    hidden_dropout: float | int = probability(default=0.0)
+    layer_norm_eps: float = interval(min=0.0, exclude_min=True)(default=1e-6)
+    label_mean: list[float | int] | None = None
+    label_std: list[float | int] | None = None
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] = "regression"
+    pad_token_id: int = 0
+    tie_word_embeddings: Literal[False] = False
+
+    def __post_init__(self, **kwargs):
+        if self.head_dim is None:
+            self.head_dim = self.hidden_size
+        if self.intermediate_size is None:
+            self.intermediate_size = 2 * self.hidden_size
+        if self.id2label is None:
+            kwargs.setdefault("num_labels", 1)
+        # A saved head would otherwise name only its own class, and the folder would not open with the others.
+        kwargs["auto_map"] = {
+            "AutoConfig": "configuration_proformer.ProformerConfig",
+            "AutoModel": "modeling_proformer.ProformerModel",
+            "AutoModelForPreTraining": "modeling_proformer.ProformerForPreTraining",
+            "AutoModelForSequenceClassification": "modeling_proformer.ProformerForSequenceClassification",
+            "AutoModelForMaskedLM": "modeling_proformer.ProformerForMaskedLM",
+        } | kwargs.get("auto_map", {})
+        super().__post_init__(**kwargs)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of k-mers over the seven letters - A C G T N M."""
+        return 7**self.kmer_size
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        # Asked for another number of outputs, the checkpoint's label scale belongs to none of them.
+        names = config_dict.get("id2label") or {0: "LABEL_0"}
+        outputs = kwargs.get("num_labels", len(kwargs.get("id2label") or names))
+        if outputs != len(names):
+            config_dict = {**config_dict, "label_mean": None, "label_std": None}
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_diff_dict(self) -> dict:
+        # Saving leaves out what is the library's default, and that is two outputs, where ours is one.
+        return {**super().to_diff_dict(), "id2label": self.id2label, "label2id": self.label2id}
+
+    def validate_sizes(self):
+        for name in ("head_dim", "intermediate_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+    def validate_label_scale(self):
+        for name in ("label_mean", "label_std"):
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if self.problem_type != "regression":
+                raise ValueError(f"`{name}` is for regression, but `problem_type` is {self.problem_type!r}.")
+            if len(values) != self.num_labels:
+                raise ValueError(f"`{name}` has {len(values)} values for {self.num_labels} outputs.")
+            if not all(math.isfinite(value) for value in values):
+                raise ValueError(f"`{name}` must be finite, got {values}.")
+        if self.label_std is not None and min(self.label_std) <= 0:
+            raise ValueError(f"`label_std` must be positive, got {self.label_std}.")
+
+
+__all__ = ["ProformerConfig"]

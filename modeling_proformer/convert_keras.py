@@ -1,0 +1,175 @@
+"""Weights of the authors' TensorFlow model, brought over.
+
+The authors' model is a Keras one, saved as a TensorFlow checkpoint. Where TensorFlow is installed, this writes its
+variables to the file that `load_keras_weights` reads:
+
+```python
+reader = tf.train.load_checkpoint(checkpoint)
+np.savez("proformer.npz", **{name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})
+```
+"""
+
+import json
+import os
+import re
+import zipfile
+
+import numpy as np
+import torch
+
+from .configuration_proformer import ProformerConfig
+from .modeling_proformer import ProformerForPreTraining
+
+
+# How a TensorFlow checkpoint spells the layers of a block.
+CHECKPOINT_SPELLINGS = [
+    (r"/\.ATTRIBUTES/VARIABLE_VALUE$", ""),
+    (r"^w/", ""),
+    (r"^blocks/layer_with_weights-", "blocks/"),
+    (r"/(ff[12])/net/layer_with_weights-0/", r"/\1/layernorm/"),
+    (r"/(ff[12])/net/layer_with_weights-1/", r"/\1/dense_in/"),
+    (r"/(ff[12])/net/layer_with_weights-2/", r"/\1/dense_out/"),
+    (r"/conv/layer_with_weights-0/", "/conv/layernorm/"),
+    (r"/conv/layer_with_weights-1/", "/conv/separable_conv1d/"),
+    (r"/attn/_(query|key|value)_dense/", r"/attn/\1/"),
+    (r"/attn/_output_dense/", "/attn/attention_output/"),
+]
+
+# Keras layer to ours, outside and inside a block.
+LAYERS = {
+    "pos_embedding": "proformer.embeddings.position_embeddings",
+    "strand_embedding": "proformer.embeddings.strand_embeddings",
+    "expression_embedding": "proformer.embeddings.expression_projection",
+    "kmer_dense": "proformer.embeddings.kmer_projection",
+    "expression_dense": "expression_head.dense",
+    "nucleotide_dense": "nucleotide_head",
+}
+BLOCK_LAYERS = {
+    "ff1/layernorm": "feed_forward1.layer_norm",
+    "ff1/dense_in": "feed_forward1.dense_in",
+    "ff1/dense_out": "feed_forward1.dense_out",
+    "conv/layernorm": "convolution.layer_norm",
+    "layernorm": "layer_norm",
+    "attn/query": "self_attn.q_proj",
+    "attn/key": "self_attn.k_proj",
+    "attn/value": "self_attn.v_proj",
+    "attn/attention_output": "self_attn.o_proj",
+    "ff2/layernorm": "feed_forward2.layer_norm",
+    "ff2/dense_in": "feed_forward2.dense_in",
+    "ff2/dense_out": "feed_forward2.dense_out",
+}
+
+
+def load_keras_weights(
+    path_to_npz: str | os.PathLike, num_expression_tokens: int | None = None, kmer_stride: int | None = None
+) -> ProformerForPreTraining:
+    """
+    The authors' weights as a `ProformerForPreTraining`, which `save_pretrained` turns into a checkpoint.
+
+    Sizes are read from the shapes of the weights. Two are in no weight: the number of expression tokens and the
+    stride. They are taken from the arguments, else from the constructor arguments that the file may hold as
+    `config_json`, else as published.
+
+    Args:
+        path_to_npz: a `numpy.savez` file. Names are those of the TensorFlow checkpoint
+            (`blocks/layer_with_weights-0/ff1/net/layer_with_weights-1/kernel/.ATTRIBUTES/VARIABLE_VALUE`) or of the
+            Keras layers (`blocks/0/ff1/dense_in/kernel`); other entries, such as an optimizer's, are ignored.
+        num_expression_tokens: pseudo-expression positions (32 as published).
+        kmer_stride: letters from one k-mer to the next (1 as published).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not an npz file, a weight is missing, or its shape does not fit the others.
+    """
+    try:
+        with np.load(path_to_npz, allow_pickle=False) as file:
+            weights = {normalised_name(name): file[name] for name in file.files if is_weight(name)}
+            arguments = json.loads(str(file["config_json"])) if "config_json" in file.files else {}
+    # A plain .npy array is no context manager.
+    except (zipfile.BadZipFile, ValueError, EOFError, TypeError) as error:
+        raise ValueError(f"{path_to_npz} is not a readable npz file of arrays: {error}") from error
+
+    missing = sorted({"kmer_dense/kernel", "pos_embedding/embeddings", "nucleotide_dense/kernel"} - weights.keys())
+    if missing:
+        raise ValueError(f"{path_to_npz} lacks {missing[0]}: is it the authors' model?")
+    config = config_of(
+        weights,
+        num_expression_tokens=num_expression_tokens or arguments.get("num_projectors", 32),
+        kmer_stride=kmer_stride or arguments.get("strides", 1),
+    )
+    model = ProformerForPreTraining(config)
+    state = dict(our_weight(name, weight) for name, weight in weights.items())
+    for name, parameter in model.state_dict().items():
+        if name not in state:
+            raise ValueError(f"{path_to_npz} lacks the weight that becomes {name}.")
+        if state[name].shape != parameter.shape:
+            raise ValueError(
+                f"{path_to_npz}: {name} would have shape {tuple(state[name].shape)}, but the other weights ask for "
+                f"{tuple(parameter.shape)}."
+            )
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def normalised_name(name: str) -> str:
+    for pattern, replacement in CHECKPOINT_SPELLINGS:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def is_weight(name: str) -> bool:
+    """Whether it is one of the model's own weights, not an optimizer's slot or another entry."""
+    layer, _, variable = normalised_name(name).rpartition("/")
+    block_layer = re.sub(r"^blocks/\d+/", "", layer)
+    return layer in LAYERS or (
+        layer.startswith("blocks/")
+        and (block_layer in BLOCK_LAYERS or block_layer == "conv/separable_conv1d")
+        and ".OPTIMIZER_SLOT" not in name
+        and bool(variable)
+    )
+
+
+def config_of(weights: dict[str, np.ndarray], num_expression_tokens: int, kmer_stride: int) -> ProformerConfig:
+    hidden_size, alphabet_size = weights["nucleotide_dense/kernel"].shape
+    blocks = {int(match.group(1)) for name in weights if (match := re.match(r"blocks/(\d+)/", name))}
+    _, num_attention_heads, head_dim = weights["blocks/0/attn/query/kernel"].shape
+    return ProformerConfig(
+        kmer_size=weights["kmer_dense/kernel"].shape[0] // alphabet_size,
+        kmer_stride=kmer_stride,
+        alphabet_size=alphabet_size,
+        max_position_embeddings=weights["pos_embedding/embeddings"].shape[0],
+        num_expression_tokens=num_expression_tokens,
+        hidden_size=hidden_size,
+        num_hidden_layers=max(blocks) + 1,
+        num_attention_heads=num_attention_heads,
+        head_dim=head_dim,
+        intermediate_size=weights["blocks/0/ff1/dense_out/kernel"].shape[0],
+        conv_kernel_size=weights["blocks/0/conv/separable_conv1d/depthwise_kernel"].shape[0],
+    )
+
+
+def our_weight(name: str, weight: np.ndarray) -> tuple[str, torch.Tensor]:
+    """A Keras variable's name and value in our layout."""
+    layer, _, variable = name.rpartition("/")
+    block = re.match(r"blocks/(\d+)/(.+)", layer)
+    prefix, layer = (f"proformer.layers.{block.group(1)}.", block.group(2)) if block else ("", layer)
+    value = torch.from_numpy(np.array(weight, dtype=np.float32))
+
+    if layer == "conv/separable_conv1d":
+        if variable == "depthwise_kernel":
+            return f"{prefix}convolution.depthwise.weight", value.permute(1, 2, 0)
+        if variable == "pointwise_kernel":
+            return f"{prefix}convolution.pointwise.weight", value[0].T
+        return f"{prefix}convolution.pointwise.bias", value
+
+    ours = prefix + (BLOCK_LAYERS if block else LAYERS)[layer]
+    if variable == "kernel":
+        # (in, out); attention's are (in, heads, head_dim) and (heads, head_dim, out).
+        inputs = value.shape[:-1].numel() if layer == "attn/attention_output" else value.shape[0]
+        return f"{ours}.weight", value.reshape(inputs, -1).T
+    if variable in ("bias", "beta"):
+        return f"{ours}.bias", value.flatten()
+    return f"{ours}.weight", value  # gamma, embeddings
+
+
+__all__ = ["load_keras_weights"]

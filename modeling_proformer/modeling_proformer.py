@@ -1,0 +1,562 @@
+"""Proformer: a macaron transformer over k-mers of both DNA strands that predicts expression.
+
+Kwak et al., *BMC Bioinformatics* 2024, doi 10.1186/s12859-024-05645-5. Where paper and published code disagree, this
+is what the code computes. This file travels to the Hub with every checkpoint: it imports only its configuration,
+torch and transformers.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_proformer import ProformerConfig
+
+
+# The library's mark for a target that is to be ignored; its Trainer counts all others.
+IGNORED = -100
+
+
+class ProformerEmbeddings(nn.Module):
+    """Expression tokens, followed by k-mers with their position and strand."""
+
+    def __init__(self, config: ProformerConfig):
+        super().__init__()
+        self.kmer_size = config.kmer_size
+        self.alphabet_size = config.alphabet_size
+        self.num_expression_tokens = config.num_expression_tokens
+        self.kmer_projection = nn.Linear(config.kmer_size * config.alphabet_size, config.hidden_size)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.strand_embeddings = nn.Embedding(2, config.hidden_size)
+        # All expression tokens are this layer applied to 0, that is, its bias. The weight is dead; the published
+        # model has and counts it.
+        self.expression_projection = nn.Linear(1, config.hidden_size)
+
+    def one_hot_letters(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """
+        Spells out k-mer ids, (batch, positions) to (batch, positions, kmer_size * alphabet_size). A letter outside
+        the sequence (digit 0) or the alphabet (M where `alphabet_size` is 5) is a zero vector.
+        """
+        place_values = torch.tensor([7**power for power in reversed(range(self.kmer_size))], device=input_ids.device)
+        digits = input_ids.unsqueeze(-1) // place_values % 7
+        letters = torch.arange(1, self.alphabet_size + 1, device=input_ids.device)
+        return (digits.unsqueeze(-1) == letters).flatten(-2).to(self.kmer_projection.weight.dtype)
+
+    def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None) -> torch.Tensor:
+        batch_size, length = input_ids.shape
+        if length > self.position_embeddings.num_embeddings:
+            raise ValueError(
+                f"The input has {length} k-mers, the model {self.position_embeddings.num_embeddings} positions "
+                "(`max_position_embeddings`). Is the tokenizer the one this checkpoint was trained with?"
+            )
+        positions = torch.arange(length, device=input_ids.device)
+        if token_type_ids is None:
+            token_type_ids = (positions >= length // 2).long().expand(batch_size, length)
+        kmers = self.kmer_projection(self.one_hot_letters(input_ids))
+        kmers = kmers + self.position_embeddings(positions) + self.strand_embeddings(token_type_ids)
+        expression_tokens = self.expression_projection(kmers.new_zeros(batch_size, self.num_expression_tokens, 1))
+        return torch.cat([expression_tokens.to(kmers.dtype), kmers], dim=1)
+
+
+class ProformerFeedForward(nn.Module):
+    """Gated feed-forward layer (SwiGLU). Quirk: the first half of `dense_in` is the value, the second the gate."""
+
+    def __init__(self, config: ProformerConfig):
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dense_in = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.dense_out = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        value, gate = self.dense_in(self.layer_norm(hidden_states)).chunk(2, dim=-1)
+        return self.dropout(self.dense_out(self.dropout(value * F.silu(gate))))
+
+
+class ProformerConvolution(nn.Module):
+    """Separable convolution over expression tokens and k-mers alike, with nothing between its two halves."""
+
+    def __init__(self, config: ProformerConfig):
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        # The padding of an even kernel is one shorter on the left, in torch as in Keras.
+        self.depthwise = nn.Conv1d(
+            config.hidden_size,
+            config.hidden_size,
+            config.conv_kernel_size,
+            padding="same",
+            groups=config.hidden_size,
+            bias=False,
+        )
+        self.pointwise = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor, padding_mask: torch.Tensor | None) -> torch.Tensor:
+        hidden_states = self.layer_norm(hidden_states)
+        if padding_mask is not None:
+            hidden_states = hidden_states * padding_mask.unsqueeze(-1).to(hidden_states.dtype)
+        hidden_states = self.depthwise(hidden_states.transpose(1, 2)).transpose(1, 2)
+        return F.relu(self.pointwise(hidden_states))
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = F.dropout(F.softmax(weights, dim=-1), p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class ProformerAttention(nn.Module):
+    """Multi-head attention whose heads have a width of their own: published, each is as wide as the model."""
+
+    def __init__(self, config: ProformerConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.head_dim
+        self.scaling = config.head_dim**-0.5
+        self.is_causal = False
+        width = config.num_attention_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, width)
+        self.k_proj = nn.Linear(config.hidden_size, width)
+        self.v_proj = nn.Linear(config.hidden_size, width)
+        self.o_proj = nn.Linear(width, config.hidden_size)
+        # Keras holds these kernels in three dimensions and counts the first as a receptive field. Each projection
+        # keeps its own fans, because the library initialises no module of ours without weights of its own.
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            projection.fans = (config.hidden_size * config.num_attention_heads, config.hidden_size * config.head_dim)
+        self.o_proj.fans = (width, config.num_attention_heads * config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        input_shape = hidden_states.shape[:-1]
+        head_shape = (*input_shape, -1, self.head_dim)
+        query = self.q_proj(hidden_states).view(head_shape).transpose(1, 2)
+        key = self.k_proj(hidden_states).view(head_shape).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(head_shape).transpose(1, 2)
+
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        attended, weights = attention_interface(
+            self, query, key, value, attention_mask, dropout=0.0, scaling=self.scaling, **kwargs
+        )
+        return self.o_proj(attended.reshape(*input_shape, -1)), weights
+
+
+class ProformerLayer(GradientCheckpointingLayer):
+    """Macaron block: half feed-forward, convolution, attention, half feed-forward."""
+
+    def __init__(self, config: ProformerConfig):
+        super().__init__()
+        self.feed_forward1 = ProformerFeedForward(config)
+        self.convolution = ProformerConvolution(config)
+        self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = ProformerAttention(config)
+        self.feed_forward2 = ProformerFeedForward(config)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        padding_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        hidden_states = hidden_states + 0.5 * self.feed_forward1(hidden_states)
+        hidden_states = hidden_states + self.convolution(hidden_states, padding_mask)
+        # Quirk: the normalised tensor replaces the residual stream.
+        hidden_states = self.layer_norm(hidden_states)
+        hidden_states = hidden_states + self.self_attn(hidden_states, attention_mask, **kwargs)[0]
+        return hidden_states + 0.5 * self.feed_forward2(hidden_states)
+
+
+class ProformerPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation of every Proformer class."""
+
+    config: ProformerConfig
+    config_class = ProformerConfig
+    base_model_prefix = "proformer"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ProformerEmbeddings", "ProformerLayer"]
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": ProformerLayer, "attentions": ProformerAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """Keras' defaults, as published: Glorot-uniform kernels with its own fans, zero biases, small embeddings."""
+        if isinstance(module, nn.Linear):
+            init_glorot_uniform(module.weight, *getattr(module, "fans", (module.in_features, module.out_features)))
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.uniform_(module.weight, -0.05, 0.05)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv1d):  # the depthwise one
+            init_glorot_uniform(module.weight, module.kernel_size[0] * module.in_channels, module.kernel_size[0])
+
+
+def init_glorot_uniform(weight: torch.Tensor, fan_in: int, fan_out: int):
+    limit = math.sqrt(6 / (fan_in + fan_out))
+    init.uniform_(weight, -limit, limit)
+
+
+class ProformerModel(ProformerPreTrainedModel):
+    """The encoder alone: k-mers in, one vector per expression token and k-mer out."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^expression_head\.", r"^nucleotide_head\."]
+
+    def __init__(self, config: ProformerConfig):
+        super().__init__(config)
+        self.embeddings = ProformerEmbeddings(config)
+        self.layers = nn.ModuleList([ProformerLayer(config) for _ in range(config.num_hidden_layers)])
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.kmer_projection
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.embeddings.kmer_projection = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        r"""
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, positions)`):
+                k-mer ids, from `ProformerTokenizer`.
+            token_type_ids (`torch.LongTensor` of shape `(batch, positions)`, *optional*):
+                Strand of each k-mer: 0 forward, 1 reverse. By default the first half of the positions is forward.
+            attention_mask (`torch.Tensor` of shape `(batch, positions)`, *optional*):
+                0 for `[PAD]` positions, which then change nothing for the others. The N that fill a construct are
+                not padding: as published, they are ordinary letters, attended to.
+
+        Returns:
+            `BaseModelOutput`: `last_hidden_state` of shape `(batch, expression tokens + positions, hidden)`, the
+            expression tokens first. There is no final normalisation, as published.
+
+        Raises:
+            ValueError: there are more k-mers than `max_position_embeddings`.
+        """
+        hidden_states = self.embeddings(input_ids, token_type_ids)
+        padding_mask = None
+        if attention_mask is not None:
+            padding_mask = F.pad(attention_mask, (self.config.num_expression_tokens, 0), value=1)
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=padding_mask
+        )
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask, padding_mask, **kwargs)
+        return BaseModelOutput(last_hidden_state=hidden_states)
+
+
+@dataclass
+class ProformerExpressionOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*):
+            Mean squared error in units of `label_std` (regression) or cross-entropy (classification).
+        logits (`torch.FloatTensor` of shape `(batch, outputs)`):
+            Expression in the assay's units (regression) or class scores.
+        position_logits (`torch.FloatTensor` of shape `(batch, expression tokens, outputs)`):
+            What each pseudo-expression position predicts; `logits` is their mean.
+        hidden_states (`tuple[torch.FloatTensor]`, *optional*):
+            The input of the first block and the output of each.
+        attentions (`tuple[torch.FloatTensor]`, *optional*):
+            Attention weights of each block; only with `attn_implementation="eager"`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    position_logits: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class ProformerPreTrainingOutput(ProformerExpressionOutput):
+    """
+    Args:
+        nucleotide_logits (`torch.FloatTensor` of shape `(batch, positions, letters)`):
+            Scores of A C G T N (and M) for the letter of each k-mer. The other fields are those of
+            `ProformerExpressionOutput`; `loss` is the sum of expression and nucleotide loss.
+    """
+
+    nucleotide_logits: torch.FloatTensor | None = None
+
+
+class ProformerExpressionHead(nn.Module):
+    """Expression as each pseudo-expression position sees it, in the assay's units."""
+
+    def __init__(self, config: ProformerConfig):
+        super().__init__()
+        self.config = config
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dense = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        position_logits = self.dense(self.dropout(hidden_states[:, : self.config.num_expression_tokens]))
+        # In float32 whatever the model's type: bfloat16 would round an expression of 10 to steps of 0.06.
+        if self.config.label_std is not None:
+            label_std = torch.tensor(self.config.label_std, dtype=torch.float32, device=position_logits.device)
+            position_logits = position_logits * label_std
+        if self.config.label_mean is not None:
+            label_mean = torch.tensor(self.config.label_mean, dtype=torch.float32, device=position_logits.device)
+            position_logits = position_logits + label_mean
+        return position_logits
+
+
+def expression_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    config: ProformerConfig,
+    num_items_in_batch: torch.Tensor | int | None = None,
+) -> torch.Tensor:
+    """
+    Loss of predictions against measurements, for every `problem_type`. Missing labels, NaN or -100, are left out.
+
+    Args:
+        logits: (batch, outputs).
+        labels: (batch, outputs), or (batch,) for one output or for class numbers.
+        config: gives `problem_type` and, for regression, the `label_std` that makes errors comparable over outputs.
+        num_items_in_batch: number of labels in the whole step, over all its micro-batches and processes. The Trainer
+            counts every label but -100, and neither averages over micro-batches nor over processes itself: without
+            this divisor the gradient would be that many times too large.
+
+    Raises:
+        ValueError: the shape of `labels` does not fit.
+    """
+    logits = logits.float()
+    labels = labels.to(logits.device)
+    if config.problem_type == "single_label_classification":
+        present = labels != IGNORED
+        losses = F.cross_entropy(logits, labels.long().view(-1), ignore_index=IGNORED, reduction="none")
+    else:
+        if labels.numel() != logits.numel():
+            raise ValueError(f"Labels of shape {tuple(labels.shape)} for predictions of shape {tuple(logits.shape)}.")
+        labels = labels.float().view_as(logits)
+        present = ~labels.isnan() & (labels != IGNORED)
+        labels = torch.where(present, labels, 0.0)
+        if config.problem_type == "multi_label_classification":
+            losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        else:
+            scale = 1.0 if config.label_std is None else logits.new_tensor(config.label_std)
+            losses = ((logits - labels) / scale) ** 2
+    if num_items_in_batch is None:
+        num_items_in_batch = present.sum().clamp(min=1)
+    return torch.where(present, losses, 0.0).sum() / num_items_in_batch
+
+
+def masked_nucleotide_loss(
+    logits: torch.Tensor, targets: torch.Tensor, num_masked_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """
+    Cross-entropy over masked letters, divided by one more than their number, as published (a batch without any
+    gives 0).
+
+    Args:
+        logits: (batch, positions, letters).
+        targets: (batch, positions), 0 to 5 for A C G T N M, -100 where nothing was masked.
+        num_masked_in_batch: masked letters in the whole step, over all its micro-batches and processes.
+    """
+    summed = F.cross_entropy(
+        logits.flatten(0, 1).float(), targets.to(logits.device).flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    if num_masked_in_batch is None:
+        num_masked_in_batch = (targets != IGNORED).sum()
+    return summed / (num_masked_in_batch + 1)
+
+
+class ProformerForSequenceClassification(ProformerPreTrainedModel):
+    """
+    Expression of a sequence: the everyday class. A regression unless `problem_type` says otherwise; the name is the
+    one under which the library's Auto classes and pipelines look for it.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^nucleotide_head\."]
+
+    def __init__(self, config: ProformerConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.proformer = ProformerModel(config)
+        self.expression_head = ProformerExpressionHead(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ProformerExpressionOutput:
+        r"""
+        `input_ids`, `token_type_ids` and `attention_mask` are those of `ProformerModel.forward`.
+
+        Args:
+            labels (`torch.Tensor` of shape `(batch, outputs)` or `(batch,)`, *optional*):
+                Measurements in the assay's units, NaN or -100 where missing; or classes.
+            num_items_in_batch (`int`, *optional*):
+                See `expression_loss`; the Trainer gives it.
+        """
+        outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
+        position_logits = self.expression_head(outputs.last_hidden_state)
+        logits = position_logits.mean(dim=1)
+        loss = None
+        if labels is not None:
+            loss = expression_loss(logits, labels, self.config, num_items_in_batch)
+        return ProformerExpressionOutput(
+            loss=loss,
+            logits=logits,
+            position_logits=position_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class ProformerForPreTraining(ProformerPreTrainedModel):
+    """The published objective: expression, together with the letters under the masked nucleotides."""
+
+    def __init__(self, config: ProformerConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.proformer = ProformerModel(config)
+        self.expression_head = ProformerExpressionHead(config)
+        self.nucleotide_head = nn.Linear(config.hidden_size, config.alphabet_size)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        masked_nucleotides: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        num_masked_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> ProformerPreTrainingOutput:
+        r"""
+        `input_ids`, `token_type_ids` and `attention_mask` are those of `ProformerModel.forward`.
+
+        Args:
+            labels (`torch.Tensor` of shape `(batch, outputs)` or `(batch,)`, *optional*):
+                Measurements in the assay's units, NaN or -100 where missing.
+            masked_nucleotides (`torch.LongTensor` of shape `(batch, positions)`, *optional*):
+                The letter under each mask, 0 to 4 for A C G T N; -100 where nothing was masked.
+            num_items_in_batch (`int`, *optional*):
+                See `expression_loss`; the Trainer gives it.
+            num_masked_in_batch (`int`, *optional*):
+                Masked letters in the whole step, over all its micro-batches and processes; `ProformerTrainer` gives
+                it. Without it, in a step of several, each batch counts by its share of the labels: right on average,
+                exact where all batches mask the same number of letters.
+        """
+        outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
+        position_logits = self.expression_head(outputs.last_hidden_state)
+        logits = position_logits.mean(dim=1)
+        nucleotide_logits = self.nucleotide_head(outputs.last_hidden_state[:, self.config.num_expression_tokens :])
+
+        losses = []
+        if labels is not None:
+            losses.append(expression_loss(logits, labels, self.config, num_items_in_batch))
+        if masked_nucleotides is not None:
+            nucleotide_loss = masked_nucleotide_loss(nucleotide_logits, masked_nucleotides, num_masked_in_batch)
+            if num_masked_in_batch is None and num_items_in_batch is not None and labels is not None:
+                nucleotide_loss = nucleotide_loss * (labels != IGNORED).sum() / num_items_in_batch
+            losses.append(nucleotide_loss)
+        return ProformerPreTrainingOutput(
+            loss=sum(losses) if losses else None,
+            logits=logits,
+            position_logits=position_logits,
+            nucleotide_logits=nucleotide_logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class ProformerForMaskedLM(ProformerPreTrainedModel):
+    """Masked nucleotides alone, for sequences without measurements."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^expression_head\."]
+
+    def __init__(self, config: ProformerConfig):
+        super().__init__(config)
+        self.proformer = ProformerModel(config)
+        self.nucleotide_head = nn.Linear(config.hidden_size, config.alphabet_size)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaskedLMOutput:
+        r"""
+        `input_ids`, `token_type_ids` and `attention_mask` are those of `ProformerModel.forward`.
+
+        Args:
+            labels (`torch.LongTensor` of shape `(batch, positions)`, *optional*):
+                The letter under each mask, 0 to 4 for A C G T N; -100 where nothing was masked.
+            num_items_in_batch (`int`, *optional*):
+                Masked letters in the whole step, over all its micro-batches and processes; the Trainer gives it.
+        """
+        outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
+        logits = self.nucleotide_head(outputs.last_hidden_state[:, self.config.num_expression_tokens :])
+        loss = None
+        if labels is not None:
+            loss = masked_nucleotide_loss(logits, labels, num_items_in_batch)
+        return MaskedLMOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+__all__ = [
+    "ProformerForMaskedLM",
+    "ProformerForPreTraining",
+    "ProformerForSequenceClassification",
+    "ProformerModel",
+    "ProformerPreTrainedModel",
+]

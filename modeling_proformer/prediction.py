@@ -1,0 +1,124 @@
+"""Sequences to expression."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+
+from .assays import InputError, first_line
+from .configuration_proformer import ProformerConfig
+from .tokenization import InvalidSequenceError, ProformerTokenizer
+
+
+EMBEDDED_CHECKPOINT = "proformer-yeast-small"
+
+
+def checkpoint_path() -> Path:
+    """Folder of the pretrained checkpoint that comes with this package; its README.md says what it is."""
+    return Path(__file__).parent / "checkpoints" / EMBEDDED_CHECKPOINT
+
+
+def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTrainedModel, ProformerTokenizer]:
+    """
+    A model that predicts expression, in evaluation mode, and its tokenizer.
+
+    Args:
+        folder_or_repo: a folder, or the name of a repository on the Hub; by default the embedded checkpoint.
+
+    Raises:
+        InputError: there is no such checkpoint, it is not a Proformer, or it is incomplete or damaged.
+    """
+    source = str(folder_or_repo or checkpoint_path())
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        if not isinstance(config, ProformerConfig):
+            raise InputError(f"{source}: this checkpoint is a {config.model_type!r} model, not a Proformer.")
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            source, trust_remote_code=False, output_loading_info=True
+        )
+    except InputError:
+        raise
+    # A damaged checkpoint shows in as many ways as it has files: JSON, safetensors, shapes, names.
+    except Exception as error:
+        raise InputError(
+            f"{source}: no readable Proformer checkpoint, neither a folder nor a repository on the Hub "
+            f"({first_line(error)})"
+        ) from error
+    if loading["missing_keys"]:
+        raise InputError(
+            f"{source}: the checkpoint lacks {len(loading['missing_keys'])} weights, among them "
+            f"{min(loading['missing_keys'])}; it cannot predict expression."
+        )
+    return model.eval(), tokenizer
+
+
+def predict(
+    model: PreTrainedModel,
+    tokenizer: ProformerTokenizer,
+    sequences: Iterable[str],
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    truncation: bool = False,
+) -> np.ndarray:
+    """
+    Expression of each sequence, in the units the model was trained on.
+
+    Args:
+        model: a `ProformerForSequenceClassification` or `ProformerForPreTraining`; put in evaluation mode.
+        tokenizer: the one saved beside the model.
+        sequences: inserts or whole constructs, as the tokenizer takes them.
+        batch_size: sequences computed at a time.
+        device: where to compute, such as `"cuda"`; the model is moved there. By default, where it is.
+        dtype: `torch.bfloat16` or `torch.float16` to compute with autocast; the weights stay as they are.
+        truncation: cut inserts that are longer than the construct, instead of refusing them.
+
+    Returns:
+        (sequences, outputs) of float32.
+
+    Raises:
+        InvalidSequenceError: a sequence cannot be tokenized; `row` counts through all the sequences.
+    """
+    outputs = [np.empty((0, model.config.num_labels), dtype=np.float32)]
+    outputs += predict_batches(model, tokenizer, sequences, batch_size, device, dtype, truncation)
+    return np.concatenate(outputs)
+
+
+def predict_batches(
+    model: PreTrainedModel,
+    tokenizer: ProformerTokenizer,
+    sequences: Iterable[str],
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    truncation: bool = False,
+) -> Iterator[np.ndarray]:
+    """`predict` for more sequences than memory holds: one array for each `batch_size` of them, as soon as known."""
+    if isinstance(sequences, str):
+        raise TypeError("Expected several sequences, got one string; put it in a list.")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    model.eval()
+    if device is not None:
+        model.to(device)
+    sequences = iter(sequences)
+    row = 0
+    while batch := list(islice(sequences, batch_size)):
+        try:
+            # No attention mask: a construct has no padding, and without one faster attention can be chosen.
+            inputs = tokenizer(batch, return_tensors="pt", truncation=truncation, return_attention_mask=False)
+        except ValueError as error:
+            # Told by its row: a tokenizer that came with a checkpoint's own code has another class of this name.
+            if not hasattr(error, "row"):
+                raise
+            raise InvalidSequenceError(row + error.row, error.reason) from None
+        with torch.inference_mode(), torch.autocast(model.device.type, dtype, enabled=dtype is not None):
+            yield model(**inputs.to(model.device)).logits.float().cpu().numpy()
+        row += len(batch)
+
+
+__all__ = ["checkpoint_path", "load_checkpoint", "predict", "predict_batches"]

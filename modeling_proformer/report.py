@@ -1,0 +1,115 @@
+"""Figures of results, as PNG files."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .metrics import Correlation
+
+
+BLUE, ORANGE, GREY = "#2a6f97", "#d1603d", "#8d99ae"
+
+
+def scatter_plot(
+    path: str | os.PathLike,
+    measured: np.ndarray,
+    predicted: np.ndarray,
+    agreement: Correlation,
+    label: str = "expression",
+):
+    """Predicted against measured expression, with their correlation; dense clouds as a density of hexagons."""
+    figure = Figure(figsize=(5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    if len(measured) > 2000:
+        cells = axes.hexbin(measured, predicted, gridsize=60, bins="log", mincnt=1, cmap="viridis", linewidths=0)
+        figure.colorbar(cells, label="sequences")
+    else:
+        axes.scatter(measured, predicted, s=9, alpha=0.5, color=BLUE, linewidths=0)
+    axes.set_xlabel(f"measured {label}")
+    axes.set_ylabel(f"predicted {label}")
+    axes.set_title(
+        f"Pearson r = {agreement.pearson_r:.3f}, Spearman ρ = {agreement.spearman_rho:.3f}, n = {agreement.count:,}",
+        fontsize=10,
+    )
+    save(figure, axes, path)
+
+
+def paired_effects(
+    groups: Sequence, conditions: Sequence[str], values: Sequence[float], reference: str
+) -> dict[str, np.ndarray]:
+    """
+    How values change from one condition to another within the same group.
+
+    Args:
+        groups: what each value belongs to, such as the promoter that a motif was put into.
+        conditions: under which condition each value was found, such as the motif.
+        values: the values themselves.
+        reference: the condition that changes are counted from.
+
+    Returns:
+        the changes in each other condition, one a group, in the order of first appearance.
+
+    Raises:
+        ValueError: a group lacks the reference, or has it or another condition twice.
+    """
+    found: dict[str, dict] = {}
+    for group, condition, value in zip(groups, conditions, values, strict=True):
+        if group in found.setdefault(condition, {}):
+            raise ValueError(f"The group {group!r} has the condition {condition!r} twice.")
+        found[condition][group] = value
+    references = found.pop(reference, {})
+    for condition, of_groups in found.items():
+        if lacking := [group for group in of_groups if group not in references]:
+            raise ValueError(f"The group {lacking[0]!r} has {condition!r} but not the reference {reference!r}.")
+    return {
+        condition: np.array([value - references[group] for group, value in of_groups.items()])
+        for condition, of_groups in found.items()
+    }
+
+
+def effect_plot(path: str | os.PathLike, effects: Mapping[str, np.ndarray], unit: str):
+    """Change of predicted expression that each motif makes: one row a motif, all its promoters and their median."""
+    figure = Figure(figsize=(6.5, 0.6 * len(effects) + 1.3), layout="constrained")
+    axes = figure.subplots()
+    names = list(effects)[::-1]
+    jitter = np.random.default_rng(0)
+    for height, name in enumerate(names):
+        changes = np.asarray(effects[name])
+        median = float(np.median(changes))
+        color = ORANGE if median > 0 else BLUE
+        heights = height + jitter.uniform(-0.22, 0.22, len(changes))
+        axes.scatter(changes, heights, s=8, alpha=0.3, color=color, linewidths=0)
+        axes.plot([median, median], [height - 0.32, height + 0.32], color="black", linewidth=2)
+        axes.annotate(f"{median:+.2f}", (1.01, height), xycoords=("axes fraction", "data"), va="center")
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel(f"change of predicted expression ({unit}); black: median")
+    save(figure, axes, path)
+
+
+def learning_curve(path: str | os.PathLike, log_history: Sequence[Mapping[str, float]]):
+    """Training loss and held-out Pearson's r over the steps of a Trainer's `state.log_history`."""
+    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    losses = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
+    scores = [(entry["step"], entry["eval_pearson_r"]) for entry in log_history if "eval_pearson_r" in entry]
+    if losses:
+        axes.plot(*zip(*losses, strict=True), color=GREY, label="training loss")
+    axes.set_xlabel("step")
+    axes.set_ylabel("training loss")
+    if scores:
+        right = axes.twinx()
+        right.plot(*zip(*scores, strict=True), color=ORANGE, marker="o", markersize=3)
+        right.set_ylabel("held-out Pearson r", color=ORANGE)
+        right.spines["top"].set_visible(False)
+    save(figure, axes, path)
+
+
+def save(figure: Figure, axes, path: str | os.PathLike):
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150, format="png")
+
+
+__all__ = ["effect_plot", "learning_curve", "paired_effects", "scatter_plot"]

@@ -1,0 +1,147 @@
+"""Training with the library's Trainer."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import EvalPrediction, Trainer, TrainerCallback
+
+from .assays import InputError
+from .collation import ProformerCollator
+from .metrics import correlation
+from .modeling_proformer import IGNORED
+from .tokenization import InvalidSequenceError, ProformerTokenizer
+
+
+class ProformerTrainer(Trainer):
+    """
+    The library's Trainer, with two things of the published training it does not know: masked letters are counted over
+    the whole step, all micro-batches and processes, so that their loss is exact however a step is cut up; and nothing
+    is masked in an evaluation.
+
+    Args:
+        eval_data_collator: makes the batches of evaluations and predictions.
+        *args, **kwargs: those of `transformers.Trainer`.
+    """
+
+    def __init__(self, *args, eval_data_collator: ProformerCollator, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.train_data_collator = self.data_collator
+        self.eval_data_collator = eval_data_collator
+
+    def _get_dataloader(self, *args, is_training: bool = False, **kwargs):
+        self.data_collator = self.train_data_collator if is_training else self.eval_data_collator
+        return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+
+    def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
+        batches, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
+        # torch's DataParallel cannot hand a single number to several devices: there, each batch counts by its share.
+        if batches and "masked_nucleotides" in batches[0] and self.args.n_gpu <= 1:
+            num_masked = sum((batch["masked_nucleotides"] != IGNORED).sum() for batch in batches)
+            num_masked = self.accelerator.gather(num_masked.to(device)).sum()
+            for batch in batches:
+                batch["num_masked_in_batch"] = num_masked
+        return batches, num_items_in_batch
+
+
+def label_scale(measured: np.ndarray) -> tuple[list[float], list[float]]:
+    """
+    Mean and population standard deviation of each output, for `ProformerConfig.label_mean` and `label_std`.
+
+    Args:
+        measured: (rows, outputs) of the training rows alone, NaN where missing.
+
+    Raises:
+        ValueError: an output has no values, or is constant.
+    """
+    for output, values in enumerate(measured.T, start=1):
+        if np.isnan(values).all() or np.nanstd(values) == 0:
+            raise ValueError(f"Output {output} has no two different values to learn from.")
+    return np.nanmean(measured, axis=0).tolist(), np.nanstd(measured, axis=0).tolist()
+
+
+def check_sequences(name: str, sequences: Sequence[str], tokenizer: ProformerTokenizer, batch_size: int = 8192):
+    """
+    Raises:
+        InputError: a sequence cannot be tokenized. Found here, it does not stop a training hours later.
+    """
+    for first in range(0, len(sequences), batch_size):
+        try:
+            tokenizer.encode_letters(sequences[first : first + batch_size])
+        except InvalidSequenceError as error:
+            raise InputError(f"{name}, row {first + error.row + 1}: {error.reason}") from error
+
+
+def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
+    """Pearson's r and Spearman's ρ; of several outputs, their means as well as each (`pearson_r_1`, …)."""
+    predicted, measured = np.asarray(evaluation.predictions), np.asarray(evaluation.label_ids)
+    measured = measured.reshape(predicted.shape)
+    found = []
+    for output in range(predicted.shape[1]):
+        present = measured[:, output] != IGNORED
+        found.append(correlation(measured[present, output], predicted[present, output]))
+    metrics = {
+        "pearson_r": float(np.mean([each.pearson_r for each in found])),
+        "spearman_rho": float(np.mean([each.spearman_rho for each in found])),
+    }
+    if len(found) > 1:
+        metrics |= {f"pearson_r_{number}": each.pearson_r for number, each in enumerate(found, start=1)}
+        metrics |= {f"spearman_rho_{number}": each.spearman_rho for number, each in enumerate(found, start=1)}
+    return metrics
+
+
+@torch.no_grad()
+def clip_gradients_as_published(model: nn.Module, clip_value: float = 0.5, clip_norm: float = 1.0):
+    """
+    Clips as the published optimizer does, Keras 2.6's with both `clipvalue` and `clipnorm`: each variable on its own,
+    first its elements, then its norm. A global norm would shrink all other gradients about 5,000-fold at the start,
+    because the expression tokens are zero vectors then.
+
+    Quirk: Keras clips an embedding's gradient before it sums it over the positions that share a row. For the strand
+    embedding that is the clipped gradient of the position embedding, summed over each strand.
+    """
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad.clamp_(-clip_value, clip_value)
+            parameter.grad.mul_(min(1.0, clip_norm / max(float(parameter.grad.norm()), 1e-12)))
+    embeddings = model.get_submodule(f"{model.base_model_prefix}.embeddings")
+    strand, position = embeddings.strand_embeddings.weight, embeddings.position_embeddings.weight
+    if strand.grad is not None:
+        strand.grad.copy_(torch.stack([half.sum(dim=0) for half in position.grad.chunk(2)]))
+
+
+class PublishedGradientClipping(TrainerCallback):
+    """`clip_gradients_as_published` before each step; with it, set `max_grad_norm=0`."""
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        clip_gradients_as_published(model.module if hasattr(model, "module") else model)
+
+
+def published_optimization(
+    model: nn.Module, hidden_size: int, warmup_steps: int = 12_500
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """
+    Adam and the schedule of Vaswani et al. 2017 as published (betas 0.9 and 0.98, epsilon 1e-9). Steps are counted
+    from 0, so that the first changes no weight. For `Trainer(optimizers=…)`, beside `PublishedGradientClipping`.
+    """
+
+    def learning_rate(step: int) -> float:
+        if step == 0:
+            return 0.0
+        return min(1 / math.sqrt(step), step * warmup_steps**-1.5) / math.sqrt(hidden_size)
+
+    optimizer = torch.optim.Adam(model.parameters(), lr=1.0, betas=(0.9, 0.98), eps=1e-9)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate)
+
+
+__all__ = [
+    "ProformerTrainer",
+    "PublishedGradientClipping",
+    "check_sequences",
+    "clip_gradients_as_published",
+    "compute_metrics",
+    "label_scale",
+    "published_optimization",
+]

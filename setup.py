@@ -1,0 +1,47 @@
+"""Packaging of modeling-proformer; settings of the development tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "modeling_proformer/__init__.py").read_text(), re.M).group(1)
+
+setup(
+    name="modeling-proformer",
+    version=VERSION,
+    description="Proformer: DNA in, gene expression out, as a Transformers model",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords="promoter gene expression MPRA DNA transformer regulatory genomics",
+    packages=["modeling_proformer", "modeling_proformer.tokenization"],
+    # Within the package, so that no module with so general a name as "tokenization" lands in site-packages.
+    package_dir={"modeling_proformer": "modeling_proformer", "modeling_proformer.tokenization": "tokenization"},
+    package_data={"modeling_proformer": ["checkpoints/*/*"]},
+    entry_points={"console_scripts": ["proformer = modeling_proformer.cli:main"]},
+    python_requires=">=3.10",
+    # All of `proformer predict`, Parquet files and figures included, so that the first thing users try just works.
+    install_requires=[
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "pyarrow>=15",
+        "safetensors>=0.4.3",
+        "scipy>=1.11",
+        "torch>=2.6",
+        "tqdm>=4.66",
+        # 5.4 is the first with strict dataclass configurations, which every field's validation rests on; a sixth
+        # major version may change what custom models build on, as the fifth did.
+        "transformers>=5.4,<6",
+    ],
+    extras_require={
+        # The Trainer needs accelerate, tables to train on datasets: neither is needed to load and use a checkpoint.
+        "train": ["accelerate>=1.1", "datasets>=3.0"],
+        # parameterized and protobuf are for the library's own common tests; the latter its 5.4 needs to say what it
+        # could not load.
+        "dev": ["hypothesis", "pandas", "parameterized", "protobuf", "pytest>=9", "ruff", "setuptools"],
+    },
+)

@@ -1,0 +1,335 @@
+"""The configuration and the four model classes, as users meet them."""
+
+import math
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
+from transformers import AutoModelForSequenceClassification as AutoModelForExpression
+
+from modeling_proformer import (
+    ProformerConfig,
+    ProformerForMaskedLM,
+    ProformerForPreTraining,
+    ProformerForSequenceClassification,
+    ProformerModel,
+)
+from modeling_proformer.modeling_proformer import expression_loss, masked_nucleotide_loss
+
+
+CLASSES = [ProformerModel, ProformerForSequenceClassification, ProformerForPreTraining, ProformerForMaskedLM]
+HEADS = CLASSES[1:]
+
+
+def with_fields(config: ProformerConfig, **fields) -> ProformerConfig:
+    kept = {name: value for name, value in config.to_dict().items() if name not in ("id2label", "label2id")}
+    return ProformerConfig(**{**kept, **fields})
+
+
+@pytest.fixture
+def batch(tiny_tokenizer):
+    return tiny_tokenizer(["ACGTACGTAC", "TTTT", "GATTACAGATTA"], return_tensors="pt")
+
+
+class TestConfiguration:
+    def test_defaults_are_the_published_model(self):
+        config = ProformerConfig()
+        assert (config.kmer_size, config.kmer_stride, config.max_position_embeddings) == (10, 1, 200)
+        assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (512, 4, 8)
+        assert (config.head_dim, config.intermediate_size, config.conv_kernel_size) == (512, 1024, 15)
+        assert (config.num_expression_tokens, config.alphabet_size, config.hidden_dropout) == (32, 6, 0.0)
+        assert (config.num_labels, config.problem_type, config.vocab_size) == (1, "regression", 7**10)
+
+    @pytest.mark.parametrize(
+        "field",
+        [
+            {"hidden_size": "512"},
+            {"hidden_size": 0},
+            {"kmer_size": 23},
+            {"kmer_stride": 0},
+            {"alphabet_size": 4},
+            {"max_position_embeddings": 0},
+            {"num_expression_tokens": 0},
+            {"num_hidden_layers": 0},
+            {"num_attention_heads": 0},
+            {"head_dim": 1.5},
+            {"conv_kernel_size": -1},
+            {"hidden_dropout": 1.5},
+            {"layer_norm_eps": 0.0},
+            {"label_mean": "9"},
+            {"problem_type": "ranking"},
+            {"pad_token_id": "0"},
+            {"tie_word_embeddings": True},
+        ],
+        ids=str,
+    )
+    def test_each_field_is_validated(self, field):
+        with pytest.raises(StrictDataclassFieldValidationError, match=next(iter(field))):
+            ProformerConfig(**field)
+        config = ProformerConfig()
+        with pytest.raises(StrictDataclassFieldValidationError):
+            setattr(config, *next(iter(field.items())))
+
+    @pytest.mark.parametrize(
+        ("fields", "reason"),
+        [
+            ({"head_dim": 0}, "`head_dim` must be at least 1"),
+            ({"intermediate_size": 0}, "`intermediate_size` must be at least 1"),
+            ({"label_mean": [1.0, 2.0]}, "`label_mean` has 2 values for 1 outputs"),
+            ({"label_std": [0.0]}, "`label_std` must be positive"),
+            ({"label_mean": [math.nan]}, "`label_mean` must be finite"),
+            ({"label_std": [1.0], "problem_type": "multi_label_classification"}, "`label_std` is for regression"),
+        ],
+    )
+    def test_contradictions_are_refused(self, fields, reason):
+        with pytest.raises(StrictDataclassClassValidationError) as error:
+            ProformerConfig(**fields)
+        assert reason in str(error.value.__cause__ or error.value)
+
+    def test_saved_and_loaded_it_is_the_same(self, tmp_path, tiny_config):
+        config = with_fields(tiny_config, num_labels=2, label_mean=[9, 1], label_std=[4, 2.5])
+        config.save_pretrained(tmp_path)
+        loaded = AutoConfig.from_pretrained(tmp_path)
+        assert isinstance(loaded, ProformerConfig)
+        assert loaded.num_labels == 2  # the library's own default, which it does not save
+        assert loaded.to_dict() | {"_name_or_path": ""} == config.to_dict()
+
+    def test_another_number_of_outputs_drops_the_label_scale(self, tmp_path, tiny_config):
+        with_fields(tiny_config, label_mean=[9.0], label_std=[4.0]).save_pretrained(tmp_path)
+        assert ProformerConfig.from_pretrained(tmp_path, num_labels=3).label_mean is None
+        assert ProformerConfig.from_pretrained(tmp_path, num_labels=1).label_mean == [9.0]
+
+
+class TestForward:
+    def test_shapes(self, tiny_config, batch):
+        config = with_fields(tiny_config, num_labels=2)
+        assert ProformerModel(config)(**batch).last_hidden_state.shape == (3, 4 + 24, 16)
+        outputs = ProformerForPreTraining(config)(**batch, output_hidden_states=True)
+        assert outputs.loss is None
+        assert outputs.logits.shape == (3, 2)
+        assert outputs.position_logits.shape == (3, 4, 2)
+        assert outputs.nucleotide_logits.shape == (3, 24, 6)
+        assert len(outputs.hidden_states) == 3
+        torch.testing.assert_close(outputs.position_logits.mean(dim=1), outputs.logits)
+        assert ProformerForMaskedLM(config)(**batch).logits.shape == (3, 24, 6)
+
+    def test_attention_weights_are_returned_by_eager_attention(self, tiny_config, batch):
+        model = ProformerForSequenceClassification(tiny_config)
+        assert model.config._attn_implementation == "sdpa"
+        expected = model(**batch).logits
+        model.set_attn_implementation("eager")
+        outputs = model(**batch, output_attentions=True)
+        assert [weights.shape for weights in outputs.attentions] == [(3, 2, 28, 28)] * 2
+        torch.testing.assert_close(outputs.attentions[0].sum(dim=-1), torch.ones(3, 2, 28))
+        torch.testing.assert_close(outputs.logits, expected)
+
+    def test_strands_default_to_halves(self, tiny_config, batch):
+        model = ProformerModel(tiny_config).eval()
+        torch.testing.assert_close(
+            model(**batch).last_hidden_state, model(input_ids=batch["input_ids"]).last_hidden_state
+        )
+        swapped = model(input_ids=batch["input_ids"], token_type_ids=1 - batch["token_type_ids"])
+        assert not torch.allclose(swapped.last_hidden_state, model(**batch).last_hidden_state)
+
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    def test_padding_changes_nothing(self, tiny_config, tiny_tokenizer, attention):
+        """A batch padded by the library's collator gives each sequence what it gives alone."""
+        config = with_fields(tiny_config, max_position_embeddings=30)
+        model = ProformerForPreTraining(config).eval()
+        model.set_attn_implementation(attention)
+        alone = tiny_tokenizer(["ACGTACGTAC"], return_tensors="pt")
+        padded = tiny_tokenizer.pad(
+            tiny_tokenizer(["ACGTACGTAC"]), padding="max_length", max_length=30, return_tensors="pt"
+        )
+        assert padded["input_ids"].shape == (1, 30)
+        expected, found = model(**alone), model(**padded)
+        torch.testing.assert_close(found.logits, expected.logits)
+        torch.testing.assert_close(found.nucleotide_logits[:, :24], expected.nucleotide_logits)
+        unmasked = model(padded["input_ids"], padded["token_type_ids"])
+        assert not torch.allclose(unmasked.logits, expected.logits)
+
+    def test_more_kmers_than_positions_are_refused(self, tiny_config):
+        with pytest.raises(ValueError, match="25 k-mers, the model 24 positions"):
+            ProformerModel(tiny_config)(torch.zeros(1, 25, dtype=torch.long))
+
+    def test_label_scale_gives_assay_units(self, tiny_config, batch):
+        model = ProformerForSequenceClassification(tiny_config).eval()
+        standardised = model(**batch).logits
+        model.config.label_mean, model.config.label_std = [9.0], [4.0]
+        labels = torch.tensor([[3.0], [10.0], [12.0]])
+        outputs = model(**batch, labels=labels)
+        torch.testing.assert_close(outputs.logits, standardised * 4 + 9)
+        torch.testing.assert_close(outputs.position_logits.mean(dim=1), outputs.logits)
+        torch.testing.assert_close(outputs.loss, ((standardised - (labels - 9) / 4) ** 2).mean())
+        halved = model.to(torch.bfloat16)(**batch).logits
+        assert halved.dtype == torch.float32
+        torch.testing.assert_close(halved, outputs.logits, atol=0.2, rtol=0)
+
+    @pytest.mark.parametrize("model_class", HEADS)
+    def test_compiles_without_graph_breaks(self, tiny_config, batch, model_class):
+        model = model_class(with_fields(tiny_config, label_mean=[9.0], label_std=[4.0])).eval()
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(**batch).logits, model(**batch).logits)
+
+    def test_compiled_training_step(self, tiny_config, batch):
+        model = ProformerForPreTraining(tiny_config)
+        targets = torch.full_like(batch["input_ids"], -100)
+        targets[:, ::5] = 2
+        labels = torch.tensor([1.0, float("nan"), 3.0])
+        inputs = {**batch, "labels": labels, "masked_nucleotides": targets}
+        model(**inputs).loss.backward()
+        expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+        model.zero_grad()
+        torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs).loss.backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(parameter.grad, expected[name], msg=name)
+
+    def test_activation_checkpointing_gives_the_same_gradients(self, tiny_config, batch):
+        model = ProformerForSequenceClassification(tiny_config).train()
+        labels = torch.tensor([1.0, 2.0, 3.0])
+        model(**batch, labels=labels).loss.backward()
+        expected = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+        model.zero_grad()
+        model.gradient_checkpointing_enable()
+        calls = 0
+
+        def count(*_):
+            nonlocal calls
+            calls += 1
+
+        model.proformer.layers[0].feed_forward1.register_forward_hook(count)
+        model(**batch, labels=labels).loss.backward()
+        assert calls == 2  # once forward, once again for the gradient
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(parameter.grad, expected[name], msg=name)
+
+    def test_dropout_acts_in_training_only(self, tiny_config, batch):
+        model = ProformerForSequenceClassification(with_fields(tiny_config, hidden_dropout=0.5))
+        model.eval()
+        torch.testing.assert_close(model(**batch).logits, model(**batch).logits)
+        model.train()
+        assert not torch.allclose(model(**batch).logits, model(**batch).logits)
+
+
+class TestInitialisation:
+    def test_scales_are_those_of_keras(self):
+        """Limits of the reference, section 2, at width 512: a mistaken fan shows as a factor."""
+        torch.manual_seed(0)
+        model = ProformerForPreTraining(ProformerConfig(num_hidden_layers=1))
+        limits = {
+            "self_attn.q_proj": 0.00475,
+            "self_attn.k_proj": 0.00475,
+            "self_attn.v_proj": 0.00475,
+            "self_attn.o_proj": 0.0271,
+            "convolution.depthwise": 0.0279,
+            "convolution.pointwise": 0.0765,
+            "feed_forward1.dense_in": 0.0484,
+            "feed_forward2.dense_out": 0.0625,
+            "kmer_projection": 0.1024,
+            "expression_head.dense": 0.1081,
+            "nucleotide_head": 0.1076,
+            "expression_projection": 0.1081,
+            "position_embeddings": 0.05,
+            "strand_embeddings": 0.05,
+        }
+        weights = {name: parameter for name, parameter in model.named_parameters() if name.endswith("weight")}
+        for part, limit in limits.items():
+            (weight,) = [weight for name, weight in weights.items() if part in name]
+            assert float(weight.detach().abs().max()) == pytest.approx(limit, rel=0.03), part
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                assert not parameter.any(), name
+            if "layer_norm.weight" in name:
+                assert (parameter == 1).all(), name
+
+
+class TestCheckpoints:
+    @pytest.mark.parametrize("saved_class", CLASSES)
+    def test_one_checkpoint_loads_into_all_classes(self, tmp_path, tiny_config, batch, saved_class):
+        saved = saved_class(tiny_config).eval()
+        saved.save_pretrained(tmp_path)
+        expected = saved(**batch, output_hidden_states=True).hidden_states[-1]
+        automatic = [AutoModel, AutoModelForExpression, AutoModelForPreTraining, AutoModelForMaskedLM]
+        for auto_class, model_class in zip(automatic, CLASSES, strict=True):
+            model, report = auto_class.from_pretrained(tmp_path, output_loading_info=True)
+            assert type(model) is model_class
+            found = model(**batch, output_hidden_states=True).hidden_states[-1]
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+            heads = {name for name, _ in model.named_parameters() if "head" in name}
+            assert report["missing_keys"] == heads - {name for name, _ in saved.named_parameters()}
+
+    @pytest.mark.parametrize("model_class", [ProformerForSequenceClassification, ProformerForPreTraining])
+    def test_another_number_of_outputs(self, tmp_path, tiny_config, batch, model_class):
+        config = with_fields(tiny_config, label_mean=[9.0], label_std=[4.0])
+        saved = ProformerForPreTraining(config)
+        saved.save_pretrained(tmp_path)
+        model = model_class.from_pretrained(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
+        assert model(**batch).logits.shape == (3, 3)
+        torch.testing.assert_close(
+            model.proformer.layers[1].self_attn.q_proj.weight, saved.proformer.layers[1].self_attn.q_proj.weight
+        )
+
+    def test_bfloat16_checkpoint_predicts_in_float32(self, tmp_path, tiny_config, batch):
+        config = with_fields(tiny_config, label_mean=[9.0], label_std=[4.0])
+        ProformerForSequenceClassification(config).save_pretrained(tmp_path)
+        model = ProformerForSequenceClassification.from_pretrained(tmp_path, dtype=torch.bfloat16)
+        assert model.dtype == torch.bfloat16
+        assert model(**batch).logits.dtype == torch.float32
+
+
+class TestLosses:
+    def test_missing_labels_are_left_out(self, tiny_config, batch):
+        config = with_fields(tiny_config, num_labels=2)
+        model = ProformerForSequenceClassification(config)
+        labels = torch.tensor([[1.0, float("nan")], [-100.0, 2.0], [3.0, 4.0]])
+        outputs = model(**batch, labels=labels)
+        errors = outputs.logits - labels
+        expected = (errors[0, 0] ** 2 + errors[1, 1] ** 2 + errors[2, 0] ** 2 + errors[2, 1] ** 2) / 4
+        torch.testing.assert_close(outputs.loss, expected)
+        outputs.loss.backward()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+        only_first = model(**batch, labels=torch.tensor([[1.0, float("nan")]] * 3)).loss
+        gradient = torch.autograd.grad(only_first, model.expression_head.dense.weight)[0]
+        assert gradient[0].any() and not gradient[1].any()
+
+    def test_all_labels_missing_gives_zero(self, tiny_config, batch):
+        outputs = ProformerForSequenceClassification(tiny_config)(**batch, labels=torch.full((3,), float("nan")))
+        assert outputs.loss == 0
+
+    def test_labels_that_do_not_fit_are_refused(self, tiny_config, batch):
+        with pytest.raises(ValueError, match=r"Labels of shape \(3, 2\) for predictions of shape \(3, 1\)"):
+            ProformerForSequenceClassification(tiny_config)(**batch, labels=torch.zeros(3, 2))
+
+    def test_published_losses_are_added(self, tiny_config, batch):
+        model = ProformerForPreTraining(tiny_config)
+        labels = torch.tensor([1.0, 2.0, 3.0])
+        targets = torch.full_like(batch["input_ids"], -100)
+        targets[0, 3], targets[2, 5] = 1, 3
+        both = model(**batch, labels=labels, masked_nucleotides=targets)
+        expression = expression_loss(both.logits, labels, model.config)
+        scores = both.nucleotide_logits.log_softmax(dim=-1)
+        nucleotides = -(scores[0, 3, 1] + scores[2, 5, 3]) / 3  # one more than are masked
+        torch.testing.assert_close(both.loss, expression + nucleotides)
+        torch.testing.assert_close(model(**batch, labels=labels).loss, expression)
+        torch.testing.assert_close(model(**batch, masked_nucleotides=targets).loss, nucleotides)
+        masked = ProformerForMaskedLM(tiny_config)
+        masked.load_state_dict(model.state_dict(), strict=False)
+        torch.testing.assert_close(masked(**batch, labels=targets).loss, nucleotides)
+        assert masked_nucleotide_loss(both.nucleotide_logits, torch.full_like(targets, -100)) == 0
+
+    @pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])
+    def test_classification(self, tiny_config, batch, problem_type):
+        config = with_fields(tiny_config, num_labels=3, problem_type=problem_type)
+        model = ProformerForSequenceClassification(config)
+        if problem_type == "single_label_classification":
+            labels = torch.tensor([0, 2, -100])
+            outputs = model(**batch, labels=labels)
+            expected = torch.nn.functional.cross_entropy(outputs.logits[:2], labels[:2])
+        else:
+            labels = torch.tensor([[0.0, 1.0, 1.0], [1.0, float("nan"), 0.0], [-100.0, 0.0, 0.0]])
+            outputs = model(**batch, labels=labels)
+            present = ~labels.isnan() & (labels != -100)
+            expected = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits[present], labels[present])
+        torch.testing.assert_close(outputs.loss, expected)

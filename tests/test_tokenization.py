@@ -1,0 +1,243 @@
+"""The tokenizer, against a plain spelling-out of its definition."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, DataCollatorWithPadding
+
+from modeling_proformer import InvalidSequenceError, ProformerTokenizer
+
+
+FIVE, THREE = "TGCATTTTTTTCACATC", "GGTTACGGCTGTT"
+COMPLEMENT = str.maketrans("ACGTNM", "TGCANM")
+
+
+def plain_tokens(insert: str, kmer_size: int, stride: int, width: int) -> list[str]:
+    """k-mers as SPEC defines them, one letter at a time."""
+    forward = insert.center(width, "N")
+    both = forward + forward.translate(COMPLEMENT)[::-1]
+    padding = max(kmer_size - stride, 0)
+    padded = "-" * (padding // 2) + both + "-" * (padding - padding // 2)
+    return [padded[start : start + kmer_size] for start in range(0, len(both), stride)]
+
+
+def plain_id(token: str) -> int:
+    number = 0
+    for letter in token:
+        number = 7 * number + "-ACGTNM".index(letter)
+    return number
+
+
+constructs = st.tuples(st.integers(1, 12), st.integers(1, 3), st.integers(1, 10))
+
+
+@given(constructs, st.data())
+def test_tokens_are_those_of_the_definition(construct, data):
+    kmer_size, stride, width = construct[0], construct[1], construct[1] * construct[2]
+    tokenizer = ProformerTokenizer(kmer_size=kmer_size, kmer_stride=stride, insert_width=width)
+    inserts = data.draw(st.lists(st.text("ACGTNM", min_size=1, max_size=width), min_size=1, max_size=5))
+    batch = tokenizer(inserts, return_tensors="np", allow_mask=True)
+    expected = [plain_tokens(insert, kmer_size, stride, width) for insert in inserts]
+    assert batch["input_ids"].tolist() == [[plain_id(token) for token in tokens] for tokens in expected]
+    assert batch["token_type_ids"].tolist() == [[0] * (width // stride) + [1] * (width // stride)] * len(inserts)
+    assert batch["attention_mask"].all()
+    for insert, tokens in zip(inserts, expected, strict=True):
+        found = tokenizer.tokenize(insert, allow_mask=True)
+        assert ["-" * kmer_size if token == "[PAD]" else token for token in found] == tokens
+        assert tokenizer.convert_tokens_to_ids(found) == [plain_id(token) for token in tokens]
+        decoded = tokenizer.decode(tokenizer(insert, allow_mask=True)["input_ids"])
+        forward = insert.center(width, "N")
+        if kmer_size >= stride:
+            assert decoded == forward + forward.translate(COMPLEMENT)[::-1]
+
+
+@given(st.lists(st.text("acgtunACGTUN", min_size=1, max_size=12), min_size=1, max_size=6))
+def test_one_sequence_and_many_are_the_same(sequences):
+    tokenizer = ProformerTokenizer(kmer_size=4, insert_width=12)
+    many = tokenizer(sequences)
+    for row, sequence in enumerate(sequences):
+        one = tokenizer(sequence)
+        assert {name: values[row] for name, values in many.items()} == dict(one)
+        assert tokenizer(sequence, return_tensors="pt")["input_ids"].tolist() == [one["input_ids"]]
+    upper = [sequence.upper().replace("U", "T") for sequence in sequences]
+    assert tokenizer(upper)["input_ids"] == many["input_ids"]
+
+
+def test_real_promoters(shared, yeast_tokenizer):
+    sequences = pd.read_csv(shared / "data" / "yeast" / "dream_train_sample.tsv", sep="\t").sequence[:300].tolist()
+    inserts = [sequence.removeprefix(FIVE).removesuffix(THREE) for sequence in sequences]
+    fitting = [row for row, insert in enumerate(inserts) if len(insert) <= 100]
+    assert len({len(inserts[row]) for row in fitting}) > 3
+    ids = yeast_tokenizer([sequences[row] for row in fitting], return_tensors="np")["input_ids"]
+    for row, found in zip(fitting, ids, strict=True):
+        assert found.tolist() == [plain_id(token) for token in plain_tokens(inserts[row], 10, 1, 100)]
+
+
+@given(st.text("ACGT", min_size=1, max_size=100))
+def test_flanks_are_trimmed_where_both_are_there(insert):
+    tokenizer = ProformerTokenizer(five_prime_flank=FIVE, three_prime_flank=THREE.lower())
+    expected = ProformerTokenizer().encode_letters([insert])
+    for given_as in (insert, FIVE + insert + THREE, (FIVE + insert + THREE).lower()):
+        np.testing.assert_array_equal(tokenizer.encode_letters([given_as]), expected)
+
+
+def test_missing_flanks():
+    damaged = "A" + FIVE[1:] + "ACGTACGT" + THREE
+    flanks = {"five_prime_flank": FIVE, "three_prime_flank": THREE}
+    with pytest.raises(InvalidSequenceError, match=r"^Sequence 2: the 5′ flank TGCATTTTTTTCACATC is missing\."):
+        ProformerTokenizer(**flanks)(["ACGT", damaged])
+    with pytest.raises(InvalidSequenceError, match=r"^Sequence 1: the 5′ flank .* and the 3′ flank .* is missing"):
+        ProformerTokenizer(**flanks, missing_flanks="refuse")(["ACGT", damaged])
+    cut = ProformerTokenizer(**flanks, missing_flanks="cut").encode_letters([damaged])
+    np.testing.assert_array_equal(cut, ProformerTokenizer().encode_letters(["ACGTACGT"]))
+    for policy in ("keep", "cut", "refuse"):
+        with pytest.raises(InvalidSequenceError, match="Sequence 1: there is no insert between its flanks"):
+            ProformerTokenizer(**flanks, missing_flanks=policy)(FIVE + THREE)
+    one_sided = ProformerTokenizer(five_prime_flank=FIVE)
+    np.testing.assert_array_equal(
+        one_sided.encode_letters([FIVE + "ACG", "ACG"])[0], one_sided.encode_letters(["ACG"])[0]
+    )
+
+
+@given(st.lists(st.text("ACGT", min_size=1, max_size=20), min_size=1, max_size=5), st.data())
+def test_other_letters_are_refused_by_row_position_and_letter(sequences, data):
+    tokenizer = ProformerTokenizer(kmer_size=3, insert_width=30)
+    row = data.draw(st.integers(0, len(sequences) - 1))
+    position = data.draw(st.integers(0, len(sequences[row])))
+    letter = data.draw(st.characters(exclude_characters="ACGTUNacgtun"))
+    sequences[row] = sequences[row][:position] + letter + sequences[row][position:]
+    with pytest.raises(InvalidSequenceError) as error:
+        tokenizer(sequences)
+    assert error.value.row == row
+    assert str(error.value).startswith(f"Sequence {row + 1}: {letter!r} at position {position + 1} is not one of")
+    assert ("allow_mask" in str(error.value)) == (letter in "Mm")
+
+
+def test_too_long_is_refused_unless_truncation_is_asked_for():
+    tokenizer = ProformerTokenizer(kmer_size=3, insert_width=4)
+    with pytest.raises(
+        InvalidSequenceError, match="Sequence 2: its insert of 6 letters is longer than the construct's 4"
+    ):
+        tokenizer(["ACGT", "ACGTAA"])
+    assert tokenizer("ACGTAA", truncation=True)["input_ids"] == tokenizer("ACGT")["input_ids"]
+    tokenizer.truncation_side = "left"
+    assert tokenizer("AAACGT", truncation=True)["input_ids"] == tokenizer("ACGT")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "reason"),
+    [("", "it is empty"), (["ACG", ""], "it is empty"), (["ACG", None], "NoneType"), (["ACG", float("nan")], "float")],
+)
+def test_what_is_no_sequence_is_refused(sequences, reason):
+    with pytest.raises(InvalidSequenceError, match=reason) as error:
+        ProformerTokenizer()(sequences)
+    assert error.value.row == (0 if sequences == "" else 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"text_pair": "ACGT"},
+        {"max_length": 100, "truncation": True},
+        {"max_length": 512, "padding": "max_length"},
+        {"stride": 2},
+        {"return_overflowing_tokens": True},
+        {"padding": True, "pad_to_multiple_of": 64},
+    ],
+)
+def test_layouts_a_construct_does_not_have_are_refused(options):
+    with pytest.raises(ValueError, match="Not supported: "):
+        ProformerTokenizer()("ACGT", **options)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"kmer_size": 0},
+        {"kmer_size": 23},
+        {"insert_width": 0},
+        {"kmer_stride": 3},
+        {"missing_flanks": "trim"},
+        {"five_prime_flank": "ACGX"},
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        ProformerTokenizer(**arguments)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path):
+    tokenizer = ProformerTokenizer(
+        kmer_size=5,
+        kmer_stride=2,
+        insert_width=30,
+        five_prime_flank="ACG",
+        three_prime_flank="TTT",
+        missing_flanks="refuse",
+    )
+    tokenizer.save_pretrained(tmp_path)
+    settings = (tmp_path / "tokenizer_config.json").read_text()
+    for loaded in (ProformerTokenizer.from_pretrained(tmp_path), pickle.loads(pickle.dumps(tokenizer))):
+        assert loaded("ACGCATTTT")["input_ids"] == tokenizer("ACGCATTTT")["input_ids"]
+        assert loaded.missing_flanks == "refuse"
+        assert loaded.model_max_length == 30
+    ProformerTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer_config.json").read_text() == settings
+
+
+def test_the_vocabulary_is_computed_not_stored():
+    tokenizer = ProformerTokenizer()
+    assert tokenizer.vocab_size == len(tokenizer) == 282_475_249
+    assert tokenizer.pad_token_id == 0
+    assert tokenizer.convert_tokens_to_ids("[PAD]") == tokenizer.convert_tokens_to_ids("-" * 10) == 0
+    vocabulary = tokenizer.get_vocab()
+    assert vocabulary["M" * 10] == len(tokenizer) - 1
+    assert "ACGT" not in vocabulary and "ACGTACGTAX" not in vocabulary and 7 not in vocabulary
+    with pytest.raises(KeyError):
+        vocabulary["ACGT"]
+    with pytest.raises(ValueError, match="is not the id of a 10-mer"):
+        tokenizer.convert_ids_to_tokens(len(tokenizer))
+    assert list(ProformerTokenizer(kmer_size=1).get_vocab()) == ["[PAD]", *"ACGTNM"]
+
+
+def test_the_largest_kmers_do_not_overflow():
+    tokenizer = ProformerTokenizer(kmer_size=22, insert_width=30)
+    ids = tokenizer("M" * 30, allow_mask=True)["input_ids"]
+    assert max(ids) == plain_id("M" * 22) == 7**22 - 1
+
+
+def test_the_libraries_padding_collator_works():
+    tokenizer = ProformerTokenizer(kmer_size=3, insert_width=5)
+    rows = [tokenizer("ACG"), tokenizer("TT")]
+    batch = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=4)(rows)
+    assert batch["input_ids"].shape == (2, 12)
+    assert batch["attention_mask"].sum() == 20
+
+
+def test_no_token_can_be_added():
+    tokenizer = ProformerTokenizer(kmer_size=3)
+    with pytest.raises(ValueError, match="Cannot add '<mask>': the tokens are the 3-mers"):
+        tokenizer.add_tokens(["ACG", "<mask>"])
+
+
+def test_options_of_a_call():
+    tokenizer = ProformerTokenizer(kmer_size=3, insert_width=5)
+    assert set(tokenizer("ACG", return_token_type_ids=False, return_attention_mask=False)) == {"input_ids"}
+    more = tokenizer(["ACG"], return_special_tokens_mask=True, return_length=True)
+    assert more["length"] == [10] and more["special_tokens_mask"] == [[0] * 10]
+    assert tokenizer([], return_tensors="np")["input_ids"].shape == (0, 10)
+    harmless = (
+        tokenizer(["ACG"], padding="max_length", max_length=10),
+        tokenizer(["ACG"], truncation=True, max_length=99),
+    )
+    assert harmless[0]["input_ids"] == harmless[1]["input_ids"] == more["input_ids"]
+
+
+def test_auto_tokenizer(tmp_path, tiny_config, tiny_tokenizer):
+    tiny_config.save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    assert isinstance(AutoTokenizer.from_pretrained(tmp_path), ProformerTokenizer)

@@ -1,0 +1,4 @@
+from .tokenization_proformer import InvalidSequenceError, ProformerTokenizer
+
+
+__all__ = ["InvalidSequenceError", "ProformerTokenizer"]
