@@ -1,0 +1,50 @@
+"""What each known motif does to predicted expression, in words and as a figure.
+
+proformer predict examples/data/motif_promoters.tsv -o expression.tsv
+python examples/motif_effects.py expression.tsv --figure motif_effects.png
+"""
+
+import argparse
+
+import numpy as np
+
+from modeling_proformer.assays import measured_value, read_rows
+from modeling_proformer.report import effect_plot, paired_effects
+
+
+# What the textbook says of yeast grown in glucose: +1 activates, -1 represses.
+TEXTBOOK = {"TATA box": 1, "Reb1": 1, "Abf1": 1, "Rap1": 1, "poly(dA:dT)": 1, "Ume6": -1}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("predictions", help="table with the columns background, motif and the predicted expression")
+    parser.add_argument("--column", default="predicted_expression", help="column of the predictions")
+    parser.add_argument("--figure", default="motif_effects.png", help="PNG file to draw")
+    arguments = parser.parse_args()
+
+    rows = list(read_rows(arguments.predictions))
+    effects = paired_effects(
+        groups=[row.cells["background"] for row in rows],
+        conditions=[row.cells["motif"] for row in rows],
+        values=[measured_value(arguments.predictions, row, arguments.column) for row in rows],
+        reference="none",
+    )
+    effect_plot(arguments.figure, effects, unit="sorting bins of 0 to 17")
+
+    print("Predicted change of expression when a motif is put into random promoters:")
+    for motif, changes in effects.items():
+        median = float(np.median(changes))
+        direction = "raises" if median > 0 else "lowers"
+        role = "an activator" if TEXTBOOK[motif] > 0 else "a repressor"
+        verdict = f"as expected of {role}" if median * TEXTBOOK[motif] > 0 else f"but the textbook has it as {role}"
+        share = float(np.mean(np.sign(changes) == np.sign(median)))
+        print(
+            f"  {motif:<12} {direction} it by {abs(median):.2f} bins (median; so in {share:.0%} of {len(changes)} "
+            f"promoters), {verdict}"
+        )
+    print(f"Figure: {arguments.figure}")
+
+
+if __name__ == "__main__":
+    main()

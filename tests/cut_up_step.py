@@ -1,0 +1,105 @@
+"""Run by test_training.py, on its own or under torchrun: three steps of 16 rows, cut up by accumulation."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from transformers import Trainer, TrainingArguments, set_seed
+
+from modeling_proformer import (
+    ProformerConfig,
+    ProformerForMaskedLM,
+    ProformerForPreTraining,
+    ProformerForSequenceClassification,
+)
+from modeling_proformer.training import ProformerTrainer, compute_metrics
+
+
+accumulation, output = int(sys.argv[1]), Path(sys.argv[2])
+processes = int(os.environ.get("WORLD_SIZE", 1))
+
+
+def collate(rows):
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def make_rows() -> list[dict[str, torch.Tensor]]:
+    """Missing labels and masks are spread unevenly, so that no two micro-batches weigh the same."""
+    rows = []
+    for row in range(48):
+        labels = 5 + torch.randn(2)
+        if row % 3 == 0:
+            labels[row % 2] = -100
+        masked = torch.where(torch.rand(24) < row / 80, torch.randint(0, 4, (24,)), -100)
+        rows.append({"input_ids": torch.randint(0, 7**3, (24,)), "labels": labels, "masked_nucleotides": masked})
+    return rows
+
+
+def train(model_class, trainer_class, rows, **trainer_arguments) -> dict:
+    set_seed(0)
+    model = model_class(
+        ProformerConfig(
+            kmer_size=3,
+            max_position_embeddings=24,
+            num_expression_tokens=4,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            head_dim=8,
+            conv_kernel_size=5,
+            num_labels=2,
+            label_mean=[5.0, 1.0],
+            label_std=[2.0, 0.5],
+        )
+    )
+    # From zero, where a fresh model has them, the expression tokens' first gradient is thousands of times the others.
+    torch.nn.init.normal_(model.proformer.embeddings.expression_projection.bias)
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trainer = trainer_class(
+        model=model,
+        args=TrainingArguments(
+            output_dir=output,
+            per_device_train_batch_size=16 // processes // accumulation,
+            gradient_accumulation_steps=accumulation,
+            max_steps=3,
+            optim="sgd",
+            learning_rate=0.01,
+            lr_scheduler_type="constant",
+            max_grad_norm=0.0,
+            save_strategy="no",
+            use_cpu=True,
+            disable_tqdm=True,
+            seed=0,
+        ),
+        data_collator=collate,
+        train_dataset=rows,
+        eval_dataset=rows[:33],
+        **trainer_arguments,
+    )
+    trainer.train()
+    metrics = trainer.evaluate()
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    return {"start": start, "weights": weights, "metrics": metrics}
+
+
+set_seed(1)
+rows = make_rows()
+results = {
+    "expression": train(
+        ProformerForSequenceClassification,
+        Trainer,
+        [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows],
+        compute_metrics=compute_metrics,
+    ),
+    "masked": train(
+        ProformerForMaskedLM,
+        Trainer,
+        [{"input_ids": row["input_ids"], "labels": row["masked_nucleotides"]} for row in rows],
+    ),
+    "pretraining": train(
+        ProformerForPreTraining, ProformerTrainer, rows, eval_data_collator=collate, compute_metrics=compute_metrics
+    ),
+}
+if int(os.environ.get("RANK", 0)) == 0:
+    torch.save({"processes": processes, **results}, output / "results.pt")

@@ -1,0 +1,220 @@
+"""Training with the library's Trainer: the same step however it is cut up, over real processes too."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import EvalPrediction, Trainer, TrainingArguments
+
+from modeling_proformer import ProformerForPreTraining
+from modeling_proformer.assays import InputError
+from modeling_proformer.collation import ProformerCollator
+from modeling_proformer.training import (
+    ProformerTrainer,
+    PublishedGradientClipping,
+    check_sequences,
+    compute_metrics,
+    label_scale,
+    published_optimization,
+)
+
+
+CUT_UP_STEP = Path(__file__).parent / "cut_up_step.py"
+TRAIN = Path(__file__).parents[1] / "examples" / "train.py"
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.fixture(scope="module")
+def results_of(tmp_path_factory):
+    """What three steps of 16 rows lead to, cut up as asked; each cut is trained once."""
+    found = {}
+
+    def train(processes: int, accumulation: int) -> dict:
+        if (processes, accumulation) not in found:
+            output = tmp_path_factory.mktemp("step")
+            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+            subprocess.run(
+                [sys.executable, *(launcher if processes > 1 else []), CUT_UP_STEP, str(accumulation), output],
+                check=True,
+                env=ONE_THREAD,
+                timeout=300,
+            )
+            found[processes, accumulation] = torch.load(output / "results.pt")
+        return found[processes, accumulation]
+
+    return train
+
+
+@pytest.mark.parametrize("kind", ["expression", "pretraining", "masked"])
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 4), (2, 1), (2, 2)])
+def test_a_step_is_the_same_however_it_is_cut_up(results_of, kind, processes, accumulation):
+    """Guards against the trap that the Trainer leaves dividing a loss to the model (`num_items_in_batch`)."""
+    whole, cut = results_of(1, 1)[kind], results_of(processes, accumulation)[kind]
+    assert results_of(processes, accumulation)["processes"] == processes
+    moved = max(float((weight - whole["start"][name]).abs().max()) for name, weight in whole["weights"].items())
+    assert moved > 5e-3
+    for name, weight in whole["weights"].items():
+        torch.testing.assert_close(cut["weights"][name], weight, atol=1e-5, rtol=0, msg=name)
+    if kind != "masked":
+        # 33 rows do not divide evenly over two processes.
+        assert cut["metrics"]["eval_pearson_r"] == pytest.approx(whole["metrics"]["eval_pearson_r"], abs=1e-5)
+
+
+def training_arguments(folder: Path, **arguments) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=folder,
+        per_device_train_batch_size=4,
+        max_steps=6,
+        learning_rate=1e-2,
+        remove_unused_columns=False,
+        use_cpu=True,
+        disable_tqdm=True,
+        **arguments,
+    )
+
+
+@pytest.fixture
+def make_trainer(tiny_config, tiny_tokenizer):
+    """A Trainer of the published objective on 64 random sequences."""
+
+    def make(folder: Path, mask_probability: float = 0.2, **arguments) -> ProformerTrainer:
+        generator = np.random.default_rng(0)
+        rows = [
+            {"sequence": "".join(generator.choice(list("ACGT"), 10)), "expression": float(generator.normal())}
+            for _ in range(64)
+        ]
+        torch.manual_seed(0)
+        return ProformerTrainer(
+            model=ProformerForPreTraining(tiny_config),
+            args=training_arguments(folder, **arguments),
+            data_collator=ProformerCollator(tiny_tokenizer, mask_probability=mask_probability),
+            eval_data_collator=ProformerCollator(tiny_tokenizer),
+            train_dataset=rows,
+            eval_dataset=rows[:10],
+            compute_metrics=compute_metrics,
+            processing_class=tiny_tokenizer,
+        )
+
+    return make
+
+
+def test_a_resumed_training_ends_with_the_same_weights(tmp_path, make_trainer):
+    # Nothing masked: masks are drawn ahead of the step they are for, and anew after a pause.
+    whole = make_trainer(tmp_path / "whole", mask_probability=0.0, save_strategy="steps", save_steps=3)
+    whole.train()
+    resumed = make_trainer(tmp_path / "resumed", mask_probability=0.0, save_strategy="no")
+    resumed.train(resume_from_checkpoint=tmp_path / "whole" / "checkpoint-3")
+    assert resumed.state.global_step == 6
+    for name, weight in load_file(tmp_path / "whole" / "checkpoint-6" / "model.safetensors").items():
+        assert torch.equal(resumed.model.state_dict()[name], weight), name
+
+
+def test_options_of_the_trainer(tmp_path, make_trainer):
+    """Activation checkpointing and bfloat16 train; nothing is masked in an evaluation, which gives logits alone."""
+    trainer = make_trainer(tmp_path, gradient_checkpointing=True, bf16=True, save_strategy="no")
+    before = trainer.model.expression_head.dense.weight.detach().clone()
+    trainer.train()
+    assert not torch.equal(trainer.model.expression_head.dense.weight, before)
+    evaluation = next(iter(trainer.get_eval_dataloader()))
+    assert "masked_nucleotides" not in evaluation
+    assert "masked_nucleotides" in next(iter(trainer.get_train_dataloader()))
+    predictions = trainer.predict(trainer.eval_dataset).predictions
+    assert predictions.shape == (10, 1)
+
+
+def test_published_optimization_in_the_trainer(tmp_path, make_trainer):
+    """The first update changes nothing, as published: its learning rate is 0."""
+    trainer = make_trainer(tmp_path, save_strategy="no", max_grad_norm=0.0)
+    optimizer, schedule = published_optimization(trainer.model, hidden_size=16, warmup_steps=4)
+    trainer.optimizer, trainer.lr_scheduler = optimizer, schedule
+    trainer.add_callback(PublishedGradientClipping())
+    trainer.args.max_steps = 1
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    trainer.train()
+    assert all(torch.equal(weight, before[name]) for name, weight in trainer.model.state_dict().items())
+    # In Adam's first moment, a tenth of the clipped gradient.
+    norms = {
+        name: float(optimizer.state[parameter]["exp_avg"].norm()) / 0.1
+        for name, parameter in trainer.model.named_parameters()
+        if "strand" not in name
+    }
+    assert max(norms.values()) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_stock_trainer_trains_without_ours(tmp_path, tiny_config, tiny_tokenizer):
+    """The library's Trainer alone, on the published objective: each batch's masked letters count by its share."""
+    torch.manual_seed(0)
+    collate = ProformerCollator(tiny_tokenizer, mask_probability=0.3)
+    rows = [{"sequence": "ACGTTGCA", "expression": 1.0}] * 8
+    model = ProformerForPreTraining(tiny_config)
+    batch = collate(rows)
+    whole = model(**batch).loss
+    halves = [model(**{name: values[:4] for name, values in batch.items()}, num_items_in_batch=8).loss]
+    halves += [model(**{name: values[4:] for name, values in batch.items()}, num_items_in_batch=8).loss]
+    assert sum(halves).item() == pytest.approx(whole.item(), rel=0.2)
+    trainer = Trainer(
+        model=model,
+        args=training_arguments(tmp_path, gradient_accumulation_steps=2, save_strategy="no"),
+        data_collator=collate,
+        train_dataset=rows,
+    )
+    assert trainer.train().training_loss < whole.item()
+
+
+def test_label_scale_ignores_missing_values():
+    mean, std = label_scale(np.array([[1.0, 5.0], [3.0, np.nan], [np.nan, 9.0]]))
+    assert mean == [2.0, 7.0]
+    assert std == [1.0, 2.0]
+    with pytest.raises(ValueError, match="Output 2 has no two different values"):
+        label_scale(np.array([[1.0, 5.0], [3.0, 5.0]]))
+
+
+def test_metrics_leave_missing_labels_out():
+    predicted = np.array([[1.0, 0.0], [2.0, 5.0], [3.0, 1.0], [5.0, 2.0]])
+    measured = np.array([[2.0, -100.0], [4.0, 10.0], [6.0, 2.0], [-100.0, 4.0]])
+    metrics = compute_metrics(EvalPrediction(predictions=predicted, label_ids=measured))
+    assert set(metrics) == {f"{name}{output}" for name in ("pearson_r", "spearman_rho") for output in ("", "_1", "_2")}
+    assert list(metrics.values()) == pytest.approx([1.0] * 6)
+    single = compute_metrics(EvalPrediction(predictions=predicted[:, :1], label_ids=-predicted[:, :1]))
+    assert single == {"pearson_r": pytest.approx(-1.0), "spearman_rho": pytest.approx(-1.0)}
+
+
+def test_bad_sequences_are_found_before_training(tiny_tokenizer):
+    with pytest.raises(InputError, match=r"^promoters, row 5: 'X' at position 3"):
+        check_sequences("promoters", ["ACGT"] * 4 + ["ACXT"], tiny_tokenizer, batch_size=2)
+
+
+def test_example_script(tmp_path):
+    """From a table to a checkpoint, and on again from where it was stopped."""
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "dna": ["".join(generator.choice(list("ACGT"), 10)) for _ in range(60)],
+            "glucose": generator.normal(size=60),
+            "galactose": [None if row % 5 == 0 else row for row in range(60)],
+            "family": [row // 2 for row in range(60)],
+        }
+    )
+    table.to_csv(tmp_path / "table.csv", index=False)
+    command = [sys.executable, TRAIN, "--train_file", "table.csv", "--sequence_column", "dna"]
+    command += ["--label_columns", "glucose", "galactose", "--group_column", "family", "--validation_fraction", "0.3"]
+    command += ["--kmer_size", "3", "--insert_width", "12", "--hidden_size", "16", "--num_hidden_layers", "1"]
+    command += ["--head_dim", "8", "--num_attention_heads", "2", "--use_cpu", "True", "--output_dir", "run"]
+    command += ["--save_steps", "2", "--logging_steps", "1", "--do_train", "--do_eval"]
+    environment = {**ONE_THREAD, "HF_HOME": str(tmp_path / "cache")}
+    for steps in (2, 4):
+        subprocess.run(
+            [*command, "--max_steps", str(steps)], cwd=tmp_path, check=True, env=environment, capture_output=True
+        )
+    model = ProformerForPreTraining.from_pretrained(tmp_path / "run")
+    assert model.config.id2label == {0: "glucose", 1: "galactose"}
+    assert (tmp_path / "run" / "learning_curve.png").stat().st_size > 1000
+    log = pd.read_json(tmp_path / "run" / "log_history.json")
+    assert log.step.max() == 4
+    assert 1 in log.step.tolist()  # the second run took up the first one's log
