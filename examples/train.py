@@ -129,9 +129,9 @@ def main():
         label2id={name: number for number, name in enumerate(data.label_columns)},
     )
     model = ProformerForPreTraining(config)
-    print(
-        f"{model.num_parameters():,} parameters, {len(train_dataset):,} rows for training, {len(held_out):,} held out"
-    )
+    if training.process_index == 0:
+        sizes = f"{model.num_parameters():,} parameters, {len(train_dataset):,} rows for training"
+        print(f"{sizes}, {len(held_out):,} held out")
 
     optimizers, callbacks = (None, None), []
     if model_arguments.published_optimization:

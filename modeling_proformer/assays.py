@@ -54,7 +54,7 @@ def read_rows(path: str | os.PathLike) -> Iterator[Row]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file.")
+        raise InputError(f"{path}: {'this is not a file' if path.exists() else 'no such file'}.")
     if not is_table(path):
         raise InputError(f"{path}: cannot tell what it is; its name should end in one of {', '.join(SUFFIXES)}.")
     if path.stat().st_size == 0:

@@ -89,7 +89,7 @@ class ProformerConfig(PreTrainedConfig):
     intermediate_size: int | None = None
     conv_kernel_size: int = interval(min=1)(default=15)
     hidden_dropout: float | int = probability(default=0.0)
-    layer_norm_eps: float = interval(min=0.0, exclude_min=True)(default=1e-6)
+    layer_norm_eps: float = 1e-6
     label_mean: list[float | int] | None = None
     label_std: list[float | int] | None = None
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] = "regression"
@@ -135,6 +135,9 @@ class ProformerConfig(PreTrainedConfig):
         for name in ("head_dim", "intermediate_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        # Not as an `interval` of the field: that of transformers 5.4 takes in the limits it is told to exclude.
+        if self.layer_norm_eps <= 0:
+            raise ValueError(f"`layer_norm_eps` must be positive, got {self.layer_norm_eps}.")
 
     def validate_label_scale(self):
         for name in ("label_mean", "label_std"):

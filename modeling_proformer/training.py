@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -28,12 +29,23 @@ class ProformerTrainer(Trainer):
 
     def __init__(self, *args, eval_data_collator: ProformerCollator, **kwargs):
         super().__init__(*args, **kwargs)
-        self.train_data_collator = self.data_collator
         self.eval_data_collator = eval_data_collator
 
-    def _get_dataloader(self, *args, is_training: bool = False, **kwargs):
-        self.data_collator = self.train_data_collator if is_training else self.eval_data_collator
-        return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+    @contextmanager
+    def collating_for_evaluation(self):
+        collator, self.data_collator = self.data_collator, self.eval_data_collator
+        try:
+            yield
+        finally:
+            self.data_collator = collator
+
+    def get_eval_dataloader(self, *args, **kwargs):
+        with self.collating_for_evaluation():
+            return super().get_eval_dataloader(*args, **kwargs)
+
+    def get_test_dataloader(self, *args, **kwargs):
+        with self.collating_for_evaluation():
+            return super().get_test_dataloader(*args, **kwargs)
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
         batches, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)

@@ -56,7 +56,7 @@ class TestConfiguration:
             {"head_dim": 1.5},
             {"conv_kernel_size": -1},
             {"hidden_dropout": 1.5},
-            {"layer_norm_eps": 0.0},
+            {"layer_norm_eps": "1e-6"},
             {"label_mean": "9"},
             {"problem_type": "ranking"},
             {"pad_token_id": "0"},
@@ -76,6 +76,7 @@ class TestConfiguration:
         [
             ({"head_dim": 0}, "`head_dim` must be at least 1"),
             ({"intermediate_size": 0}, "`intermediate_size` must be at least 1"),
+            ({"layer_norm_eps": 0.0}, "`layer_norm_eps` must be positive"),
             ({"label_mean": [1.0, 2.0]}, "`label_mean` has 2 values for 1 outputs"),
             ({"label_std": [0.0]}, "`label_std` must be positive"),
             ({"label_mean": [math.nan]}, "`label_mean` must be finite"),
