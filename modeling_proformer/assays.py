@@ -78,6 +78,7 @@ def read_parquet(path: Path) -> Iterator[Row]:
     try:
         number = 0
         with pq.ParquetFile(path) as file:
+            check_header(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=4096):
                 for cells in batch.to_pylist():
                     number += 1
@@ -92,9 +93,7 @@ def read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
             header = next(reader, [])
-            for name in header:
-                if header.count(name) > 1:
-                    raise InputError(f"{path}: the column {name!r} occurs {header.count(name)} times in the header.")
+            check_header(path, header)
             for values in reader:
                 if not values:
                     continue
@@ -105,6 +104,12 @@ def read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
                 yield Row(f"line {reader.line_num}", dict(zip(header, values, strict=True)))
         except csv.Error as error:
             raise InputError(f"{path}, line {reader.line_num}: not a well-formed table ({error}).") from error
+
+
+def check_header(path: Path, header: Sequence[str]):
+    for name in header:
+        if header.count(name) > 1:
+            raise InputError(f"{path}: the column {name!r} occurs {header.count(name)} times in the header.")
 
 
 def read_fasta(path: Path) -> Iterator[Row]:
@@ -142,6 +147,7 @@ def report_duplicate_name(path: Path):
     first_line_of = {}
     with TextLines(path) as lines:
         for number, line in enumerate(lines, start=1):
+            line = line.strip()
             if line.startswith(">"):
                 name = line[1:].strip()
                 if name in first_line_of:

@@ -12,12 +12,13 @@ from typing import TextIO
 
 import numpy as np
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from .assays import InputError, Row, first_line, measured_value, read_rows, require_columns, sequence_text
 from .metrics import correlation
-from .prediction import load_checkpoint, predict_batches
+from .prediction import checkpoint_path, load_checkpoint, predict_batches
 from .tokenization import InvalidSequenceError
 
 
@@ -54,6 +55,8 @@ class ReadAhead:
 def predict_command(arguments: argparse.Namespace):
     if arguments.measured and not arguments.output:
         raise InputError("--measured draws a figure beside the table: say where with --output.")
+    if arguments.measured and figure_path(arguments.output) == arguments.output:
+        raise InputError(f"{arguments.output}: --measured draws a figure of this name; name the table otherwise.")
     model, tokenizer = load_checkpoint(arguments.model)
     names = [f"predicted_{model.config.id2label[output]}" for output in range(model.config.num_labels)]
     if arguments.measured and len(names) > 1:
@@ -83,6 +86,12 @@ def predict_command(arguments: argparse.Namespace):
             if batch is None:
                 break
             rows = source.take(len(batch))
+            if not np.isfinite(batch).all():
+                row = rows[int((~np.isfinite(batch)).any(axis=1).argmax())]
+                raise InputError(
+                    f"{arguments.input}, {row.place}: the prediction is nan or infinite; the weights of "
+                    f"{arguments.model or checkpoint_path()} are not sound{' in bfloat16' * arguments.bf16}."
+                )
             if writer is None:
                 header = list(rows[0].cells)
                 if taken := [name for name in names if name in header]:
@@ -99,6 +108,10 @@ def predict_command(arguments: argparse.Namespace):
         report_agreement(arguments, np.array(source.measured), np.concatenate(predicted))
 
 
+def figure_path(output: Path) -> Path:
+    return output.with_suffix(".png")
+
+
 def report_agreement(arguments: argparse.Namespace, measured: np.ndarray, predicted: np.ndarray):
     from .report import scatter_plot
 
@@ -108,7 +121,7 @@ def report_agreement(arguments: argparse.Namespace, measured: np.ndarray, predic
             f"{arguments.input}, column {arguments.measured!r}: no correlation with fewer than two different values; "
             f"the predictions are in {arguments.output}."
         )
-    figure = Path(arguments.output).with_suffix(".png")
+    figure = figure_path(arguments.output)
     scatter_plot(figure, measured, predicted, agreement, label=arguments.measured)
     print(
         f"Pearson r {agreement.pearson_r:.4f}, Spearman ρ {agreement.spearman_rho:.4f} over {agreement.count:,} "
@@ -127,6 +140,13 @@ def output_file(path: Path | None) -> Iterator[TextIO]:
         raise InputError(f"{path}: there is no folder {path.parent} to write to.")
     if path.is_dir():
         raise InputError(f"{path}: this is a folder; name a file in it.")
+    if path.exists() and not path.is_file():
+        # A pipe or a device, such as /dev/null: there is nothing to complete it beside.
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            yield file
+        return
+    # What a link points to is written, not the link.
+    path = path.resolve()
     handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with open(handle, "w", encoding="utf-8", newline="") as file:
@@ -187,6 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
     try:
         parsed.run(parsed)
     except BrokenPipeError:

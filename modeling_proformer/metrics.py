@@ -78,7 +78,9 @@ def dream_score(
         subsets: which sequences belong to `"high"`, `"low"`, `"yeast"`, `"random"` and `"challenging"`: masks
             (sequences,) or indices.
         pairs: (pairs, 2) indices of the sequences whose expression difference is scored, for `"snv"`,
-            `"motif_perturbation"` and `"motif_tiling"`. The order within a pair does not matter.
+            `"motif_perturbation"` and `"motif_tiling"`. Within a pair, the challenge lists the alternate sequence
+            before the reference; the order matters (though not if all pairs are reversed), because r and ρ are those
+            of signed differences.
 
     Raises:
         ValueError: a subset is missing, unknown or so small or constant that it has no correlation.
@@ -90,7 +92,7 @@ def dream_score(
     correlations = {}
     for name in DREAM_WEIGHTS:
         if name in DREAM_PAIRS:
-            first, second = np.sort(np.asarray(pairs[name]), axis=1).T
+            first, second = np.asarray(pairs[name]).T
             correlations[name] = correlation(measured[first] - measured[second], predicted[first] - predicted[second])
         else:
             members = slice(None) if name == "all" else np.asarray(subsets[name])

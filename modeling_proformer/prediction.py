@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers.utils import cached_file
 
 from .assays import InputError, first_line
 from .configuration_proformer import ProformerConfig
@@ -36,9 +37,11 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if not isinstance(config, ProformerConfig):
             raise InputError(f"{source}: this checkpoint is a {config.model_type!r} model, not a Proformer.")
+        # Without its file, a tokenizer of the default construct would be made up.
+        cached_file(source, "tokenizer_config.json")
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            source, trust_remote_code=False, output_loading_info=True
+            source, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
         )
     except InputError:
         raise
@@ -52,6 +55,18 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
         raise InputError(
             f"{source}: the checkpoint lacks {len(loading['missing_keys'])} weights, among them "
             f"{min(loading['missing_keys'])}; it cannot predict expression."
+        )
+    misfits = sorted(loading["unexpected_keys"]) + sorted(name for name, *_ in loading["mismatched_keys"])
+    if misfits:
+        raise InputError(
+            f"{source}: {len(misfits)} of the checkpoint's weights have no place or another shape in the model of its "
+            f"config.json, among them {misfits[0]}."
+        )
+    fits = all(getattr(tokenizer, name) == getattr(config, name) for name in ("kmer_size", "kmer_stride"))
+    if not fits or tokenizer.num_tokens > config.max_position_embeddings:
+        raise InputError(
+            f"{source}: its tokenizer gives {tokenizer.num_tokens} tokens of {tokenizer.kmer_size} letters, its model "
+            f"takes {config.max_position_embeddings} of {config.kmer_size}; are all files of one checkpoint?"
         )
     return model.eval(), tokenizer
 

@@ -27,7 +27,10 @@ def hold_out_groups(groups: Sequence, fraction: float, seed: int = 0) -> Split:
     """
     if not 0 < fraction < 1:
         raise ValueError(f"The fraction to hold out must lie between 0 and 1, got {fraction}.")
-    _, members, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    groups = np.asarray(groups)
+    if groups.ndim != 1:
+        raise ValueError(f"One group for each row is needed, got an array of shape {groups.shape}.")
+    _, members, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(sizes))
     room = fraction * len(members)
     chosen = np.zeros(len(sizes), dtype=bool)
@@ -35,7 +38,7 @@ def hold_out_groups(groups: Sequence, fraction: float, seed: int = 0) -> Split:
         if sizes[group] <= room:
             chosen[group] = True
             room -= sizes[group]
-    if not chosen.any() or chosen.all():
+    if not chosen.any():
         raise ValueError(
             f"{len(members)} rows in {len(sizes)} groups cannot be split with {fraction:.3g} of them held out."
         )

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from modeling_proformer import ProformerConfig, ProformerTokenizer
 
@@ -11,6 +12,10 @@ from modeling_proformer import ProformerConfig, ProformerTokenizer
 ROOT = Path(__file__).parents[1]
 # Real measurements and numerical fixtures, which the project does not own.
 SHARED = Path(os.environ.get("PROFORMER_SHARED", ROOT.parent / "shared"))
+
+
+# The tests' models are so small that sharing their work out costs more than it saves.
+torch.set_num_threads(1)
 
 
 @pytest.fixture

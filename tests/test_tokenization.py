@@ -220,7 +220,7 @@ def test_the_libraries_padding_collator_works():
 
 def test_no_token_can_be_added():
     tokenizer = ProformerTokenizer(kmer_size=3)
-    with pytest.raises(ValueError, match="Cannot add '<mask>': the tokens are the 3-mers"):
+    with pytest.raises(ValueError, match="Cannot add '<mask>': tokens are the 3-mers"):
         tokenizer.add_tokens(["ACG", "<mask>"])
 
 

@@ -226,7 +226,8 @@ class ProformerTokenizer(PreTrainedTokenizer):
                 raise InvalidSequenceError(
                     row,
                     f"its insert of {lengths[row]} letters is longer than the construct's {self.insert_width}. "
-                    "Are there flanks to trim (five_prime_flank, three_prime_flank)? To cut it, pass truncation=True.",
+                    "Are there flanks to trim (five_prime_flank, three_prime_flank)? Or ask for truncation=True "
+                    "(--truncate on the command line).",
                 )
             starts = starts + (excess if self.truncation_side == "left" else 0)
             lengths = lengths - excess

@@ -1,0 +1,170 @@
+"""Sequences to expression, as library calls."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from modeling_proformer import (
+    InvalidSequenceError,
+    ProformerConfig,
+    ProformerForPreTraining,
+    ProformerForSequenceClassification,
+    predict,
+)
+from modeling_proformer.prediction import load_checkpoint, predict_batches
+
+
+@pytest.fixture
+def model(tiny_config) -> ProformerForPreTraining:
+    torch.manual_seed(0)
+    return ProformerForPreTraining(tiny_config)
+
+
+@pytest.fixture
+def sequences() -> list[str]:
+    """Of all lengths that fit the construct."""
+    rng = np.random.default_rng(0)
+    return ["".join(rng.choice(list("ACGTN"), 1 + row % 12)) for row in range(50)]
+
+
+@torch.no_grad()
+def direct(model, tokenizer, sequences) -> np.ndarray:
+    return model.eval()(**tokenizer(sequences, return_tensors="pt")).logits.numpy()
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("model_class", [ProformerForPreTraining, ProformerForSequenceClassification])
+def test_predictions_are_what_the_model_says(tiny_config, tiny_tokenizer, sequences, model_class, outputs):
+    tiny_config.num_labels = outputs
+    model = model_class(tiny_config)
+    predicted = predict(model, tiny_tokenizer, sequences, batch_size=8)
+    assert isinstance(predicted, np.ndarray)
+    assert predicted.dtype == np.float32
+    assert predicted.shape == (50, outputs)
+    assert len(np.unique(predicted)) > 40 * outputs
+    np.testing.assert_allclose(predicted, direct(model, tiny_tokenizer, sequences), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 49, 50, 1000])
+def test_predictions_do_not_depend_on_the_batch_size(model, tiny_tokenizer, sequences, batch_size):
+    batches = list(predict_batches(model, tiny_tokenizer, iter(sequences), batch_size=batch_size))
+    assert {len(batch) for batch in batches[:-1]} <= {batch_size}
+    np.testing.assert_allclose(np.concatenate(batches), predict(model, tiny_tokenizer, sequences), atol=1e-5)
+
+
+def test_predictions_are_in_the_assays_units(tiny_config, tiny_tokenizer, model, sequences):
+    standardised = predict(model, tiny_tokenizer, sequences)
+    tiny_config.label_mean, tiny_config.label_std = [11.0], [2.5]
+    in_units = ProformerForPreTraining(tiny_config)
+    in_units.load_state_dict(model.state_dict())
+    np.testing.assert_allclose(predict(in_units, tiny_tokenizer, sequences), 11 + 2.5 * standardised, atol=1e-4)
+
+
+def test_nothing_is_dropped_out_of_a_model_in_training_mode(tiny_config, tiny_tokenizer, sequences):
+    tiny_config.hidden_dropout = 0.5
+    model = ProformerForPreTraining(tiny_config).train()
+    predicted = predict(model, tiny_tokenizer, sequences)
+    np.testing.assert_allclose(predicted, direct(model, tiny_tokenizer, sequences), atol=1e-5)
+
+
+def test_no_sequences_are_no_predictions(model, tiny_tokenizer):
+    assert predict(model, tiny_tokenizer, []).shape == (0, 1)
+
+
+def test_whole_constructs_are_predicted_like_their_inserts(shared, yeast_tokenizer):
+    model = ProformerForPreTraining(ProformerConfig(hidden_size=16, head_dim=8, num_hidden_layers=1))
+    constructs = pd.read_csv(shared / "data" / "yeast" / "dream_public.tsv", sep="\t", nrows=40)["sequence"].tolist()
+    inserts = [construct[17:-13] for construct in constructs]
+    predicted = predict(model, yeast_tokenizer, constructs)
+    assert len(np.unique(predicted)) == 40
+    np.testing.assert_array_equal(predicted, predict(model, yeast_tokenizer, inserts))
+
+
+def test_sequences_are_taken_as_they_are_needed(model, tiny_tokenizer):
+    taken = []
+
+    def endless():
+        for row in itertools.count():
+            taken.append(row)
+            yield "ACGT"
+
+    batches = predict_batches(model, tiny_tokenizer, endless(), batch_size=16)
+    assert taken == []
+    assert next(batches).shape == (16, 1)
+    assert len(taken) == 16
+    next(batches)
+    assert len(taken) == 32
+
+
+@pytest.mark.parametrize("row", [0, 15, 16, 35])
+@pytest.mark.parametrize(
+    ("sequence", "complaint"),
+    [("ACXT", "'X' at position 3"), ("", "empty"), ("A" * 13, "13 letters"), (None, "string")],
+)
+def test_an_error_counts_through_all_the_batches(model, tiny_tokenizer, row, sequence, complaint):
+    sequences = ["ACGT"] * 40
+    sequences[row] = sequence
+    with pytest.raises(InvalidSequenceError, match=f"^Sequence {row + 1}: .*{complaint}") as raised:
+        predict(model, tiny_tokenizer, sequences, batch_size=16)
+    assert raised.value.row == row
+
+
+def test_truncation_cuts_what_does_not_fit(model, tiny_tokenizer):
+    long = ["ACGTACGTACGTAAAA", "GGGGCCCCTTTTG"]
+    predicted = predict(model, tiny_tokenizer, long, truncation=True)
+    np.testing.assert_array_equal(predicted, predict(model, tiny_tokenizer, [sequence[:12] for sequence in long]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_shorter_type_is_close_and_leaves_the_weights_alone(model, tiny_tokenizer, sequences, dtype):
+    expected = predict(model, tiny_tokenizer, sequences)
+    predicted = predict(model, tiny_tokenizer, sequences, dtype=dtype)
+    assert predicted.dtype == np.float32
+    assert not np.array_equal(predicted, expected)
+    np.testing.assert_allclose(predicted, expected, atol=0.05 * np.ptp(expected))
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    np.testing.assert_array_equal(predict(model, tiny_tokenizer, sequences), expected)
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"))],
+)
+def test_the_model_is_moved_to_the_device(model, tiny_tokenizer, sequences, device):
+    expected = predict(model, tiny_tokenizer, sequences)
+    np.testing.assert_allclose(predict(model, tiny_tokenizer, sequences, device=device), expected, atol=1e-4)
+    assert model.device.type == device
+
+
+def test_the_model_is_moved_to_a_device_that_computes_nothing(model, tiny_tokenizer, sequences):
+    # Torch has it on every machine.
+    with pytest.raises(RuntimeError):
+        predict(model, tiny_tokenizer, sequences, device="meta")
+    assert model.device.type == "meta"
+
+
+def test_one_string_is_not_taken_for_many_sequences(model, tiny_tokenizer):
+    with pytest.raises(TypeError, match="put it in a list"):
+        predict(model, tiny_tokenizer, "ACGT")
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_is_not_empty(model, tiny_tokenizer, batch_size):
+    with pytest.raises(ValueError, match=f"at least 1, got {batch_size}"):
+        predict(model, tiny_tokenizer, ["ACGT"], batch_size=batch_size)
+
+
+@pytest.mark.parametrize("model_class", [ProformerForPreTraining, ProformerForSequenceClassification])
+def test_a_saved_model_predicts_the_same(tiny_config, tiny_tokenizer, sequences, tmp_path, model_class):
+    tiny_config.hidden_dropout = 0.5
+    model = model_class(tiny_config)
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    loaded, tokenizer = load_checkpoint(tmp_path)
+    assert not loaded.training
+    assert tokenizer.insert_width == 12
+    expected = predict(model, tiny_tokenizer, sequences)
+    np.testing.assert_array_equal(predict(loaded, tokenizer, sequences), expected)
