@@ -39,6 +39,7 @@ setup(
     ],
     extras_require={
         # The Trainer needs accelerate, tables to train on datasets: neither is needed to load and use a checkpoint.
+        # Not evaluate: the metrics are plain functions, and nothing here goes through its modules yet.
         "train": ["accelerate>=1.1", "datasets>=3.0"],
         # parameterized and protobuf are for the library's own common tests; the latter its 5.4 needs to say what it
         # could not load.

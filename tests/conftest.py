@@ -14,6 +14,18 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("PROFORMER_SHARED", ROOT.parent / "shared"))
 
 
+# All the parts of the published model, small enough for any test; positions for inserts of 12.
+TINY = {
+    "kmer_size": 3,
+    "max_position_embeddings": 24,
+    "num_expression_tokens": 4,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "head_dim": 8,
+    "conv_kernel_size": 5,
+}
+
 # The tests' models are so small that sharing their work out costs more than it saves.
 torch.set_num_threads(1)
 
@@ -33,17 +45,7 @@ def yeast_tokenizer() -> ProformerTokenizer:
 
 @pytest.fixture
 def tiny_config() -> ProformerConfig:
-    """A model with all the parts of the published one, small enough for any test; positions for inserts of 12."""
-    return ProformerConfig(
-        kmer_size=3,
-        max_position_embeddings=24,
-        num_expression_tokens=4,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        head_dim=8,
-        conv_kernel_size=5,
-    )
+    return ProformerConfig(**TINY)
 
 
 @pytest.fixture

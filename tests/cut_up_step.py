@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
+from conftest import TINY
 from transformers import Trainer, TrainingArguments, set_seed
 
 from modeling_proformer import (
@@ -38,21 +39,7 @@ def make_rows() -> list[dict[str, torch.Tensor]]:
 
 def train(model_class, trainer_class, rows, **trainer_arguments) -> dict:
     set_seed(0)
-    model = model_class(
-        ProformerConfig(
-            kmer_size=3,
-            max_position_embeddings=24,
-            num_expression_tokens=4,
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            head_dim=8,
-            conv_kernel_size=5,
-            num_labels=2,
-            label_mean=[5.0, 1.0],
-            label_std=[2.0, 0.5],
-        )
-    )
+    model = model_class(ProformerConfig(**TINY, num_labels=2, label_mean=[5.0, 1.0], label_std=[2.0, 0.5]))
     # From zero, where a fresh model has them, the expression tokens' first gradient is thousands of times the others.
     torch.nn.init.normal_(model.proformer.embeddings.expression_projection.bias)
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 
 from modeling_proformer import (
     ProformerConfig,
@@ -66,20 +67,10 @@ def compute(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> dict[str
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory) -> dict[str, Checkpoint]:
-    sizes = {
-        "kmer_size": 3,
-        "max_position_embeddings": 24,
-        "num_expression_tokens": 4,
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "head_dim": 8,
-        "conv_kernel_size": 5,
-    }
     tokenizer = ProformerTokenizer(kmer_size=3, insert_width=12, five_prime_flank="TGCA")
     inputs = tokenizer(SEQUENCES, return_tensors="pt")
 
-    config = ProformerConfig(**sizes, label_mean=[0.5], label_std=[2.0])
+    config = ProformerConfig(**TINY, label_mean=[0.5], label_std=[2.0])
     pretraining = randomize(ProformerForPreTraining(config))
     outputs = compute(pretraining, inputs)
     expression = {name: outputs[name] for name in ("logits", "position_logits")}
@@ -94,7 +85,7 @@ def checkpoints(tmp_path_factory) -> dict[str, Checkpoint]:
     pretraining.save_pretrained(folder / PRETRAINING)
 
     names = ["leaf", "root", "protoplast"]
-    config = ProformerConfig(**sizes, id2label=dict(enumerate(names)), label_mean=[0.0, 1.0, 2.0], label_std=[1.0] * 3)
+    config = ProformerConfig(**TINY, id2label=dict(enumerate(names)), label_mean=[0.0, 1.0, 2.0], label_std=[1.0] * 3)
     classifier = randomize(ProformerForSequenceClassification(config))
     models = {
         "AutoModel": ("ProformerModel", compute(classifier.proformer, inputs)),
