@@ -32,17 +32,13 @@ def main():
     )
     effect_plot(arguments.figure, effects, unit="sorting bins of 0 to 17")
 
-    print("Predicted change of expression when a motif is put into random promoters:")
+    print("Predicted change of expression when a motif is put into random promoters (median):")
     for motif, changes in effects.items():
         median = float(np.median(changes))
-        direction = "raises" if median > 0 else "lowers"
+        raised = float(np.mean(changes > 0))
         role = "an activator" if TEXTBOOK[motif] > 0 else "a repressor"
         verdict = f"as expected of {role}" if median * TEXTBOOK[motif] > 0 else f"but the textbook has it as {role}"
-        share = float(np.mean(np.sign(changes) == np.sign(median)))
-        print(
-            f"  {motif:<12} {direction} it by {abs(median):.2f} bins (median; so in {share:.0%} of {len(changes)} "
-            f"promoters), {verdict}"
-        )
+        print(f"  {motif:<12} {median:+.2f} bins, raised in {raised:.0%} of {len(changes)} promoters, {verdict}")
     print(f"Figure: {arguments.figure}")
 
 
