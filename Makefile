@@ -23,6 +23,7 @@ clean:
 	rm -rf $(VENV) demo runs build *.egg-info
 
 $(VENV)/installed: setup.py constraints.txt
+	@echo "Setting up $(VENV): torch and its companions are large, this may take some minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,dev]"
 	touch $@

@@ -23,7 +23,7 @@ setup(
     package_dir={"modeling_proformer": "modeling_proformer", "modeling_proformer.tokenization": "tokenization"},
     package_data={"modeling_proformer": ["checkpoints/*/*"]},
     entry_points={"console_scripts": ["proformer = modeling_proformer.cli:main"]},
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     # All of `proformer predict`, Parquet files and figures included, so that the first thing users try just works.
     install_requires=[
         "matplotlib>=3.8",

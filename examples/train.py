@@ -12,6 +12,7 @@ on from its last checkpoint when the same command is given again.
 """
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,17 +22,17 @@ from transformers import HfArgumentParser, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerTokenizer
-from modeling_proformer.assays import load_assay
+from modeling_proformer.assays import InputError, load_assay
 from modeling_proformer.collation import ProformerCollator
 from modeling_proformer.report import learning_curve
 from modeling_proformer.splits import hold_out_groups
 from modeling_proformer.training import (
     ProformerTrainer,
     PublishedGradientClipping,
-    check_sequences,
     compute_metrics,
     label_scale,
     published_optimization,
+    rows_that_fit,
 )
 
 
@@ -92,11 +93,19 @@ def main():
         missing_flanks=model_arguments.missing_flanks,
     )
 
+    def keep_what_fits(source: str, table: datasets.Dataset) -> datasets.Dataset:
+        rows = rows_that_fit(source, table[data.sequence_column], tokenizer)
+        if len(rows) == len(table):
+            return table
+        if training.process_index == 0:
+            print(f"{source}: left out {len(table) - len(rows):,} of {len(table):,} rows, longer than the construct")
+        return table.select(rows)
+
     train_parts, held_out_parts = [], []
     for source in data.train_file:
         with training.main_process_first(desc=f"reading {source}"):
             table = load_assay(source, data.sequence_column, data.label_columns, data.group_column)
-        check_sequences(source, table[data.sequence_column], tokenizer)
+        table = keep_what_fits(source, table)
         if data.validation_file is None:
             groups = table[data.group_column][:] if data.group_column else range(len(table))
             split = hold_out_groups(groups, data.validation_fraction, seed=training.seed)
@@ -106,8 +115,7 @@ def main():
             train_parts.append(table)
     if data.validation_file is not None:
         table = load_assay(data.validation_file, data.sequence_column, data.label_columns, split="validation")
-        check_sequences(data.validation_file, table[data.sequence_column], tokenizer)
-        held_out_parts.append(table)
+        held_out_parts.append(keep_what_fits(data.validation_file, table))
     train_dataset = datasets.concatenate_datasets(train_parts)
     held_out = datasets.concatenate_datasets(held_out_parts).shuffle(seed=training.seed)
     held_out = held_out.select(range(min(len(held_out), data.max_validation_rows)))
@@ -167,4 +175,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"train.py: {error}")

@@ -29,7 +29,7 @@ class InputError(ValueError):
 
 
 class Row(NamedTuple):
-    """A row of a table; of a FASTA file, a record with the columns `name` and `sequence`."""
+    """A row of a table; of a FASTA file, a record with the columns `name` (all of its header) and `sequence`."""
 
     place: str
     cells: dict[str, Any]
@@ -83,7 +83,10 @@ def read_parquet(path: Path) -> Iterator[Row]:
                 for cells in batch.to_pylist():
                     number += 1
                     yield Row(f"row {number}", cells)
-    except (pa.ArrowInvalid, OSError) as error:
+    except InputError:
+        raise
+    # Of a damaged file, text may not be text, nor a date a date.
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({first_line(error)}).") from error
 
 
@@ -92,7 +95,7 @@ def read_delimited(path: Path, delimiter: str) -> Iterator[Row]:
     with lines:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
         try:
-            header = next(reader, [])
+            header = next((values for values in reader if values), [])
             check_header(path, header)
             for values in reader:
                 if not values:
@@ -188,7 +191,9 @@ class TextLines:
         except (gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{self.path}: damaged gzip data after line {self.number} ({error}).") from error
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.path}: not UTF-8 text after line {self.number} ({error.reason}).") from error
+            raise InputError(
+                f"{self.path}: not UTF-8 text after line {self.number} ({error.reason}); save it as UTF-8."
+            ) from error
         self.number += 1
         return line
 

@@ -33,10 +33,10 @@ class ReadAhead:
         self.measured: list[float] = []
 
     def sequences(self) -> Iterator[str]:
-        columns = [self.sequence_column, *([self.measured_column] if self.measured_column else [])]
+        columns = [self.sequence_column, *([self.measured_column] if self.measured_column is not None else [])]
         for row in read_rows(self.path):
             require_columns(self.path, row.cells, columns)
-            if self.measured_column:
+            if self.measured_column is not None:
                 value = measured_value(self.path, row, self.measured_column)
                 if np.isnan(value):
                     raise InputError(
@@ -53,13 +53,13 @@ class ReadAhead:
 
 
 def predict_command(arguments: argparse.Namespace):
-    if arguments.measured and not arguments.output:
+    if arguments.measured is not None and not arguments.output:
         raise InputError("--measured draws a figure beside the table: say where with --output.")
-    if arguments.measured and figure_path(arguments.output) == arguments.output:
+    if arguments.measured is not None and figure_path(arguments.output) == arguments.output:
         raise InputError(f"{arguments.output}: --measured draws a figure of this name; name the table otherwise.")
     model, tokenizer = load_checkpoint(arguments.model)
     names = [f"predicted_{model.config.id2label[output]}" for output in range(model.config.num_labels)]
-    if arguments.measured and len(names) > 1:
+    if arguments.measured is not None and len(names) > 1:
         raise InputError(f"--measured compares one output, but this model has {len(names)}: {', '.join(names)}.")
     source = ReadAhead(arguments.input, arguments.sequence_column, arguments.measured)
     batches = predict_batches(
@@ -100,11 +100,11 @@ def predict_command(arguments: argparse.Namespace):
                 writer.writerow([*header, *names])
             for row, values in zip(rows, batch, strict=True):
                 writer.writerow([*row.cells.values(), *(f"{value:.6g}" for value in values)])
-            if arguments.measured:
+            if arguments.measured is not None:
                 predicted.append(batch[:, 0])
             done += len(batch)
             progress.update(len(batch))
-    if arguments.measured:
+    if arguments.measured is not None:
         report_agreement(arguments, np.array(source.measured), np.concatenate(predicted))
 
 
@@ -162,14 +162,15 @@ def output_file(path: Path | None) -> Iterator[TextIO]:
 
 
 def positive_int(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or not 1 <= int(text) <= 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
 def available_device(text: str) -> torch.device:
     try:
-        return torch.empty(0, device=text).device
+        torch.zeros(1, device=text).item()
+        return torch.device(text)
     # What torch raises differs with the kind of device and with how torch was built.
     except Exception as error:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be used here: {first_line(error)}") from error
@@ -214,8 +215,11 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of our output has seen enough; spare it the interpreter's complaint at closing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (InputError, OSError) as error:
-        print(f"proformer: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    # A RuntimeError is torch's, such as memory that does not suffice.
+    except (InputError, OSError, RuntimeError) as error:
+        print(f"proformer: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 

@@ -101,8 +101,8 @@ class ProformerConfig(PreTrainedConfig):
             self.head_dim = self.hidden_size
         if self.intermediate_size is None:
             self.intermediate_size = 2 * self.hidden_size
-        if self.id2label is None:
-            kwargs.setdefault("num_labels", 1)
+        if self.id2label is None and kwargs.get("num_labels") is None:
+            kwargs["num_labels"] = 1
         # A saved head would otherwise name only its own class, and the folder would not open with the others.
         kwargs["auto_map"] = {
             "AutoConfig": "configuration_proformer.ProformerConfig",
@@ -110,7 +110,7 @@ class ProformerConfig(PreTrainedConfig):
             "AutoModelForPreTraining": "modeling_proformer.ProformerForPreTraining",
             "AutoModelForSequenceClassification": "modeling_proformer.ProformerForSequenceClassification",
             "AutoModelForMaskedLM": "modeling_proformer.ProformerForMaskedLM",
-        } | kwargs.get("auto_map", {})
+        } | (kwargs.get("auto_map") or {})
         super().__post_init__(**kwargs)
 
     @property
@@ -120,10 +120,10 @@ class ProformerConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        # Asked for another number of outputs, the checkpoint's label scale belongs to none of them.
+        # Asked for other outputs than it was saved with, the checkpoint's label scale belongs to none of them.
         names = config_dict.get("id2label") or {0: "LABEL_0"}
-        outputs = kwargs.get("num_labels", len(kwargs.get("id2label") or names))
-        if outputs != len(names):
+        outputs = kwargs.get("num_labels") or len(kwargs.get("id2label") or names)
+        if outputs != len(names) or kwargs.get("problem_type", "regression") != "regression":
             config_dict = {**config_dict, "label_mean": None, "label_std": None}
         return super().from_dict(config_dict, **kwargs)
 

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import zipfile
+import zlib
 
 import numpy as np
 import torch
@@ -58,6 +59,17 @@ BLOCK_LAYERS = {
     "ff2/dense_in": "feed_forward2.dense_in",
     "ff2/dense_out": "feed_forward2.dense_out",
 }
+VARIABLES = {"kernel", "bias", "gamma", "beta", "embeddings", "depthwise_kernel", "pointwise_kernel"}
+
+# The weights whose shapes tell the model's sizes, and their dimensions.
+SIZING_WEIGHTS = {
+    "pos_embedding/embeddings": 2,
+    "kmer_dense/kernel": 2,
+    "nucleotide_dense/kernel": 2,
+    "blocks/0/attn/query/kernel": 3,
+    "blocks/0/ff1/dense_out/kernel": 2,
+    "blocks/0/conv/separable_conv1d/depthwise_kernel": 3,
+}
 
 
 def load_keras_weights(
@@ -86,12 +98,14 @@ def load_keras_weights(
             weights = {normalised_name(name): file[name] for name in file.files if is_weight(name)}
             arguments = json.loads(str(file["config_json"])) if "config_json" in file.files else {}
     # A plain .npy array is no context manager.
-    except (zipfile.BadZipFile, ValueError, EOFError, TypeError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, TypeError, AttributeError) as error:
         raise ValueError(f"{path_to_npz} is not a readable npz file of arrays: {error}") from error
 
-    missing = sorted({"kmer_dense/kernel", "pos_embedding/embeddings", "nucleotide_dense/kernel"} - weights.keys())
-    if missing:
-        raise ValueError(f"{path_to_npz} lacks {missing[0]}: is it the authors' model?")
+    for name, dimensions in SIZING_WEIGHTS.items():
+        if name not in weights:
+            raise ValueError(f"{path_to_npz} lacks {name}: is it the authors' model?")
+        if weights[name].ndim != dimensions:
+            raise ValueError(f"{path_to_npz}: {name} has {weights[name].ndim} dimensions, not {dimensions}.")
     config = config_of(
         weights,
         num_expression_tokens=num_expression_tokens or arguments.get("num_projectors", 32),
@@ -120,13 +134,9 @@ def normalised_name(name: str) -> str:
 def is_weight(name: str) -> bool:
     """Whether it is one of the model's own weights, not an optimizer's slot or another entry."""
     layer, _, variable = normalised_name(name).rpartition("/")
-    block_layer = re.sub(r"^blocks/\d+/", "", layer)
-    return layer in LAYERS or (
-        layer.startswith("blocks/")
-        and (block_layer in BLOCK_LAYERS or block_layer == "conv/separable_conv1d")
-        and ".OPTIMIZER_SLOT" not in name
-        and bool(variable)
-    )
+    block_layer, of_block = re.subn(r"^blocks/\d+/", "", layer)
+    known = {*BLOCK_LAYERS, "conv/separable_conv1d"} if of_block else LAYERS
+    return block_layer in known and variable in VARIABLES
 
 
 def config_of(weights: dict[str, np.ndarray], num_expression_tokens: int, kmer_stride: int) -> ProformerConfig:

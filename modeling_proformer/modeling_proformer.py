@@ -134,6 +134,7 @@ class ProformerAttention(nn.Module):
     def __init__(self, config: ProformerConfig):
         super().__init__()
         self.config = config
+        self.num_heads = config.num_attention_heads
         self.head_dim = config.head_dim
         self.scaling = config.head_dim**-0.5
         self.is_causal = False
@@ -155,7 +156,7 @@ class ProformerAttention(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         input_shape = hidden_states.shape[:-1]
-        head_shape = (*input_shape, -1, self.head_dim)
+        head_shape = (*input_shape, self.num_heads, self.head_dim)
         query = self.q_proj(hidden_states).view(head_shape).transpose(1, 2)
         key = self.k_proj(hidden_states).view(head_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(head_shape).transpose(1, 2)
@@ -166,7 +167,7 @@ class ProformerAttention(nn.Module):
         attended, weights = attention_interface(
             self, query, key, value, attention_mask, dropout=0.0, scaling=self.scaling, **kwargs
         )
-        return self.o_proj(attended.reshape(*input_shape, -1)), weights
+        return self.o_proj(attended.reshape(*input_shape, self.num_heads * self.head_dim)), weights
 
 
 class ProformerLayer(GradientCheckpointingLayer):
@@ -204,7 +205,6 @@ class ProformerPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["ProformerEmbeddings", "ProformerLayer"]
     _supports_sdpa = True
-    _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": ProformerLayer, "attentions": ProformerAttention}
@@ -326,13 +326,15 @@ class ProformerExpressionHead(nn.Module):
 
     def __init__(self, config: ProformerConfig):
         super().__init__()
+        # The number of outputs may have been changed since the configuration was made.
+        config.validate_label_scale()
         self.config = config
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.dense = nn.Linear(config.hidden_size, config.num_labels)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        position_logits = self.dense(self.dropout(hidden_states[:, : self.config.num_expression_tokens]))
         # In float32 whatever the model's type: bfloat16 would round an expression of 10 to steps of 0.06.
+        position_logits = self.dense(self.dropout(hidden_states[:, : self.config.num_expression_tokens])).float()
         if self.config.label_std is not None:
             label_std = torch.tensor(self.config.label_std, dtype=torch.float32, device=position_logits.device)
             position_logits = position_logits * label_std
@@ -363,16 +365,16 @@ def expression_loss(
         ValueError: the shape of `labels` does not fit.
     """
     logits = logits.float()
-    labels = labels.to(logits.device)
-    if config.problem_type == "single_label_classification":
-        present = labels != IGNORED
-        losses = F.cross_entropy(logits, labels.long().view(-1), ignore_index=IGNORED, reduction="none")
+    classes = config.problem_type == "single_label_classification"
+    if labels.numel() != (len(logits) if classes else logits.numel()):
+        raise ValueError(f"Labels of shape {tuple(labels.shape)} for predictions of shape {tuple(logits.shape)}.")
+    labels = labels.to(logits.device).reshape(logits.shape[:1] if classes else logits.shape)
+    present = ~labels.isnan() & (labels != IGNORED)
+    labels = torch.where(present, labels, 0)
+    if classes:
+        losses = F.cross_entropy(logits, labels.long(), reduction="none")
     else:
-        if labels.numel() != logits.numel():
-            raise ValueError(f"Labels of shape {tuple(labels.shape)} for predictions of shape {tuple(logits.shape)}.")
-        labels = labels.float().view_as(logits)
-        present = ~labels.isnan() & (labels != IGNORED)
-        labels = torch.where(present, labels, 0.0)
+        labels = labels.float()
         if config.problem_type == "multi_label_classification":
             losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
         else:

@@ -32,7 +32,7 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
     Raises:
         InputError: there is no such checkpoint, it is not a Proformer, or it is incomplete or damaged.
     """
-    source = str(folder_or_repo or checkpoint_path())
+    source = str(checkpoint_path() if folder_or_repo is None else folder_or_repo)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if not isinstance(config, ProformerConfig):
@@ -115,6 +115,10 @@ def predict_batches(
     """`predict` for more sequences than memory holds: one array for each `batch_size` of them, as soon as known."""
     if isinstance(sequences, str):
         raise TypeError("Expected several sequences, got one string; put it in a list.")
+    if not hasattr(model, "expression_head"):
+        raise TypeError(
+            f"{type(model).__name__} does not predict expression: load it as a ProformerForSequenceClassification."
+        )
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     model.eval()

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import TINY
+from transformers.utils import logging
 
 from modeling_proformer import ProformerConfig, ProformerTokenizer
 
@@ -14,20 +16,18 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("PROFORMER_SHARED", ROOT.parent / "shared"))
 
 
-# All the parts of the published model, small enough for any test; positions for inserts of 12.
-TINY = {
-    "kmer_size": 3,
-    "max_position_embeddings": 24,
-    "num_expression_tokens": 4,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "head_dim": 8,
-    "conv_kernel_size": 5,
-}
-
 # The tests' models are so small that sharing their work out costs more than it saves.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def usual_logging():
+    """The command line quietens the library for the rest of the process; other tests read what it logs."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    yield
+    logging.set_verbosity(verbosity)
+    if bars:
+        logging.enable_progress_bar()
 
 
 @pytest.fixture

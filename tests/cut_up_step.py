@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import TINY
+from tiny import TINY
 from transformers import Trainer, TrainingArguments, set_seed
 
 from modeling_proformer import (

@@ -22,7 +22,6 @@ import pytest
 import torch
 from matplotlib.image import imread
 from scipy import stats
-from transformers.utils import logging
 
 from modeling_proformer import ProformerForMaskedLM, ProformerForPreTraining, ProformerTokenizer, predict
 from modeling_proformer.cli import main, output_file
@@ -78,17 +77,13 @@ def folder(tmp_path) -> Path:
 @pytest.fixture
 def proformer(checkpoint, capsys):
     """Runs `proformer predict` with a small model."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
 
     def run(*arguments) -> Outcome:
         capsys.readouterr()
         code = main(["predict", "--model", str(checkpoint), *map(str, arguments)])
         return Outcome(code, *capsys.readouterr())
 
-    yield run
-    logging.set_verbosity(verbosity)
-    if bars:
-        logging.enable_progress_bar()
+    return run
 
 
 @pytest.fixture

@@ -55,6 +55,11 @@ def test_names_of_a_tensorflow_checkpoint(shared, tmp_path, keras_weights):
             lambda weights: weights.pop("blocks/1/attn/value/bias"),
             "lacks the weight that becomes .*layers.1.*v_proj.bias",
         ),
+        (lambda weights: weights.pop("blocks/0/attn/query/kernel"), "lacks blocks/0/attn/query/kernel"),
+        (
+            lambda weights: weights.update({"blocks/0/attn/query/kernel": np.ones((64, 256))}),
+            "blocks/0/attn/query/kernel has 2 dimensions, not 3",
+        ),
         (lambda weights: weights.pop("kmer_dense/kernel"), "lacks kmer_dense/kernel: is it the authors' model"),
         (
             lambda weights: weights.update({"blocks/2/layernorm/gamma": np.ones(5)}),

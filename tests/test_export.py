@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
+from tiny import TINY
 
 from modeling_proformer import (
     ProformerConfig,

@@ -100,6 +100,12 @@ class TestConfiguration:
         with_fields(tiny_config, label_mean=[9.0], label_std=[4.0]).save_pretrained(tmp_path)
         assert ProformerConfig.from_pretrained(tmp_path, num_labels=3).label_mean is None
         assert ProformerConfig.from_pretrained(tmp_path, num_labels=1).label_mean == [9.0]
+        classes = ProformerConfig.from_pretrained(tmp_path, problem_type="multi_label_classification")
+        assert classes.label_mean is None and classes.label_std is None
+        config = ProformerConfig.from_pretrained(tmp_path)
+        config.num_labels = 3
+        with pytest.raises(ValueError, match="`label_mean` has 1 values for 3 outputs"):
+            ProformerForSequenceClassification(config)
 
 
 class TestForward:
@@ -328,6 +334,10 @@ class TestLosses:
             labels = torch.tensor([0, 2, -100])
             outputs = model(**batch, labels=labels)
             expected = torch.nn.functional.cross_entropy(outputs.logits[:2], labels[:2])
+            as_collated = torch.tensor([[0.0], [2.0], [float("nan")]])
+            torch.testing.assert_close(model(**batch, labels=as_collated).loss, expected)
+            with pytest.raises(ValueError, match=r"Labels of shape \(3, 3\)"):
+                model(**batch, labels=torch.zeros(3, 3))
         else:
             labels = torch.tensor([[0.0, 1.0, 1.0], [1.0, float("nan"), 0.0], [-100.0, 0.0, 0.0]])
             outputs = model(**batch, labels=labels)

@@ -117,6 +117,11 @@ def test_other_letters_are_refused_by_row_position_and_letter(sequences, data):
     assert ("allow_mask" in str(error.value)) == (letter in "Mm")
 
 
+def test_insert_lengths_are_those_without_flanks():
+    tokenizer = ProformerTokenizer(insert_width=4, five_prime_flank="GGGG")
+    assert tokenizer.insert_lengths(["GGGGACGTACGT", "AC"]).tolist() == [8, 2]
+
+
 def test_too_long_is_refused_unless_truncation_is_asked_for():
     tokenizer = ProformerTokenizer(kmer_size=3, insert_width=4)
     with pytest.raises(

@@ -198,27 +198,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
         Raises:
             InvalidSequenceError: the first sequence that cannot be encoded.
         """
-        for row, sequence in enumerate(sequences):
-            if not isinstance(sequence, str):
-                raise InvalidSequenceError(row, f"expected a string, got {type(sequence).__name__} {sequence!r}.")
-        lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
-        ends = np.cumsum(lengths)
-        # One byte a letter, so that positions hold; what is not ASCII becomes "?", which is refused below.
-        letters = np.frombuffer("".join(sequences).encode("ascii", "replace"), dtype=np.uint8)
-        digits = DIGIT_OF_BYTE[letters]
-        refused = digits == INVALID if allow_mask else (digits == INVALID) | (digits == NUCLEOTIDE_M)
-        if refused.any():
-            offset = int(refused.argmax())
-            row = int(np.searchsorted(ends, offset, side="right"))
-            position = offset - int(ends[row] - lengths[row])
-            hint = " M marks a masked nucleotide: pass allow_mask=True." if digits[offset] == NUCLEOTIDE_M else ""
-            raise InvalidSequenceError(
-                row, f"{sequences[row][position]!r} at position {position + 1} is not one of A C G T U N.{hint}"
-            )
-        if not lengths.all():
-            raise InvalidSequenceError(int((lengths == 0).argmax()), "it is empty.")
-
-        starts, lengths = self._trim_flanks(digits, ends - lengths, lengths)
+        digits, starts, lengths = self._read_inserts(sequences, allow_mask)
         excess = np.maximum(lengths - self.insert_width, 0)
         if excess.any():
             if not truncation:
@@ -239,6 +219,39 @@ class ProformerTokenizer(PreTrainedTokenizer):
         inside = (columns >= left[:, None]) & (columns < (left + lengths)[:, None])
         forward[inside] = digits[((starts - left)[:, None] + columns)[inside]]
         return np.concatenate([forward, COMPLEMENT[forward[:, ::-1]]], axis=1)
+
+    def insert_lengths(self, sequences: Sequence[str]) -> np.ndarray:
+        """
+        Letters in each insert, (batch,), whether or not it fits the construct.
+
+        Raises:
+            InvalidSequenceError: the first sequence that cannot be read.
+        """
+        return self._read_inserts(sequences, allow_mask=False)[2]
+
+    def _read_inserts(self, sequences: Sequence[str], allow_mask: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Digits of all sequences, end to end; and where in them each insert starts, and how long it is."""
+        for row, sequence in enumerate(sequences):
+            if not isinstance(sequence, str):
+                raise InvalidSequenceError(row, f"expected a string, got {type(sequence).__name__} {sequence!r}.")
+        lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
+        ends = np.cumsum(lengths)
+        # One byte a letter, so that positions hold; what is not ASCII becomes "?", which is refused below.
+        letters = np.frombuffer("".join(sequences).encode("ascii", "replace"), dtype=np.uint8)
+        digits = DIGIT_OF_BYTE[letters]
+        refused = digits == INVALID if allow_mask else (digits == INVALID) | (digits == NUCLEOTIDE_M)
+        if refused.any():
+            offset = int(refused.argmax())
+            row = int(np.searchsorted(ends, offset, side="right"))
+            position = offset - int(ends[row] - lengths[row])
+            hint = " M marks a masked nucleotide: pass allow_mask=True." if digits[offset] == NUCLEOTIDE_M else ""
+            raise InvalidSequenceError(
+                row, f"{sequences[row][position]!r} at position {position + 1} is not one of A C G T U N.{hint}"
+            )
+        if not lengths.all():
+            raise InvalidSequenceError(int((lengths == 0).argmax()), "it is empty.")
+
+        return digits, *self._trim_flanks(digits, ends - lengths, lengths)
 
     def _trim_flanks(
         self, digits: np.ndarray, starts: np.ndarray, lengths: np.ndarray
