@@ -1,6 +1,6 @@
 """Train a Proformer: expression, together with filling of masked nucleotides.
 
-On one machine:
+On one machine (without a GPU, add `--use_cpu True`):
 
     python examples/train.py --train_file promoters.parquet --output_dir runs/small \
         --hidden_size 96 --num_hidden_layers 2 --num_attention_heads 4 --head_dim 24 --num_expression_tokens 8 \

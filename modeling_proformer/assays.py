@@ -208,15 +208,17 @@ def require_columns(path: str | os.PathLike, cells: dict[str, Any], columns: Seq
             raise InputError(f"{path}: there is no column {column!r}; there are {', '.join(map(repr, cells))}.")
 
 
-def measured_value(path: str | os.PathLike, row: Row, column: str) -> float:
+def measured_value(path: str | os.PathLike, row: Row, column: str, required: bool = False) -> float:
     """
-    A cell's number, NaN where it is missing (empty, NA, NaN, null or none).
+    A cell's number, NaN where it is missing (empty, NA, NaN, null or none) and not required.
 
     Raises:
-        InputError: the cell holds something else.
+        InputError: the cell holds something else, or is missing but required.
     """
     cell = row.cells[column]
     if cell is None or str(cell).strip().lower() in MISSING:
+        if required:
+            raise InputError(f"{path}, {row.place}, column {column!r}: the measurement is missing; leave the row out.")
         return float("nan")
     try:
         value = float(cell)

@@ -16,40 +16,9 @@ from huggingface_hub.utils import logging as hub_logging
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from .assays import InputError, Row, first_line, measured_value, read_rows, require_columns, sequence_text
+from .assays import InputError, first_line, measured_value, require_columns
 from .metrics import correlation
-from .prediction import checkpoint_path, load_checkpoint, predict_batches
-from .tokenization import InvalidSequenceError
-
-
-class ReadAhead:
-    """Hands sequences to the model and keeps the rows they came from until their predictions are there."""
-
-    def __init__(self, path: Path, sequence_column: str, measured_column: str | None):
-        self.path = path
-        self.sequence_column = sequence_column
-        self.measured_column = measured_column
-        self.rows: list[Row] = []
-        self.measured: list[float] = []
-
-    def sequences(self) -> Iterator[str]:
-        columns = [self.sequence_column, *([self.measured_column] if self.measured_column is not None else [])]
-        for row in read_rows(self.path):
-            require_columns(self.path, row.cells, columns)
-            if self.measured_column is not None:
-                value = measured_value(self.path, row, self.measured_column)
-                if np.isnan(value):
-                    raise InputError(
-                        f"{self.path}, {row.place}, column {self.measured_column!r}: the measurement is missing; "
-                        "remove the row or leave --measured out."
-                    )
-                self.measured.append(value)
-            self.rows.append(row)
-            yield sequence_text(self.path, row, self.sequence_column)
-
-    def take(self, count: int) -> list[Row]:
-        taken, self.rows = self.rows[:count], self.rows[count:]
-        return taken
+from .prediction import load_checkpoint, predict_file
 
 
 def predict_command(arguments: argparse.Namespace):
@@ -61,51 +30,35 @@ def predict_command(arguments: argparse.Namespace):
     names = [f"predicted_{model.config.id2label[output]}" for output in range(model.config.num_labels)]
     if arguments.measured is not None and len(names) > 1:
         raise InputError(f"--measured compares one output, but this model has {len(names)}: {', '.join(names)}.")
-    source = ReadAhead(arguments.input, arguments.sequence_column, arguments.measured)
-    batches = predict_batches(
+    batches = predict_file(
         model,
         tokenizer,
-        source.sequences(),
+        arguments.input,
+        sequence_column=arguments.sequence_column,
         batch_size=arguments.batch_size,
         device=arguments.device,
         dtype=torch.bfloat16 if arguments.bf16 else None,
         truncation=arguments.truncate,
     )
-    predicted = []
+    measured, predicted = [], []
     with output_file(arguments.output) as file, tqdm(unit=" sequences", disable=arguments.quiet) as progress:
-        writer = None
-        done = 0
-        while True:
-            try:
-                batch = next(batches, None)
-            except InvalidSequenceError as error:
-                place = source.rows[error.row - done].place
-                raise InputError(
-                    f"{arguments.input}, {place}, column {arguments.sequence_column!r}: {error.reason}"
-                ) from error
-            if batch is None:
-                break
-            rows = source.take(len(batch))
-            if not np.isfinite(batch).all():
-                row = rows[int((~np.isfinite(batch)).any(axis=1).argmax())]
-                raise InputError(
-                    f"{arguments.input}, {row.place}: the prediction is nan or infinite; the weights of "
-                    f"{arguments.model or checkpoint_path()} are not sound{' in bfloat16' * arguments.bf16}."
-                )
-            if writer is None:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        header = None
+        for rows, values in batches:
+            if header is None:
                 header = list(rows[0].cells)
                 if taken := [name for name in names if name in header]:
                     raise InputError(f"{arguments.input}: rename the column {taken[0]!r}; predictions take that name.")
-                writer = csv.writer(file, delimiter="\t", lineterminator="\n")
                 writer.writerow([*header, *names])
-            for row, values in zip(rows, batch, strict=True):
-                writer.writerow([*row.cells.values(), *(f"{value:.6g}" for value in values)])
             if arguments.measured is not None:
-                predicted.append(batch[:, 0])
-            done += len(batch)
-            progress.update(len(batch))
+                require_columns(arguments.input, rows[0].cells, [arguments.measured])
+                measured += [measured_value(arguments.input, row, arguments.measured, required=True) for row in rows]
+                predicted.append(values[:, 0])
+            for row, outputs in zip(rows, values, strict=True):
+                writer.writerow([*row.cells.values(), *(f"{value:.6g}" for value in outputs)])
+            progress.update(len(rows))
     if arguments.measured is not None:
-        report_agreement(arguments, np.array(source.measured), np.concatenate(predicted))
+        report_agreement(arguments, np.array(measured), np.concatenate(predicted))
 
 
 def figure_path(output: Path) -> Path:

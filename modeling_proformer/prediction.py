@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import cached_file
 
-from .assays import InputError, first_line
+from .assays import InputError, Row, first_line, read_rows, require_columns, sequence_text
 from .configuration_proformer import ProformerConfig
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
@@ -140,4 +140,47 @@ def predict_batches(
         row += len(batch)
 
 
-__all__ = ["checkpoint_path", "load_checkpoint", "predict", "predict_batches"]
+def predict_file(
+    model: PreTrainedModel,
+    tokenizer: ProformerTokenizer,
+    path: str | Path,
+    sequence_column: str = "sequence",
+    batch_size: int = 256,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    truncation: bool = False,
+) -> Iterator[tuple[list[Row], np.ndarray]]:
+    """
+    Streams a FASTA file or table: its rows, and `predict_batches` of their sequences, `batch_size` at a time.
+
+    Raises:
+        InputError: see `read_rows`; or there is no such column, a sequence cannot be tokenized, or a prediction is not
+            finite. Says in which line or row.
+    """
+    waiting: list[Row] = []
+
+    def sequences() -> Iterator[str]:
+        for row in read_rows(path):
+            require_columns(path, row.cells, [sequence_column])
+            waiting.append(row)
+            yield sequence_text(path, row, sequence_column)
+
+    done = 0
+    try:
+        for predicted in predict_batches(model, tokenizer, sequences(), batch_size, device, dtype, truncation):
+            rows = waiting[: len(predicted)]
+            del waiting[: len(predicted)]
+            unsound = ~np.isfinite(predicted).all(axis=1)
+            if unsound.any():
+                raise InputError(
+                    f"{path}, {rows[int(unsound.argmax())].place}: the prediction is nan or infinite; the weights of "
+                    f"{model.name_or_path} are not sound{'' if dtype is None else f' in {dtype}'}."
+                )
+            done += len(rows)
+            yield rows, predicted
+    except InvalidSequenceError as error:
+        place = waiting[error.row - done].place
+        raise InputError(f"{path}, {place}, column {sequence_column!r}: {error.reason}") from error
+
+
+__all__ = ["checkpoint_path", "load_checkpoint", "predict", "predict_batches", "predict_file"]
