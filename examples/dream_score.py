@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 
-from modeling_proformer.assays import measured_value, read_rows
+from modeling_proformer.assays import measured_value, read_rows, require_columns
 from modeling_proformer.metrics import DREAM_PAIRS, DREAM_WEIGHTS, dream_score
 
 
@@ -27,14 +27,14 @@ def main():
     arguments = parser.parse_args()
 
     rows = list(read_rows(arguments.predictions))
+    subsets = sorted(DREAM_WEIGHTS.keys() - {"all", *DREAM_PAIRS})
+    columns = ["row", arguments.measured, arguments.predicted, *subsets]
+    require_columns(arguments.predictions, rows[0].cells, columns)
     index_of = {row.cells["row"]: index for index, row in enumerate(rows)}
     score = dream_score(
         np.array([measured_value(arguments.predictions, row, arguments.measured) for row in rows]),
         np.array([measured_value(arguments.predictions, row, arguments.predicted) for row in rows]),
-        subsets={
-            name: np.array([row.cells[name] == "True" for row in rows])
-            for name in DREAM_WEIGHTS.keys() - {"all", *DREAM_PAIRS}
-        },
+        subsets={name: np.array([row.cells[name] == "True" for row in rows]) for name in subsets},
         pairs={
             name: np.array(
                 [

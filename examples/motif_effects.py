@@ -8,7 +8,7 @@ import argparse
 
 import numpy as np
 
-from modeling_proformer.assays import measured_value, read_rows
+from modeling_proformer.assays import measured_value, read_rows, require_columns
 from modeling_proformer.report import effect_plot, paired_effects
 
 
@@ -24,6 +24,7 @@ def main():
     arguments = parser.parse_args()
 
     rows = list(read_rows(arguments.predictions))
+    require_columns(arguments.predictions, rows[0].cells, ["background", "motif", arguments.column])
     effects = paired_effects(
         groups=[row.cells["background"] for row in rows],
         conditions=[row.cells["motif"] for row in rows],

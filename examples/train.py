@@ -98,7 +98,8 @@ def main():
         if len(rows) == len(table):
             return table
         if training.process_index == 0:
-            print(f"{source}: left out {len(table) - len(rows):,} of {len(table):,} rows, longer than the construct")
+            left_out = f"{len(table) - len(rows):,} of {len(table):,} rows"
+            print(f"{source}: left out {left_out}, too long for the construct (are there flanks to trim?)")
         return table.select(rows)
 
     train_parts, held_out_parts = [], []

@@ -272,17 +272,21 @@ def load_assay(
     import datasets
 
     columns = [sequence_column, *label_columns, *([group_column] if group_column else [])]
-    if not (is_table(source) or os.path.exists(source)):
-        name, _, configuration = source.partition(":")
-        dataset = datasets.load_dataset(name, configuration or None, split=split)
-        require_columns(source, dict.fromkeys(dataset.column_names), columns)
-        return dataset.select_columns(columns)
-    path = Path(source)
     features = datasets.Features(
         {sequence_column: datasets.Value("string")}
         | {column: datasets.Value("float64") for column in label_columns}
         | ({group_column: datasets.Value("string")} if group_column else {})
     )
+    if not (is_table(source) or os.path.exists(source)):
+        name, _, configuration = source.partition(":")
+        try:
+            dataset = datasets.load_dataset(name, configuration or None, split=split)
+            require_columns(source, dict.fromkeys(dataset.column_names), columns)
+            return dataset.select_columns(columns).cast(features)
+        # No such file or name, no network, or a column that is not of numbers.
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise InputError(f"{source}: no table, and no such dataset on the Hub: {first_line(error)}") from error
+    path = Path(source)
     try:
         return datasets.Dataset.from_generator(
             training_rows,

@@ -115,8 +115,8 @@ def output_file(path: Path | None) -> Iterator[TextIO]:
 
 
 def positive_int(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {2**31 - 1:,}")
     return int(text)
 
 

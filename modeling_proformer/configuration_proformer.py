@@ -122,7 +122,7 @@ class ProformerConfig(PreTrainedConfig):
     def from_dict(cls, config_dict, **kwargs):
         # Asked for other outputs than it was saved with, the checkpoint's label scale belongs to none of them.
         names = config_dict.get("id2label") or {0: "LABEL_0"}
-        outputs = kwargs.get("num_labels") or len(kwargs.get("id2label") or names)
+        outputs = kwargs.get("num_labels", len(kwargs.get("id2label") or names))
         if outputs != len(names) or kwargs.get("problem_type", "regression") != "regression":
             config_dict = {**config_dict, "label_mean": None, "label_std": None}
         return super().from_dict(config_dict, **kwargs)
@@ -147,7 +147,9 @@ class ProformerConfig(PreTrainedConfig):
             if self.problem_type != "regression":
                 raise ValueError(f"`{name}` is for regression, but `problem_type` is {self.problem_type!r}.")
             if len(values) != self.num_labels:
-                raise ValueError(f"`{name}` has {len(values)} values for {self.num_labels} outputs.")
+                raise ValueError(
+                    f"`{name}` has {len(values)} values for {self.num_labels} outputs; give one for each, or None."
+                )
             if not all(math.isfinite(value) for value in values):
                 raise ValueError(f"`{name}` must be finite, got {values}.")
         if self.label_std is not None and min(self.label_std) <= 0:

@@ -30,6 +30,8 @@ class ProformerTrainer(Trainer):
     def __init__(self, *args, eval_data_collator: ProformerCollator, **kwargs):
         super().__init__(*args, **kwargs)
         self.eval_data_collator = eval_data_collator
+        # transformers 5.4 and 5.5 let accelerate divide each loss by the number of micro-batches once more.
+        self.accelerator.gradient_accumulation_steps = 1
 
     @contextmanager
     def collating_for_evaluation(self):
@@ -83,7 +85,7 @@ def rows_that_fit(
     of the challenge's 6,739,258).
 
     Raises:
-        InputError: a sequence cannot be read. Found here, it does not stop a training hours later.
+        InputError: a sequence cannot be read, which found here does not stop a training hours later; or none fits.
     """
     lengths = [np.empty(0, dtype=np.int64)]
     for first in range(0, len(sequences), batch_size):
@@ -91,7 +93,13 @@ def rows_that_fit(
             lengths.append(tokenizer.insert_lengths(sequences[first : first + batch_size]))
         except InvalidSequenceError as error:
             raise InputError(f"{name}, row {first + error.row + 1}: {error.reason}") from error
-    return np.flatnonzero(np.concatenate(lengths) <= tokenizer.insert_width)
+    fitting = np.flatnonzero(np.concatenate(lengths) <= tokenizer.insert_width)
+    if len(fitting) == 0:
+        raise InputError(
+            f"{name}: no insert fits the construct's {tokenizer.insert_width} letters. Are there flanks to trim "
+            "(five_prime_flank, three_prime_flank), or is insert_width too small?"
+        )
+    return fitting
 
 
 def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
@@ -129,7 +137,7 @@ def clip_gradients_as_published(model: nn.Module, clip_value: float = 0.5, clip_
             parameter.grad.mul_(min(1.0, clip_norm / max(float(parameter.grad.norm()), 1e-12)))
     embeddings = getattr(model, model.base_model_prefix, model).embeddings
     strand, position = embeddings.strand_embeddings.weight, embeddings.position_embeddings.weight
-    if strand.grad is not None:
+    if strand.grad is not None and position.grad is not None:
         strand.grad.copy_(torch.stack([half.sum(dim=0) for half in position.grad.chunk(2)]))
 
 
@@ -138,7 +146,7 @@ class PublishedGradientClipping(TrainerCallback):
     `clip_gradients_as_published` before each step; with it, set `max_grad_norm=0`.
 
     The published run clipped the sum of the gradients of four replicas' mean losses, at 0.5 and 1. Here the gradient
-    is that of the mean over the whole step, a quarter of it, and so are the thresholds; Adam does not see the factor.
+    is that of the mean over the whole step, a quarter of it, and so are the thresholds; Adam sees no factor.
     """
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):

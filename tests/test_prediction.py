@@ -14,7 +14,8 @@ from modeling_proformer import (
     ProformerForSequenceClassification,
     predict,
 )
-from modeling_proformer.prediction import load_checkpoint, predict_batches
+from modeling_proformer.assays import InputError
+from modeling_proformer.prediction import load_checkpoint, predict_batches, predict_file
 
 
 @pytest.fixture
@@ -144,6 +145,21 @@ def test_the_model_is_moved_to_a_device_that_computes_nothing(model, tiny_tokeni
     with pytest.raises(RuntimeError):
         predict(model, tiny_tokenizer, sequences, device="meta")
     assert model.device.type == "meta"
+
+
+def test_a_file_is_predicted_row_by_row(model, tiny_tokenizer, tmp_path):
+    path = tmp_path / "in.tsv"
+    path.write_text("dna\tid\n" + "".join(f"{'ACGT' * (row % 3 + 1)}\t{row}\n" for row in range(7)))
+    batches = list(predict_file(model, tiny_tokenizer, path, sequence_column="dna", batch_size=3))
+    assert [[row.cells["id"] for row in rows] for rows, _ in batches] == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
+    expected = predict(model, tiny_tokenizer, [row.cells["dna"] for rows, _ in batches for row in rows])
+    np.testing.assert_allclose(np.concatenate([values for _, values in batches]), expected, rtol=1e-4)
+
+    path.write_text(path.read_text() + "ACXT\t7\n")
+    batches = predict_file(model, tiny_tokenizer, path, sequence_column="dna", batch_size=3)
+    assert len([next(batches), next(batches)]) == 2
+    with pytest.raises(InputError, match=r"in\.tsv, line 9, column 'dna': 'X' at position 3"):
+        next(batches)
 
 
 def test_one_string_is_not_taken_for_many_sequences(model, tiny_tokenizer):

@@ -127,7 +127,7 @@ def test_too_long_is_refused_unless_truncation_is_asked_for():
     with pytest.raises(
         InvalidSequenceError, match="Sequence 2: its insert of 6 letters is longer than the construct's 4"
     ):
-        tokenizer(["ACGT", "ACGTAA"])
+        tokenizer(["ACGT", "ACGTAA", "ACGTACGTACGT"])
     assert tokenizer("ACGTAA", truncation=True)["input_ids"] == tokenizer("ACGT")["input_ids"]
     tokenizer.truncation_side = "left"
     assert tokenizer("AAACGT", truncation=True)["input_ids"] == tokenizer("ACGT")["input_ids"]

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from safetensors.torch import load_file
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
@@ -53,8 +55,11 @@ def results_of(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["expression", "pretraining", "masked"])
 @pytest.mark.parametrize(("processes", "accumulation"), [(1, 4), (2, 1), (2, 2)])
-def test_a_step_is_the_same_however_it_is_cut_up(results_of, kind, processes, accumulation):
+def test_a_step_is_the_same_however_it_is_cut_up(request, results_of, kind, processes, accumulation):
     """Guards against the trap that the Trainer leaves dividing a loss to the model (`num_items_in_batch`)."""
+    if accumulation > 1 and kind != "pretraining" and Version(transformers.__version__) < Version("5.6"):
+        reason = "the library's own Trainer divides by the micro-batches twice before 5.6; ProformerTrainer does not"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     whole, cut = results_of(1, 1)[kind], results_of(processes, accumulation)[kind]
     assert results_of(processes, accumulation)["processes"] == processes
     moved = max(float((weight - whole["start"][name]).abs().max()) for name, weight in whole["weights"].items())
@@ -193,6 +198,8 @@ def test_bad_sequences_are_found_before_training(tiny_tokenizer):
 def test_rows_too_long_for_the_construct_are_left_out(tiny_tokenizer):
     sequences = ["ACGT", "A" * 13, "A" * 12, "ACGT" * 10]
     assert rows_that_fit("promoters", sequences, tiny_tokenizer, batch_size=3).tolist() == [0, 2]
+    with pytest.raises(InputError, match=r"promoters: no insert fits the construct's 12 letters\. Are there flanks"):
+        rows_that_fit("promoters", ["A" * 13], tiny_tokenizer)
 
 
 def test_example_script(tmp_path):

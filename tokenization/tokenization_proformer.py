@@ -202,7 +202,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
         excess = np.maximum(lengths - self.insert_width, 0)
         if excess.any():
             if not truncation:
-                row = int(excess.argmax())
+                row = int((excess > 0).argmax())
                 raise InvalidSequenceError(
                     row,
                     f"its insert of {lengths[row]} letters is longer than the construct's {self.insert_width}. "
@@ -244,10 +244,10 @@ class ProformerTokenizer(PreTrainedTokenizer):
             offset = int(refused.argmax())
             row = int(np.searchsorted(ends, offset, side="right"))
             position = offset - int(ends[row] - lengths[row])
-            hint = " M marks a masked nucleotide: pass allow_mask=True." if digits[offset] == NUCLEOTIDE_M else ""
-            raise InvalidSequenceError(
-                row, f"{sequences[row][position]!r} at position {position + 1} is not one of A C G T U N.{hint}"
-            )
+            masked = digits[offset] == NUCLEOTIDE_M
+            hint = "M marks a masked nucleotide: pass allow_mask=True." if masked else "An unknown letter is N."
+            letter = sequences[row][position]
+            raise InvalidSequenceError(row, f"{letter!r} at position {position + 1} is not one of A C G T U N. {hint}")
         if not lengths.all():
             raise InvalidSequenceError(int((lengths == 0).argmax()), "it is empty.")
 
