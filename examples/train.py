@@ -13,6 +13,7 @@ on from its last checkpoint when the same command is given again.
 
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,17 +104,17 @@ def main():
         return table.select(rows)
 
     train_parts, held_out_parts = [], []
-    for source in data.train_file:
+    for source, times in Counter(data.train_file).items():
         with training.main_process_first(desc=f"reading {source}"):
             table = load_assay(source, data.sequence_column, data.label_columns, data.group_column)
         table = keep_what_fits(source, table)
         if data.validation_file is None:
             groups = table[data.group_column][:] if data.group_column else range(len(table))
             split = hold_out_groups(groups, data.validation_fraction, seed=training.seed)
-            train_parts.append(table.select(split.train))
-            held_out_parts.append(table.select(split.held_out))
+            train_parts += [table.select(split.train)] * times
+            held_out_parts += [table.select(split.held_out)] * times
         else:
-            train_parts.append(table)
+            train_parts += [table] * times
     if data.validation_file is not None:
         table = load_assay(data.validation_file, data.sequence_column, data.label_columns, split="validation")
         held_out_parts.append(keep_what_fits(data.validation_file, table))

@@ -281,11 +281,13 @@ def load_assay(
         name, _, configuration = source.partition(":")
         try:
             dataset = datasets.load_dataset(name, configuration or None, split=split)
-            require_columns(source, dict.fromkeys(dataset.column_names), columns)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{source}: neither a table nor a dataset on the Hub: {first_line(error)}") from error
+        require_columns(source, dict.fromkeys(dataset.column_names), columns)
+        try:
             return dataset.select_columns(columns).cast(features)
-        # No such file or name, no network, or a column that is not of numbers.
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise InputError(f"{source}: no table, and no such dataset on the Hub: {first_line(error)}") from error
+        except (TypeError, ValueError, pa.ArrowException) as error:
+            raise InputError(f"{source}: a column is not of numbers or text: {first_line(error)}") from error
     path = Path(source)
     try:
         return datasets.Dataset.from_generator(

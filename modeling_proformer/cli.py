@@ -49,9 +49,10 @@ def predict_command(arguments: argparse.Namespace):
                 header = list(rows[0].cells)
                 if taken := [name for name in names if name in header]:
                     raise InputError(f"{arguments.input}: rename the column {taken[0]!r}; predictions take that name.")
+                if arguments.measured is not None:
+                    require_columns(arguments.input, rows[0].cells, [arguments.measured])
                 writer.writerow([*header, *names])
             if arguments.measured is not None:
-                require_columns(arguments.input, rows[0].cells, [arguments.measured])
                 measured += [measured_value(arguments.input, row, arguments.measured, required=True) for row in rows]
                 predicted.append(values[:, 0])
             for row, outputs in zip(rows, values, strict=True):
