@@ -4,6 +4,7 @@ This file travels to the Hub with every checkpoint, so it depends on transformer
 """
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 from transformers.utils.versions import require_version
@@ -34,7 +35,8 @@ class ProformerConfig(PreTrainedConfig):
         max_position_embeddings (`int`, defaults to 200):
             Greatest number of k-mer tokens, both strands counted.
         num_expression_tokens (`int`, defaults to 32):
-            Pseudo-expression positions put before the k-mers; the prediction is their mean.
+            Pseudo-expression positions put before the k-mers; the prediction is their mean. With 0 it is the mean
+            over the k-mers (the paper's ablation "pooling").
         hidden_size (`int`, defaults to 512):
             Width of the residual stream.
         num_hidden_layers (`int`, defaults to 4):
@@ -60,6 +62,11 @@ class ProformerConfig(PreTrainedConfig):
             predict in those units, while it is trained on standardised values. Left out, it is 0.
         label_std (`list[float]`, *optional*):
             Standard deviation of each output over the training rows. Left out, it is 1.
+        expression_bins (`list[float]`, *optional*):
+            Centres of expression bins, ascending and evenly spaced, in the assay's units (`list(range(18))` for
+            18 sorting bins). With them each output scores the bins and predicts their mean under these scores, and is
+            trained by cross-entropy against a normal distribution around the measurement (soft classification, as
+            LegNet, doi 10.1093/bioinformatics/btad457). They take the place of `label_mean` and `label_std`.
         problem_type (`str`, defaults to `"regression"`):
             `"regression"`, `"single_label_classification"` or `"multi_label_classification"`.
         pad_token_id (`int`, defaults to 0):
@@ -81,7 +88,7 @@ class ProformerConfig(PreTrainedConfig):
     kmer_stride: int = interval(min=1)(default=1)
     alphabet_size: Literal[5, 6] = 6
     max_position_embeddings: int = interval(min=1)(default=200)
-    num_expression_tokens: int = interval(min=1)(default=32)
+    num_expression_tokens: int = interval(min=0)(default=32)
     hidden_size: int = interval(min=1)(default=512)
     num_hidden_layers: int = interval(min=1)(default=4)
     num_attention_heads: int = interval(min=1)(default=8)
@@ -92,6 +99,7 @@ class ProformerConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     label_mean: list[float | int] | None = None
     label_std: list[float | int] | None = None
+    expression_bins: list[float | int] | None = None
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] = "regression"
     pad_token_id: int = 0
     tie_word_embeddings: Literal[False] = False
@@ -124,7 +132,7 @@ class ProformerConfig(PreTrainedConfig):
         names = config_dict.get("id2label") or {0: "LABEL_0"}
         outputs = kwargs.get("num_labels", len(kwargs.get("id2label") or names))
         if outputs != len(names) or kwargs.get("problem_type", "regression") != "regression":
-            config_dict = {**config_dict, "label_mean": None, "label_std": None}
+            config_dict = {**config_dict, "label_mean": None, "label_std": None, "expression_bins": None}
         return super().from_dict(config_dict, **kwargs)
 
     def to_diff_dict(self) -> dict:
@@ -138,6 +146,18 @@ class ProformerConfig(PreTrainedConfig):
         # Not as an `interval` of the field: that of transformers 5.4 takes in the limits it is told to exclude.
         if self.layer_norm_eps <= 0:
             raise ValueError(f"`layer_norm_eps` must be positive, got {self.layer_norm_eps}.")
+
+    def validate_expression_bins(self):
+        bins = self.expression_bins
+        if bins is None:
+            return
+        if self.problem_type != "regression":
+            raise ValueError(f"`expression_bins` is for regression, but `problem_type` is {self.problem_type!r}.")
+        if self.label_mean is not None or self.label_std is not None:
+            raise ValueError("`expression_bins` have the assay's units: leave out `label_mean` and `label_std`.")
+        steps = [following - centre for centre, following in pairwise(bins)]
+        if not steps or not min(steps) > 0 or max(steps) - min(steps) > 1e-6 * max(steps):
+            raise ValueError(f"`expression_bins` must be two or more, ascending and evenly spaced, got {bins}.")
 
     def validate_label_scale(self):
         for name in ("label_mean", "label_std"):

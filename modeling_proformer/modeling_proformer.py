@@ -41,9 +41,10 @@ class ProformerEmbeddings(nn.Module):
         self.kmer_projection = nn.Linear(config.kmer_size * config.alphabet_size, config.hidden_size)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.strand_embeddings = nn.Embedding(2, config.hidden_size)
-        # All expression tokens are this layer applied to 0, that is, its bias. The weight is dead; the published
-        # model has and counts it.
-        self.expression_projection = nn.Linear(1, config.hidden_size)
+        if config.num_expression_tokens > 0:
+            # All expression tokens are this layer applied to 0, that is, its bias. The weight is dead; the published
+            # model has and counts it.
+            self.expression_projection = nn.Linear(1, config.hidden_size)
 
     def one_hot_letters(self, input_ids: torch.Tensor) -> torch.Tensor:
         """
@@ -67,6 +68,8 @@ class ProformerEmbeddings(nn.Module):
             token_type_ids = (positions >= length // 2).long().expand(batch_size, length)
         kmers = self.kmer_projection(self.one_hot_letters(input_ids))
         kmers = kmers + self.position_embeddings(positions) + self.strand_embeddings(token_type_ids)
+        if self.num_expression_tokens == 0:
+            return kmers
         expression_tokens = self.expression_projection(kmers.new_zeros(batch_size, self.num_expression_tokens, 1))
         return torch.cat([expression_tokens.to(kmers.dtype), kmers], dim=1)
 
@@ -291,11 +294,12 @@ class ProformerExpressionOutput(ModelOutput):
     """
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*):
-            Mean squared error in units of `label_std` (regression) or cross-entropy (classification).
+            Mean squared error in units of `label_std` (regression) or cross-entropy (classification, bins).
         logits (`torch.FloatTensor` of shape `(batch, outputs)`):
             Expression in the assay's units (regression) or class scores.
         position_logits (`torch.FloatTensor` of shape `(batch, expression tokens, outputs)`):
-            What each pseudo-expression position predicts; `logits` is their mean.
+            What each pseudo-expression position predicts (without such positions, each k-mer); `logits` is their
+            mean. With `expression_bins`, its scores of the bins, `(batch, expression tokens, outputs, bins)`.
         hidden_states (`tuple[torch.FloatTensor]`, *optional*):
             The input of the first block and the output of each.
         attentions (`tuple[torch.FloatTensor]`, *optional*):
@@ -322,7 +326,7 @@ class ProformerPreTrainingOutput(ProformerExpressionOutput):
 
 
 class ProformerExpressionHead(nn.Module):
-    """Expression as each pseudo-expression position sees it, in the assay's units."""
+    """Expression as each pseudo-expression position sees it, or, where there are none, each k-mer; and their mean."""
 
     def __init__(self, config: ProformerConfig):
         super().__init__()
@@ -330,59 +334,100 @@ class ProformerExpressionHead(nn.Module):
         config.validate_label_scale()
         self.config = config
         self.dropout = nn.Dropout(config.hidden_dropout)
-        self.dense = nn.Linear(config.hidden_size, config.num_labels)
+        self.dense = nn.Linear(config.hidden_size, config.num_labels * len(config.expression_bins or [None]))
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            hidden_states: (batch, expression tokens + k-mers, hidden).
+            attention_mask: (batch, k-mers), 0 for `[PAD]`, which no mean takes in.
+
+        Returns:
+            scores (batch, outputs), in the assay's units, and those of each position (batch, positions, outputs);
+            both with one more dimension for `expression_bins`.
+        """
+        if self.config.num_expression_tokens > 0:
+            hidden_states, attention_mask = hidden_states[:, : self.config.num_expression_tokens], None
         # In float32 whatever the model's type: bfloat16 would round an expression of 10 to steps of 0.06.
-        position_logits = self.dense(self.dropout(hidden_states[:, : self.config.num_expression_tokens])).float()
+        scores = self.dense(self.dropout(hidden_states)).float()
+        if self.config.expression_bins is not None:
+            scores = scores.unflatten(-1, (self.config.num_labels, len(self.config.expression_bins)))
         if self.config.label_std is not None:
-            label_std = torch.tensor(self.config.label_std, dtype=torch.float32, device=position_logits.device)
-            position_logits = position_logits * label_std
+            scores = scores * scores.new_tensor(self.config.label_std)
         if self.config.label_mean is not None:
-            label_mean = torch.tensor(self.config.label_mean, dtype=torch.float32, device=position_logits.device)
-            position_logits = position_logits + label_mean
-        return position_logits
+            scores = scores + scores.new_tensor(self.config.label_mean)
+        if attention_mask is None:
+            return scores.mean(dim=1), scores
+        weights = attention_mask.reshape(attention_mask.shape + (1,) * (scores.dim() - 2)).to(scores.dtype)
+        return (scores * weights).sum(dim=1) / weights.sum(dim=1), scores
+
+    def expression(self, scores: torch.Tensor) -> torch.Tensor:
+        """Predictions (batch, outputs): the scores themselves, or the mean of the bins under them."""
+        if self.config.expression_bins is None:
+            return scores
+        return scores.softmax(dim=-1) @ scores.new_tensor(self.config.expression_bins)
 
 
 def expression_loss(
-    logits: torch.Tensor,
+    scores: torch.Tensor,
     labels: torch.Tensor,
     config: ProformerConfig,
+    sample_weights: torch.Tensor | None = None,
     num_items_in_batch: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
     """
     Loss of predictions against measurements, for every `problem_type`. Missing labels, NaN or -100, are left out.
 
     Args:
-        logits: (batch, outputs).
+        scores: (batch, outputs), or (batch, outputs, bins) with `expression_bins`.
         labels: (batch, outputs), or (batch,) for one output or for class numbers.
         config: gives `problem_type` and, for regression, the `label_std` that makes errors comparable over outputs.
+        sample_weights: (batch,) how much each sequence counts. They should be 1 on average over all training rows,
+            because the loss is divided by the number of labels and not by the sum of weights.
         num_items_in_batch: number of labels in the whole step, over all its micro-batches and processes. The Trainer
             counts every label but -100, and neither averages over micro-batches nor over processes itself: without
             this divisor the gradient would be that many times too large.
 
     Raises:
-        ValueError: the shape of `labels` does not fit.
+        ValueError: the shape of `labels` or `sample_weights` does not fit.
     """
-    logits = logits.float()
+    scores = scores.float()
     classes = config.problem_type == "single_label_classification"
-    if labels.numel() != (len(logits) if classes else logits.numel()):
-        raise ValueError(f"Labels of shape {tuple(labels.shape)} for predictions of shape {tuple(logits.shape)}.")
-    labels = labels.to(logits.device).reshape(logits.shape[:1] if classes else logits.shape)
+    shape = scores.shape[:1] if classes else scores.shape[:2]
+    if labels.numel() != shape.numel():
+        raise ValueError(f"Labels of shape {tuple(labels.shape)} for predictions of shape {tuple(scores.shape)}.")
+    labels = labels.to(scores.device).reshape(shape)
     present = ~labels.isnan() & (labels != IGNORED)
     labels = torch.where(present, labels, 0)
     if classes:
-        losses = F.cross_entropy(logits, labels.long(), reduction="none")
+        losses = F.cross_entropy(scores, labels.long(), reduction="none")
+    elif config.problem_type == "multi_label_classification":
+        losses = F.binary_cross_entropy_with_logits(scores, labels.float(), reduction="none")
+    elif config.expression_bins is not None:
+        losses = -(bin_probabilities(labels.float(), config.expression_bins) * scores.log_softmax(dim=-1)).sum(dim=-1)
     else:
-        labels = labels.float()
-        if config.problem_type == "multi_label_classification":
-            losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        else:
-            scale = 1.0 if config.label_std is None else logits.new_tensor(config.label_std)
-            losses = ((logits - labels) / scale) ** 2
+        scale = 1.0 if config.label_std is None else scores.new_tensor(config.label_std)
+        losses = ((scores - labels.float()) / scale) ** 2
+    if sample_weights is not None:
+        if sample_weights.shape != scores.shape[:1]:
+            raise ValueError(f"Weights of shape {tuple(sample_weights.shape)} for {len(scores)} sequences.")
+        losses = losses * sample_weights.to(losses).reshape(-1, *[1] * (losses.dim() - 1))
     if num_items_in_batch is None:
         num_items_in_batch = present.sum().clamp(min=1)
     return torch.where(present, losses, 0.0).sum() / num_items_in_batch
+
+
+def bin_probabilities(labels: torch.Tensor, bins: list[float]) -> torch.Tensor:
+    """
+    Soft labels (…, bins): how much of a normal distribution around each measurement falls into each bin. Its standard
+    deviation is half a bin, as in LegNet's training; the outermost bins take in the tails.
+    """
+    centres = labels.new_tensor(bins)
+    edges = (centres[1:] + centres[:-1]) / 2
+    below = torch.special.ndtr((edges - labels.unsqueeze(-1)) / (0.5 * (centres[1] - centres[0])))
+    return F.pad(below, (0, 1), value=1.0) - F.pad(below, (1, 0), value=0.0)
 
 
 def masked_nucleotide_loss(
@@ -427,6 +472,7 @@ class ProformerForSequenceClassification(ProformerPreTrainedModel):
         token_type_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        sample_weights: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ProformerExpressionOutput:
@@ -436,18 +482,19 @@ class ProformerForSequenceClassification(ProformerPreTrainedModel):
         Args:
             labels (`torch.Tensor` of shape `(batch, outputs)` or `(batch,)`, *optional*):
                 Measurements in the assay's units, NaN or -100 where missing; or classes.
+            sample_weights (`torch.Tensor` of shape `(batch,)`, *optional*):
+                How much each sequence counts; see `expression_loss`.
             num_items_in_batch (`int`, *optional*):
                 See `expression_loss`; the Trainer gives it.
         """
         outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
-        position_logits = self.expression_head(outputs.last_hidden_state)
-        logits = position_logits.mean(dim=1)
+        scores, position_logits = self.expression_head(outputs.last_hidden_state, attention_mask)
         loss = None
         if labels is not None:
-            loss = expression_loss(logits, labels, self.config, num_items_in_batch)
+            loss = expression_loss(scores, labels, self.config, sample_weights, num_items_in_batch)
         return ProformerExpressionOutput(
             loss=loss,
-            logits=logits,
+            logits=self.expression_head.expression(scores),
             position_logits=position_logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -473,6 +520,7 @@ class ProformerForPreTraining(ProformerPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         masked_nucleotides: torch.Tensor | None = None,
+        sample_weights: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         num_masked_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -485,6 +533,8 @@ class ProformerForPreTraining(ProformerPreTrainedModel):
                 Measurements in the assay's units, NaN or -100 where missing.
             masked_nucleotides (`torch.LongTensor` of shape `(batch, positions)`, *optional*):
                 The letter under each mask, 0 to 4 for A C G T N; -100 where nothing was masked.
+            sample_weights (`torch.Tensor` of shape `(batch,)`, *optional*):
+                How much each sequence counts; see `expression_loss`.
             num_items_in_batch (`int`, *optional*):
                 See `expression_loss`; the Trainer gives it.
             num_masked_in_batch (`int`, *optional*):
@@ -493,13 +543,12 @@ class ProformerForPreTraining(ProformerPreTrainedModel):
                 exact where all batches mask the same number of letters.
         """
         outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
-        position_logits = self.expression_head(outputs.last_hidden_state)
-        logits = position_logits.mean(dim=1)
+        scores, position_logits = self.expression_head(outputs.last_hidden_state, attention_mask)
         nucleotide_logits = self.nucleotide_head(outputs.last_hidden_state[:, self.config.num_expression_tokens :])
 
         losses = []
         if labels is not None:
-            losses.append(expression_loss(logits, labels, self.config, num_items_in_batch))
+            losses.append(expression_loss(scores, labels, self.config, sample_weights, num_items_in_batch))
         if masked_nucleotides is not None:
             nucleotide_loss = masked_nucleotide_loss(nucleotide_logits, masked_nucleotides, num_masked_in_batch)
             if num_masked_in_batch is None and num_items_in_batch is not None and labels is not None:
@@ -507,7 +556,7 @@ class ProformerForPreTraining(ProformerPreTrainedModel):
             losses.append(nucleotide_loss)
         return ProformerPreTrainingOutput(
             loss=sum(losses) if losses else None,
-            logits=logits,
+            logits=self.expression_head.expression(scores),
             position_logits=position_logits,
             nucleotide_logits=nucleotide_logits,
             hidden_states=outputs.hidden_states,

@@ -1,35 +1,50 @@
 """Training with the library's Trainer."""
 
+import json
 import math
+import os
 from collections.abc import Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .assays import InputError
+from .assays import InputError, first_line
 from .collation import ProformerCollator
 from .metrics import correlation
 from .modeling_proformer import IGNORED
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 
+class CheckpointError(Exception):
+    """Why a checkpoint could not be written, and what there is to go on from, in one line."""
+
+
 class ProformerTrainer(Trainer):
     """
-    The library's Trainer, with two things of the published training it does not know: masked letters are counted over
-    the whole step, all micro-batches and processes, so that their loss is exact however a step is cut up; and nothing
-    is masked in an evaluation.
+    The library's Trainer, with what it does not know of this training: masked letters are counted over the whole
+    step, all micro-batches and processes, so that their loss is exact however a step is cut up; each epoch masks other
+    letters, and an evaluation none; and a full disk is told in one line.
 
     Args:
         eval_data_collator: makes the batches of evaluations and predictions.
         *args, **kwargs: those of `transformers.Trainer`.
+
+    Raises:
+        CheckpointError: a checkpoint could not be written. Those before it are as they were.
     """
 
     def __init__(self, *args, eval_data_collator: ProformerCollator, **kwargs):
         super().__init__(*args, **kwargs)
         self.eval_data_collator = eval_data_collator
+        if isinstance(self.data_collator, ProformerCollator):
+            self.add_callback(EpochOfMasks(self.data_collator))
         # transformers 5.4 and 5.5 let accelerate divide each loss by the number of micro-batches once more.
         self.accelerator.gradient_accumulation_steps = 1
 
@@ -59,6 +74,57 @@ class ProformerTrainer(Trainer):
             for batch in batches:
                 batch["num_masked_in_batch"] = num_masked
         return batches, num_items_in_batch
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False):
+        with self.writing(output_dir or self.args.output_dir):
+            super().save_model(output_dir, _internal_call)
+
+    def _save_checkpoint(self, model: nn.Module, trial):
+        folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with self.writing(folder):
+            super()._save_checkpoint(model, trial)
+
+    @contextmanager
+    def writing(self, folder: str | os.PathLike):
+        try:
+            yield
+        # safetensors and torch have errors of their own for a disk that is full.
+        except (OSError, RuntimeError, SafetensorError) as error:
+            last = last_checkpoint(self.args.output_dir)
+            go_on = f"goes on from {last}" if last else "starts anew, there is no earlier checkpoint"
+            raise CheckpointError(
+                f"{folder} could not be written ({first_line(error)}). Make room on the disk and give the same "
+                f"command again: training then {go_on}."
+            ) from error
+
+
+class EpochOfMasks(TrainerCallback):
+    """Tells a collator the epoch, before its first batch is made."""
+
+    def __init__(self, collator: ProformerCollator):
+        self.collator = collator
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        # Resumed within an epoch, the state holds a broken number; at the start of a training, none.
+        self.collator.set_epoch(int(state.epoch or 0))
+
+
+def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
+    """
+    The newest checkpoint that was written to its end. One whose writing was interrupted lacks the Trainer's state,
+    which comes last, or has only a part of it.
+    """
+    for folder in sorted(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=checkpoint_step, reverse=True):
+        try:
+            json.loads((folder / TRAINER_STATE_NAME).read_text())
+            return str(folder)
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def checkpoint_step(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
 
 
 def label_scale(measured: np.ndarray) -> tuple[list[float], list[float]]:
@@ -172,11 +238,13 @@ def published_optimization(
 
 
 __all__ = [
+    "CheckpointError",
     "ProformerTrainer",
     "PublishedGradientClipping",
     "clip_gradients_as_published",
     "compute_metrics",
     "label_scale",
+    "last_checkpoint",
     "published_optimization",
     "rows_that_fit",
 ]

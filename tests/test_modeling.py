@@ -50,7 +50,7 @@ class TestConfiguration:
             {"kmer_stride": 0},
             {"alphabet_size": 4},
             {"max_position_embeddings": 0},
-            {"num_expression_tokens": 0},
+            {"num_expression_tokens": -1},
             {"num_hidden_layers": 0},
             {"num_attention_heads": 0},
             {"head_dim": 1.5},
@@ -81,6 +81,14 @@ class TestConfiguration:
             ({"label_std": [0.0]}, "`label_std` must be positive"),
             ({"label_mean": [math.nan]}, "`label_mean` must be finite"),
             ({"label_std": [1.0], "problem_type": "multi_label_classification"}, "`label_std` is for regression"),
+            ({"expression_bins": [3.0]}, "`expression_bins` must be two or more, ascending and evenly spaced"),
+            ({"expression_bins": [0, 1, 3]}, "`expression_bins` must be two or more, ascending and evenly spaced"),
+            ({"expression_bins": [1, 0]}, "`expression_bins` must be two or more, ascending and evenly spaced"),
+            ({"expression_bins": [0, 1], "label_std": [1.0]}, "leave out `label_mean` and `label_std`"),
+            (
+                {"expression_bins": [0, 1], "problem_type": "multi_label_classification"},
+                "`expression_bins` is for regression",
+            ),
         ],
     )
     def test_contradictions_are_refused(self, fields, reason):
@@ -120,6 +128,19 @@ class TestForward:
         assert len(outputs.hidden_states) == 3
         torch.testing.assert_close(outputs.position_logits.mean(dim=1), outputs.logits)
         assert ProformerForMaskedLM(config)(**batch).logits.shape == (3, 24, 6)
+
+    def test_without_expression_tokens_the_mean_over_kmers_predicts(self, tiny_config, batch):
+        """Padding is no k-mer: it changes nothing."""
+        model = ProformerForPreTraining(with_fields(tiny_config, num_expression_tokens=0)).eval()
+        assert not any("expression_projection" in name for name, _ in model.named_parameters())
+        outputs = model(**batch)
+        assert outputs.position_logits.shape == (3, 24, 1)
+        assert outputs.nucleotide_logits.shape == (3, 24, 6)
+        torch.testing.assert_close(outputs.position_logits.mean(dim=1), outputs.logits)
+        short = {name: values[:, :10] for name, values in batch.items()}
+        mask = (torch.arange(24) < 10).long().expand(3, 24)
+        padded = {**batch, "input_ids": batch["input_ids"] * mask, "attention_mask": mask}
+        torch.testing.assert_close(model(**padded).logits, model(**short).logits)
 
     def test_attention_weights_are_returned_by_eager_attention(self, tiny_config, batch):
         model = ProformerForSequenceClassification(tiny_config)
@@ -304,6 +325,35 @@ class TestLosses:
     def test_all_labels_missing_gives_zero(self, tiny_config, batch):
         outputs = ProformerForSequenceClassification(tiny_config)(**batch, labels=torch.full((3,), float("nan")))
         assert outputs.loss == 0
+
+    def test_weights_scale_each_sequence_s_loss(self, tiny_config, batch):
+        model = ProformerForPreTraining(with_fields(tiny_config, num_labels=2))
+        labels = torch.tensor([[1.0, float("nan")], [3.0, 2.0], [3.0, 4.0]])
+        outputs = model(**batch, labels=labels, sample_weights=torch.tensor([2.0, 0.5, 0.0]))
+        errors = (outputs.logits - labels) ** 2
+        torch.testing.assert_close(outputs.loss, (2 * errors[0, 0] + 0.5 * errors[1].sum()) / 5)
+        with pytest.raises(ValueError, match=r"Weights of shape \(2,\) for 3 sequences"):
+            model(**batch, labels=labels, sample_weights=torch.ones(2))
+
+    def test_expression_bins(self, tmp_path, tiny_config, batch):
+        """Trained towards soft labels, it predicts in the assay's units, and more finely than bins."""
+        config = with_fields(tiny_config, num_labels=2, expression_bins=[float(bin) for bin in range(18)])
+        model = ProformerForSequenceClassification(config)
+        labels = torch.tensor([[2.25, 9.0], [16.8, float("nan")], [0.1, 12.5]])
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        for _ in range(150):
+            optimizer.zero_grad()
+            model(**batch, labels=labels).loss.backward()
+            optimizer.step()
+        model.eval().save_pretrained(tmp_path)
+        outputs = model(**batch, labels=labels)
+        assert outputs.position_logits.shape == (3, 4, 2, 18)
+        present = ~labels.isnan()
+        torch.testing.assert_close(outputs.logits[present], labels[present], atol=0.15, rtol=0)
+        # A perfect fit is left with the soft labels' own entropy: that of a normal half a bin wide, in bins.
+        assert float(outputs.loss) == pytest.approx(1.0, abs=0.3)
+        loaded = ProformerForSequenceClassification.from_pretrained(tmp_path)
+        torch.testing.assert_close(loaded(**batch).logits, outputs.logits)
 
     def test_labels_that_do_not_fit_are_refused(self, tiny_config, batch):
         with pytest.raises(ValueError, match=r"Labels of shape \(3, 2\) for predictions of shape \(3, 1\)"):
