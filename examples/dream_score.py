@@ -2,7 +2,7 @@
 
     proformer predict dream_public.tsv -o predicted.tsv
     python examples/dream_score.py predicted.tsv --snv snv.tsv --motif_perturbation perturbation.tsv \
-        --motif_tiling tiling.tsv
+        --motif_tiling tiling.tsv --bootstrap 1000
 
 The table has a column `row` that numbers the sequences, the measured `expression`, the prediction, and a column of
 True or False for each of the subsets high, low, yeast, random and challenging. The pair files have two columns of row
@@ -10,11 +10,13 @@ numbers, `row_a` and `row_b`.
 """
 
 import argparse
+import sys
 
 import numpy as np
 
-from modeling_proformer.assays import measured_value, read_rows, require_columns
-from modeling_proformer.metrics import DREAM_PAIRS, DREAM_WEIGHTS, dream_score
+from modeling_proformer.assays import InputError, measured_value, read_rows, require_columns
+from modeling_proformer.dream import read_dream_test
+from modeling_proformer.metrics import DREAM_PAIRS, DREAM_WEIGHTS, dream_score, dream_score_intervals
 
 
 def main():
@@ -24,32 +26,51 @@ def main():
     parser.add_argument("--predicted", default="predicted_expression", help="column of the predictions")
     for name in DREAM_PAIRS:
         parser.add_argument(f"--{name}", required=True, help=f"table of the {name} pairs")
-    arguments = parser.parse_args()
-
-    rows = list(read_rows(arguments.predictions))
-    subsets = sorted(DREAM_WEIGHTS.keys() - {"all", *DREAM_PAIRS})
-    columns = ["row", arguments.measured, arguments.predicted, *subsets]
-    require_columns(arguments.predictions, rows[0].cells, columns)
-    index_of = {row.cells["row"]: index for index, row in enumerate(rows)}
-    score = dream_score(
-        np.array([measured_value(arguments.predictions, row, arguments.measured) for row in rows]),
-        np.array([measured_value(arguments.predictions, row, arguments.predicted) for row in rows]),
-        subsets={name: np.array([row.cells[name] == "True" for row in rows]) for name in subsets},
-        pairs={
-            name: np.array(
-                [
-                    (index_of[pair.cells["row_a"]], index_of[pair.cells["row_b"]])
-                    for pair in read_rows(getattr(arguments, name))
-                ]
-            )
-            for name in DREAM_PAIRS
-        },
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=0,
+        metavar="N",
+        help="print 95%% intervals too, from so many bootstrap replicates; 1000 take seconds (default: 0)",
     )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    arguments = parser.parse_args()
+    if arguments.bootstrap < 0 or arguments.seed < 0:
+        parser.error("--bootstrap and --seed cannot be negative")
+
+    pairs = {name: getattr(arguments, name) for name in DREAM_PAIRS}
+    test = read_dream_test(arguments.predictions, pairs, sequence_column=None, measured_column=arguments.measured)
+    predicted = read_predictions(arguments.predictions, arguments.predicted)
+    inputs = (test.measured, predicted, test.subsets, test.pairs)
+    try:
+        score = dream_score(*inputs)
+    except ValueError as error:
+        raise InputError(f"{arguments.predictions}: {error}") from error
     print(f"{'subset':<20}{'weight':>8}{'n':>8}{'Pearson r':>11}{'Spearman':>10}")
     for name, found in score.subsets.items():
         print(f"{name:<20}{DREAM_WEIGHTS[name]:>8}{found.count:>8}{found.pearson_r:>11.4f}{found.spearman_rho:>10.4f}")
     print(f"DREAM Pearson score {score.pearson_score:.4f}, Spearman score {score.spearman_score:.4f}")
+    if not arguments.bootstrap:
+        return
+
+    intervals = dream_score_intervals(*inputs, replicates=arguments.bootstrap, seed=arguments.seed)
+    print(f"\n95% intervals ({arguments.bootstrap:,} bootstrap replicates):")
+    print(f"{'subset':<20}{'Pearson r':>20}{'Spearman':>20}")
+    for name, (pearson, spearman) in {**intervals.subsets, "DREAM score": intervals[:2]}.items():
+        ends = (f"{low:.4f} to {high:.4f}" for low, high in (pearson, spearman))
+        print(f"{name:<20}{next(ends):>20}{next(ends):>20}")
+
+
+def read_predictions(path: str, column: str) -> np.ndarray:
+    predicted = []
+    for row in read_rows(path):
+        require_columns(path, row.cells, [column])
+        predicted.append(measured_value(path, row, column, required=True))
+    return np.array(predicted)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"dream_score.py: {error}")

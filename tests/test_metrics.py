@@ -1,13 +1,26 @@
-"""Agreement of predictions with measurements."""
+"""Agreement of predictions with measurements, and the challenge's test set."""
+
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import rankdata
 
-from modeling_proformer.metrics import correlation, dream_score
+from modeling_proformer.assays import InputError
+from modeling_proformer.dream import read_dream_test
+from modeling_proformer.metrics import (
+    correlation,
+    correlation_intervals,
+    dream_score,
+    dream_score_intervals,
+    weighted_correlations,
+)
 
 
+EXAMPLE = Path(__file__).parents[1] / "examples" / "dream_score.py"
 WEIGHTS = {
     "all": 1.0,
     "high": 0.3,
@@ -23,20 +36,44 @@ SUBSETS = ("high", "low", "yeast", "random", "challenging")
 PAIRS = ("snv", "motif_perturbation", "motif_tiling")
 
 
+def public_files(shared: Path) -> tuple[Path, dict[str, Path]]:
+    folder = shared / "data" / "yeast"
+    return folder / "dream_public.tsv", {name: folder / f"dream_public_pairs_{name}.tsv" for name in PAIRS}
+
+
 @pytest.fixture
 def leaderboard(shared) -> dict:
     """The challenge's public test set, with a predictor that is right but for noise and, in eighths, for ties."""
-    folder = shared / "data" / "yeast"
-    table = pd.read_csv(folder / "dream_public.tsv", sep="\t")
-    place = pd.Series(np.arange(len(table)), index=table["row"])
-    noise = np.random.default_rng(0).normal(scale=0.5, size=len(table))
-    pairs = {name: pd.read_csv(folder / f"dream_public_pairs_{name}.tsv", sep="\t") for name in PAIRS}
+    test = read_dream_test(*public_files(shared))
+    noise = np.random.default_rng(0).normal(scale=0.5, size=len(test.measured))
     return {
-        "measured": table["expression"].to_numpy(),
-        "predicted": np.round(8 * (table["expression"].to_numpy() + noise)) / 8,
-        "subsets": {name: table[name].to_numpy() for name in SUBSETS},
-        "pairs": {name: place[pair.to_numpy().ravel()].to_numpy().reshape(-1, 2) for name, pair in pairs.items()},
+        "measured": test.measured,
+        "predicted": np.round(8 * (test.measured + noise)) / 8,
+        "subsets": test.subsets,
+        "pairs": test.pairs,
     }
+
+
+@pytest.fixture
+def made_up() -> dict[str, pd.DataFrame]:
+    """A test set of 40 sequences that nobody measured, and its pairs of rows; rows are not numbered in order."""
+    generator = np.random.default_rng(0)
+    rows = generator.permutation(np.arange(500, 540))
+    measured = generator.normal(size=40)
+    table = {"row": rows, "sequence": ["ACGT" * 20] * 40, "expression": measured}
+    table |= {name: generator.random(40) < 0.5 for name in SUBSETS}
+    table |= {"predicted_expression": measured + generator.normal(size=40)}
+    # Of each kind five, of sequences of their own.
+    places = np.arange(30).reshape(3, 5, 2)
+    pairs = {name: pd.DataFrame(rows[of], columns=["row_a", "row_b"]) for name, of in zip(PAIRS, places, strict=True)}
+    return {"test": pd.DataFrame(table), **pairs}
+
+
+def written(folder: Path, tables: dict[str, pd.DataFrame]) -> tuple[Path, dict[str, Path]]:
+    paths = {name: folder / f"{name}.tsv" for name in tables}
+    for name, table in tables.items():
+        table.to_csv(paths[name], sep="\t", index=False)
+    return paths.pop("test"), paths
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float:
@@ -95,6 +132,7 @@ def test_dream_score_does_not_depend_on_how_the_data_are_written(leaderboard):
         ({"subsets": {"high": [0, 1]}}, "low"),
         ({"pairs": {}}, "motif_tiling"),
         ({"pairs": {"unheard_of": [[0, 1]]}}, "unheard_of"),
+        ({"pairs": {name: [[0, 1, 2]] for name in PAIRS}}, r"'snv' pairs must be \(pairs, 2\)"),
     ],
 )
 def test_dream_score_wants_the_challenges_subsets(changes, complaint):
@@ -142,3 +180,192 @@ def test_correlation_that_is_not_defined_is_nan(measured, predicted):
 def test_correlation_refuses(measured, predicted, complaint):
     with pytest.raises(ValueError, match=complaint):
         correlation(measured, predicted)
+
+
+def test_test_set_is_read_as_it_is_written(shared):
+    table_path, pair_paths = public_files(shared)
+    table = pd.read_csv(table_path, sep="\t")
+    test = read_dream_test(table_path, pair_paths)
+    assert test.sequences == table["sequence"].tolist()
+    assert test.measured == pytest.approx(table["expression"].to_numpy(), rel=1e-15)
+    assert {name: mask.sum() for name, mask in test.subsets.items()} == {name: table[name].sum() for name in SUBSETS}
+    for name, path in pair_paths.items():
+        assert (table["row"].to_numpy()[test.pairs[name]] == pd.read_csv(path, sep="\t").to_numpy()).all()
+
+
+def test_test_set_can_be_a_parquet_file_with_other_names(made_up, tmp_path):
+    expected = read_dream_test(*written(tmp_path, made_up))
+    path = tmp_path / "test.parquet"
+    made_up["test"].rename(columns={"sequence": "dna", "expression": "maude"}).to_parquet(path)
+    found = read_dream_test(path, {name: tmp_path / f"{name}.tsv" for name in PAIRS}, "dna", "maude")
+    assert found.sequences == expected.sequences
+    for name, mask in expected.subsets.items():
+        assert (found.subsets[name] == mask).all()
+    for name, places in expected.pairs.items():
+        assert (found.pairs[name] == places).all()
+    assert dream_score(found.measured, found.measured, found.subsets, found.pairs).pearson_score == pytest.approx(1)
+
+
+def change(table: str, line: int, column: str, cell):
+    """A change of one cell, by its line in the file."""
+
+    def apply(tables: dict[str, pd.DataFrame]):
+        tables[table] = tables[table].astype({column: object})
+        tables[table].loc[line - 2, column] = cell
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("apply", "complaint"),
+    [
+        (lambda tables: tables["test"].drop(columns="yeast", inplace=True), r"test\.tsv: there is no column 'yeast'"),
+        (lambda tables: tables["snv"].drop(columns="row_b", inplace=True), r"snv\.tsv: there is no column 'row_b'"),
+        (change("test", 7, "high", "maybe"), r"test\.tsv, line 7, column 'high': 'maybe' is neither True nor False"),
+        (change("test", 8, "expression", ""), r"test\.tsv, line 8, column 'expression': the measurement is missing"),
+        (
+            change("test", 8, "expression", "strong"),
+            r"test\.tsv, line 8, column 'expression': 'strong' is not a finite",
+        ),
+        (change("test", 9, "sequence", ""), r"test\.tsv, line 9, column 'sequence': the sequence is empty"),
+        (change("test", 5, "row", ""), r"test\.tsv, line 5, column 'row': the row number is missing"),
+        (change("snv", 4, "row_b", 999), r"snv\.tsv, line 4, column 'row_b': \S*test\.tsv has no row 999"),
+        (lambda tables: tables.pop("snv"), r"test\.tsv: tables of the pairs snv, .* are needed; got motif_pert"),
+    ],
+)
+def test_what_is_wrong_with_a_test_set_is_said_in_one_line(made_up, tmp_path, apply, complaint):
+    apply(made_up)
+    with pytest.raises(InputError, match=complaint) as caught:
+        read_dream_test(*written(tmp_path, made_up))
+    assert "\n" not in str(caught.value)
+
+
+def test_two_rows_of_one_number_are_refused(made_up, tmp_path):
+    change("test", 6, "row", made_up["test"]["row"][1])(made_up)
+    with pytest.raises(InputError, match=r"line 6, column 'row': \d+ was already the number of line 3"):
+        read_dream_test(*written(tmp_path, made_up))
+
+
+def test_the_example_prints_scores_and_intervals(made_up, tmp_path, monkeypatch, capsys):
+    table, pairs = written(tmp_path, made_up)
+    test = read_dream_test(table, pairs)
+    inputs = test.measured, made_up["test"]["predicted_expression"].to_numpy(), test.subsets, test.pairs
+    score, intervals = dream_score(*inputs), dream_score_intervals(*inputs, replicates=50, seed=3)
+
+    def run(*options: str) -> str:
+        files = [argument for name, path in pairs.items() for argument in (f"--{name}", str(path))]
+        monkeypatch.setattr(sys, "argv", ["dream_score.py", str(table), *files, *options])
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+        return capsys.readouterr().out
+
+    plain = run()
+    assert plain.splitlines()[-1] == (
+        f"DREAM Pearson score {score.pearson_score:.4f}, Spearman score {score.spearman_score:.4f}"
+    )
+    said = run("--bootstrap", "50", "--seed", "3")
+    assert said.startswith(plain)
+    for name, (pearson, spearman) in {**intervals.subsets, "DREAM score": intervals[:2]}.items():
+        ends = [f"{low:.4f} to {high:.4f}" for low, high in (pearson, spearman)]
+        assert any(line.startswith(name) and all(end in line for end in ends) for line in said.splitlines())
+    with pytest.raises(SystemExit) as stopped:
+        run("--predicted", "no_such")
+    assert stopped.value.code.startswith(f"dream_score.py: {table}: there is no column 'no_such'")
+    assert "\n" not in stopped.value.code
+
+
+def test_a_replicate_is_what_the_drawn_values_give():
+    generator = np.random.default_rng(0)
+    # Eighths have ties.
+    measured, predicted = np.round(8 * generator.normal(size=(2, 50))) / 8 + [[1e3], [0]]
+    times = generator.multinomial(50, np.full(50, 1 / 50), size=20)
+    found = weighted_correlations(measured, predicted, times)
+    for row, drawn in zip(found, times, strict=True):
+        again = correlation(np.repeat(measured, drawn), np.repeat(predicted, drawn))
+        assert row == pytest.approx(again[:2], abs=1e-9)
+
+
+def test_correlation_intervals_cover_the_truth_as_often_as_they_say():
+    """Normal values of r = 0.6, of which ρ is known."""
+    truth = 0.6, 6 / np.pi * np.arcsin(0.6 / 2)
+    generator = np.random.default_rng(0)
+    covered = np.zeros((200, 2))
+    for trial in covered:
+        measured, noise = generator.normal(size=(2, 100))
+        intervals = correlation_intervals(measured, 0.6 * measured + 0.8 * noise, replicates=300, level=0.9)
+        trial[:] = [low <= true <= high for (low, high), true in zip(intervals, truth, strict=True)]
+    # 90 %, within three standard errors and what the percentile bootstrap lacks at a hundred values.
+    assert (covered.mean(axis=0) > 0.82).all()
+    assert (covered.mean(axis=0) < 0.97).all()
+
+
+def test_dream_intervals_cover_the_truth_as_often_as_they_say():
+    """As above, with scores of r² and ρ, since every subset is alike; 200 families of two."""
+    truth = 0.6**2, 6 / np.pi * np.arcsin(0.6 / 2)
+    generator = np.random.default_rng(0)
+    subsets = {name: np.arange(place, 400, 3) for place, name in enumerate(SUBSETS[:3])}
+    subsets |= {name: np.arange(400) < 150 for name in SUBSETS[3:]}
+    pairs = {name: np.arange(400).reshape(2, 200).T for name in PAIRS}
+    covered = np.zeros((80, 2))
+    for trial in covered:
+        measured, noise = generator.normal(size=(2, 400))
+        found = dream_score_intervals(measured, 0.6 * measured + 0.8 * noise, subsets, pairs, replicates=100)
+        trial[:] = [low <= true <= high for (low, high), true in zip(found[:2], truth, strict=True)]
+    # 95 %, within three standard errors and what a hundred replicates lack.
+    assert (covered.mean(axis=0) > 0.84).all()
+
+
+def test_correlation_intervals_know_of_families():
+    """Ten copies of a sequence tell what one does."""
+    measured, noise = np.random.default_rng(0).normal(size=(2, 60))
+    predicted = measured + noise
+    copies = np.repeat(measured, 10), np.repeat(predicted, 10)
+    families = np.repeat([f"family {number}" for number in range(60)], 10)
+    options = {"replicates": 300, "seed": 1}
+    honest = np.ravel(correlation_intervals(*copies, families, **options))
+    assert honest == pytest.approx(np.ravel(correlation_intervals(measured, predicted, **options)), abs=0.05)
+    ignorant = np.ravel(correlation_intervals(*copies, **options))
+    assert (ignorant[1::2] - ignorant[::2] < 0.5 * (honest[1::2] - honest[::2])).all()
+    # Of one family, nothing is known of others.
+    assert np.isnan(correlation_intervals(measured, predicted, np.zeros(60))).all()
+
+
+def test_intervals_lie_around_the_estimate_and_are_those_of_the_seed(leaderboard):
+    score = dream_score(**leaderboard)
+    intervals = dream_score_intervals(**leaderboard, replicates=200)
+    assert intervals.subsets.keys() == score.subsets.keys()
+    for name, estimate in score.subsets.items():
+        for interval, value in zip(intervals.subsets[name], estimate[:2], strict=True):
+            assert interval.low < value < interval.high, name
+            # The normal approximation's, which knows nothing of families.
+            width = 2 * 1.96 * (1 - value**2) / np.sqrt(estimate.count)
+            assert 0.3 < (interval.high - interval.low) / width < 3, name
+    for interval, value in zip(intervals[:2], score[:2], strict=True):
+        assert interval.low < value < interval.high
+        assert 0.01 < interval.high - interval.low < 0.1
+    assert dream_score_intervals(**leaderboard, replicates=200) == intervals
+    assert dream_score_intervals(**leaderboard, replicates=200, seed=1) != intervals
+
+
+def test_more_confidence_is_a_wider_interval():
+    measured, noise = np.random.default_rng(0).normal(size=(2, 50))
+    narrow, wide = (correlation_intervals(measured, measured + noise, level=level) for level in (0.5, 0.99))
+    for inner, outer in zip(narrow, wide, strict=True):
+        assert outer.low < inner.low < inner.high < outer.high
+
+
+@pytest.mark.filterwarnings("error")
+def test_intervals_of_what_is_hardly_defined():
+    for measured, predicted in (([], []), ([1], [2]), ([3, 3, 3], [1, 2, 3])):
+        assert np.isnan(correlation_intervals(measured, predicted)).all()
+    # Three values: in a ninth of the replicates, all three draws are of one.
+    for interval in correlation_intervals([0.1, 0.2, 0.3], [0.1, 0.3, 0.2]):
+        assert interval == pytest.approx((-1, 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [({"replicates": 0}, "replicate"), ({"level": 95}, "confidence"), ({"groups": [1, 2]}, "2 for 3 sequences")],
+)
+def test_intervals_refuse(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        correlation_intervals([1, 2, 3], [1, 3, 2], **options)
