@@ -4,7 +4,10 @@ import csv
 import gzip
 import io
 import itertools
+import re
 import tracemalloc
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -15,7 +18,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_proformer.assays import InputError, Row, load_assay, measured_value, read_rows, sequence_text
+from modeling_proformer.assays import (
+    AssayColumns,
+    InputError,
+    Row,
+    TableDigest,
+    check_rows,
+    content_digest,
+    load_assay,
+    measured_value,
+    read_rows,
+    sequence_text,
+)
+from modeling_proformer.splits import hold_out_groups
 
 
 # An example takes as long as the machine is busy.
@@ -28,9 +43,12 @@ line_ends = st.sampled_from(["\n", "\r\n", "\r"])
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """One for all the examples of a property."""
-    return tmp_path_factory.mktemp("tables")
+def folder(tmp_path_factory) -> Iterator[Path]:
+    """One for all the examples of a property, the cache in it."""
+    folder = tmp_path_factory.mktemp("tables")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+        yield folder
 
 
 def write(path: Path, text: str, gzipped: bool = False, marked: bool = False) -> Path:
@@ -74,15 +92,26 @@ def test_tables_come_back_as_they_were_written(folder, table, kind, line_end, gz
     assert [row.place for row in found] == [f"line {end}" for end in list(ends)[1:]]
 
 
-def test_parquet_comes_back_as_it_was_written(tmp_path):
+def write_columns(path: Path, table: pa.Table, rows_in_piece: int = 3000):
+    """As Parquet, or as Arrow with an index or (`.stream.arrow`) without."""
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=rows_in_piece)
+        return
+    new = pa.ipc.new_stream if ".stream" in path.suffixes else pa.ipc.new_file
+    with new(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows_in_piece)
+
+
+@pytest.mark.parametrize("name", ["table.parquet", "table.arrow", "table.stream.arrow"])
+def test_columns_come_back_as_they_were_written(tmp_path, name):
     count = 10_000
     columns = {
         "sequence": ["ACGT", None] * (count // 2),
         "expression": [None, 1.5] * (count // 2),
         "n": [*range(count)],
     }
-    pq.write_table(pa.table(columns), tmp_path / "table.parquet", row_group_size=3000)
-    rows = list(read_rows(tmp_path / "table.parquet"))
+    write_columns(tmp_path / name, pa.table(columns))
+    rows = list(read_rows(tmp_path / name))
     assert [row.place for row in rows] == [f"row {number}" for number in range(1, count + 1)]
     assert {name: [row.cells[name] for row in rows] for name in columns} == columns
 
@@ -111,7 +140,9 @@ def test_a_gzip_that_is_cut_anywhere_is_never_read_as_whole(folder, data):
 
 @unhurried
 @given(
-    st.binary(min_size=1, max_size=300), st.sampled_from([".fa", ".tsv", ".csv", ".parquet", ".csv.gz"]), st.booleans()
+    st.binary(min_size=1, max_size=300),
+    st.sampled_from([".fa", ".tsv", ".csv", ".parquet", ".arrow", ".csv.gz"]),
+    st.booleans(),
 )
 def test_no_content_whatever_raises_anything_but_an_input_error(folder, content, suffix, gzipped):
     path = folder / f"garbage{suffix}"
@@ -225,3 +256,123 @@ def test_load_assay_says_where_a_table_is_wrong(assay, text, complaint):
 def test_load_assay_of_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"missing\.tsv: no such file"):
         load_assay(str(tmp_path / "missing.tsv"))
+
+
+def test_load_assay_brings_weights_along(assay):
+    table = assay("sequence\texpression\treads\nACGT\t1\t3\nACG\t2\t0\n", weight_column="reads")
+    assert table == {"sequence": ["ACGT", "ACG"], "expression": [1.0, 2.0], "reads": [3.0, 0.0]}
+
+
+@pytest.mark.parametrize(
+    ("weights", "complaint"),
+    [
+        (["1", ""], "line 3, column 'reads': the weight is missing"),
+        (["1", "-2"], "line 3, column 'reads': the weight is -2, which is below 0"),
+        (["1", "many"], "line 3, column 'reads': 'many' is not a finite number"),
+        (["1", "inf"], "line 3, column 'reads': 'inf' is not a finite number"),
+        (["0", "0"], "column 'reads': every weight is 0"),
+    ],
+)
+def test_load_assay_refuses_weights_that_are_none(assay, weights, complaint):
+    with pytest.raises(InputError, match=rf"assay\.tsv.*{complaint}"):
+        assay("sequence\texpression\treads\nACGT\t1\t{}\nACG\t2\t{}\n".format(*weights), weight_column="reads")
+
+
+def columns_of(*kinds: tuple[pa.DataType, list]) -> st.SearchStrategy[pa.Array]:
+    """A column of 3 rows, of one of these types and with cells out of its list."""
+    return st.sampled_from(kinds).flatmap(
+        lambda kind: st.lists(st.sampled_from(kind[1]), min_size=3, max_size=3).map(partial(pa.array, type=kind[0]))
+    )
+
+
+TEXTS = ["ACGT", " acg\t", "A"] * 9 + ["", None]
+NUMBERS = [1.5, -2.0, 0.0] * 9 + [None, float("nan"), float("inf")]
+SEQUENCES = columns_of(
+    *((kind, TEXTS) for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())))
+)
+MEASUREMENTS = columns_of(
+    # Those that are checked at once more often than the others.
+    *((kind, NUMBERS) for kind in (pa.float64(), pa.float32()) * 4),
+    (pa.int64(), [0, 7, -1, 2**62 + 1] * 5 + [None]),
+    (pa.uint8(), [1, 255]),
+    (pa.string(), ["1.5", " 2 ", "0", "NA", "high"]),
+    (pa.bool_(), [True, False]),
+)
+WEIGHTS = columns_of((pa.int32(), [0, 1, 5] * 9 + [-1, None]), (pa.float64(), [0.0, 2.5] * 9 + [-0.5, float("nan")]))
+GROUPS = columns_of(
+    (pa.string(), ["a", " b", ""] * 9 + [None]), *[(pa.int16(), [3, -1])] * 4, (pa.float64(), [1.0, 2.5])
+)
+
+
+numbers = itertools.count()
+
+
+@unhurried
+@given(SEQUENCES, MEASUREMENTS, MEASUREMENTS, WEIGHTS, GROUPS)
+def test_a_table_is_checked_at_once_as_it_is_row_by_row(folder, sequence, up, down, reads, family):
+    """Same table or same message, whatever types its columns have."""
+    cells = {"sequence": sequence, "up": up, "down": down, "reads": reads, "family": family}
+    path = folder / f"{next(numbers)}.parquet"
+    write_columns(path, pa.table(cells))
+    arguments = {"label_columns": ["up", "down"], "weight_column": "reads", "group_column": "family"}
+    try:
+        expected = check_rows(path, read_rows(path), AssayColumns("sequence", ("up", "down"), "reads", "family"))
+        if not any(expected["reads"].to_pylist()):
+            raise InputError(f"{path}, column 'reads': every weight is 0, so that no row counts.")
+    except InputError as error:
+        with pytest.raises(InputError, match=f"^{re.escape(str(error))}$"):
+            load_assay(str(path), **arguments)
+    else:
+        # As text, in which NaN is equal to itself.
+        assert repr(load_assay(str(path), **arguments).to_dict()) == repr(expected.to_pydict())
+
+
+def test_load_assay_maps_its_table_from_the_cache(tmp_path, monkeypatch):
+    """Memory does not grow with the table, and the second time nothing is read but the copy."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    path, count = tmp_path / "table.parquet", 100_000
+    write_columns(path, pa.table({"sequence": ["ACGTACGT" * 10] * count, "expression": np.arange(count) / 2}))
+    before = pa.total_allocated_bytes()
+    first, second = load_assay(str(path)), load_assay(str(path))
+    assert pa.total_allocated_bytes() - before < 1_000_000
+    assert len(list(tmp_path.glob("cache/**/*.*"))) == 1
+    assert first[count - 1] == second[count - 1] == {"sequence": "ACGTACGT" * 10, "expression": (count - 1) / 2}
+
+
+def test_no_half_written_copy_is_left_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    path = tmp_path / "table.parquet"
+    write_columns(path, pa.table({"sequence": ["ACGT"] * 9000 + [""], "expression": [1.0] * 9001}))
+    with pytest.raises(InputError, match=r"table\.parquet, row 9001, column 'sequence': the sequence is empty"):
+        load_assay(str(path))
+    assert not list(tmp_path.glob("cache/**/*.*"))
+
+
+def test_content_digest_follows_rows_and_not_batches():
+    table = pa.table({"sequence": ["ACGT", "AC", "G", "T"], "expression": [1.0, np.nan, None, 2.0]})
+
+    def digest(*tables: pa.Table) -> str:
+        whole = TableDigest()
+        for each in tables:
+            whole.update(each)
+        return whole.hexdigest()
+
+    whole = digest(table)
+    assert digest(table.slice(0, 1), table.slice(1, 0), table.slice(1)) == whole
+    assert content_digest(datasets.Dataset(table)) == whole
+    order = pa.array([1, 0, 2, 3])
+    moved = table.set_column(0, "sequence", [pa.array(["ACG", "TAC", "G", "T"])])
+    others = [table.take(order), table.slice(1), moved, table.rename_columns(["dna", "expression"])]
+    others += [table.set_column(1, "expression", [pa.array([1.0, None, None, 3.0])])]
+    assert len({whole, *map(digest, others)}) == 6
+
+
+def test_groups_are_held_out_alike_from_a_column_and_from_a_list(assay, tmp_path):
+    names = [f"family {number}" for number in np.random.default_rng(0).integers(0, 50, 400)]
+    assay("sequence\texpression\tfamily\n" + "".join(f"ACGT\t1\t{name}\n" for name in names), group_column="family")
+    table = load_assay(str(tmp_path / "assay.tsv"), group_column="family")
+    column = table.data.column("family")
+    for some in (column, pa.chunked_array([column.slice(0, 7).chunk(0), *column.slice(7).chunks])):
+        split, expected = hold_out_groups(some, 0.3, seed=1), hold_out_groups(names, 0.3, seed=1)
+        assert np.array_equal(split.held_out, expected.held_out)
+        assert np.array_equal(split.train, expected.train)
