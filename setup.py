@@ -21,7 +21,7 @@ setup(
     packages=["modeling_proformer", "modeling_proformer.tokenization"],
     # Within the package, so that no module with so general a name as "tokenization" lands in site-packages.
     package_dir={"modeling_proformer": "modeling_proformer", "modeling_proformer.tokenization": "tokenization"},
-    package_data={"modeling_proformer": ["checkpoints/*/*"]},
+    package_data={"modeling_proformer": ["checkpoints/*/*", "metric_modules/*/*"]},
     entry_points={"console_scripts": ["proformer = modeling_proformer.cli:main"]},
     python_requires=">=3.11",
     # All of `proformer predict`, Parquet files and figures included, so that the first thing users try just works.
@@ -39,10 +39,20 @@ setup(
     ],
     extras_require={
         # The Trainer needs accelerate, tables to train on datasets: neither is needed to load and use a checkpoint.
-        # Not evaluate: the metrics are plain functions, and nothing here goes through its modules yet.
-        "train": ["accelerate>=1.1", "datasets>=3.0"],
+        # evaluate is for `metric_module` alone: the metrics are plain functions. Recipes are YAML.
+        "train": ["accelerate>=1.1", "datasets>=3.2", "evaluate>=0.4.6", "pyyaml"],
         # parameterized and protobuf are for the library's own common tests; the latter its 5.4 needs to say what it
-        # could not load.
-        "dev": ["hypothesis", "pandas", "parameterized", "protobuf", "pytest>=9", "ruff", "setuptools"],
+        # could not load. scikit-learn is for examples/kmer_ridge.py.
+        "dev": [
+            "hypothesis",
+            "pandas",
+            "parameterized",
+            "protobuf",
+            "pytest>=9",
+            "pytest-xdist",
+            "ruff",
+            "scikit-learn",
+            "setuptools",
+        ],
     },
 )

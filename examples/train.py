@@ -1,60 +1,79 @@
 """Train a Proformer: expression, together with filling of masked nucleotides.
 
-On one machine (without a GPU, add `--use_cpu True`):
+On one machine, with the recipe of the embedded checkpoint:
 
-    python examples/train.py --train_file promoters.parquet --output_dir runs/small \
-        --hidden_size 96 --num_hidden_layers 2 --num_attention_heads 4 --head_dim 24 --num_expression_tokens 8 \
-        --five_prime_flank TGCATTTTTTTCACATC --three_prime_flank GGTTACGGCTGTT \
-        --learning_rate 2e-3 --per_device_train_batch_size 64 --max_steps 10000 --bf16 True --do_train --do_eval
+    python examples/train.py --recipe examples/recipes/small.yaml --train_file promoters.parquet --output_dir run
 
-On several GPUs, put `torchrun --nproc_per_node 4` before the script instead of `python`. A run that was stopped goes
-on from its last checkpoint when the same command is given again.
+A recipe is a small file of the options below; those on the command line win. On several GPUs, put `torchrun
+--nproc_per_node 4` before the script instead of `python`, or start it through one of examples/accelerate/. A run that
+was stopped goes on from its last checkpoint when the same command is given again.
 """
 
 import json
+import os
 import sys
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import datasets
-import numpy as np
-from transformers import HfArgumentParser, TrainingArguments, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import EarlyStoppingCallback, HfArgumentParser, TrainingArguments, set_seed
 
-from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerTokenizer
-from modeling_proformer.assays import InputError, load_assay
+from modeling_proformer import (
+    ProformerConfig,
+    ProformerForPreTraining,
+    ProformerForSequenceClassification,
+    ProformerTokenizer,
+)
+from modeling_proformer.assays import InputError
 from modeling_proformer.collation import ProformerCollator
+from modeling_proformer.dream import read_dream_test
+from modeling_proformer.metrics import DREAM_PAIRS
+from modeling_proformer.recipes import with_recipe
 from modeling_proformer.report import learning_curve
-from modeling_proformer.splits import hold_out_groups
+from modeling_proformer.streaming import stream_training_data
 from modeling_proformer.training import (
+    CheckpointError,
     ProformerTrainer,
     PublishedGradientClipping,
     compute_metrics,
-    label_scale,
+    dream_metrics,
+    last_checkpoint,
     published_optimization,
-    rows_that_fit,
 )
+from modeling_proformer.training_data import check_tables, load_training_data, record_tables
 
 
 @dataclass
 class DataArguments:
-    """What to train on. A file is TSV, CSV or Parquet; any other name is that of a dataset on the Hub."""
+    """What to train on. A file is TSV, CSV, Parquet or Arrow; any other name is that of a dataset on the Hub."""
 
     train_file: list[str] = field(
         metadata={"help": "Tables or Hub datasets (owner/name[:configuration]); one given twice counts twice."}
+    )
+    sequence_column: str = field(default="sequence", metadata={"help": "Column of the sequences."})
+    label_columns: list[str] = field(
+        default_factory=lambda: ["expression"], metadata={"help": "Columns of the measurements, one for each output."}
+    )
+    weight_column: str | None = field(
+        default=None, metadata={"help": "Column of how much each row counts (replicates, reads), on any scale."}
+    )
+    group_column: str | None = field(
+        default=None, metadata={"help": "Column of the families, none of which is split between both sides."}
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read the tables anew in each epoch instead of copying them; needs a validation file."},
     )
     validation_file: str | None = field(
         default=None, metadata={"help": "Table to evaluate on; by default a part of every training table is held out."}
     )
     validation_fraction: float = field(default=0.05, metadata={"help": "Share of each training table held out."})
     max_validation_rows: int = field(default=5000, metadata={"help": "Evaluate on at most so many held-out rows."})
-    sequence_column: str = field(default="sequence", metadata={"help": "Column of the sequences."})
-    label_columns: list[str] = field(
-        default_factory=lambda: ["expression"], metadata={"help": "Columns of the measurements, one for each output."}
-    )
-    group_column: str | None = field(
-        default=None, metadata={"help": "Column of the families, none of which is split between both sides."}
+    dream_pairs: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "The three tables of row pairs (SNV, motif perturbation, motif tiling) where the validation file "
+            "is a test set of the DREAM challenge: evaluations then give its scores, on all rows."
+        },
     )
 
 
@@ -71,101 +90,139 @@ class ModelArguments:
     num_hidden_layers: int = field(default=4, metadata={"help": "Blocks."})
     num_attention_heads: int = field(default=8, metadata={"help": "Attention heads."})
     head_dim: int | None = field(default=None, metadata={"help": "Width of each head; by default that of the model."})
-    num_expression_tokens: int = field(default=32, metadata={"help": "Pseudo-expression positions."})
+    num_expression_tokens: int = field(
+        default=32, metadata={"help": "Pseudo-expression positions; 0 is the mean over all k-mers instead."}
+    )
+    expression_bins: list[float] | None = field(
+        default=None, metadata={"help": "Centres of bins to classify expression into, evenly spaced (0 1 2 … 17)."}
+    )
     hidden_dropout: float = field(default=0.0, metadata={"help": "Dropout; none was in effect as published."})
     mask_probability: float = field(default=0.05, metadata={"help": "Chance of a nucleotide to be masked."})
+    mask_strands: str = field(
+        default="independently", metadata={"help": "Mask both strands `independently`, as published, or `together`."}
+    )
+    attn_implementation: str = field(
+        default="sdpa", metadata={"help": "sdpa; or eager, which trains twice as fast in bfloat16 on a CPU."}
+    )
     published_optimization: bool = field(
         default=False,
         metadata={"help": "The published Adam, schedule and clipping, instead of the Trainer's settings."},
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after so many evaluations without a better metric_for_best_model, and keep the best."},
     )
 
 
 def main():
     parser = HfArgumentParser((DataArguments, ModelArguments, TrainingArguments))
-    data, model_arguments, training = parser.parse_args_into_dataclasses()
+    arguments = with_recipe(sys.argv[1:], parser._option_string_actions)
+    data, options, training = parser.parse_args_into_dataclasses(arguments)
     training.remove_unused_columns = False  # the collator needs the sequences
     set_seed(training.seed)
 
     tokenizer = ProformerTokenizer(
-        kmer_size=model_arguments.kmer_size,
-        insert_width=model_arguments.insert_width,
-        five_prime_flank=model_arguments.five_prime_flank,
-        three_prime_flank=model_arguments.three_prime_flank,
-        missing_flanks=model_arguments.missing_flanks,
+        kmer_size=options.kmer_size,
+        insert_width=options.insert_width,
+        five_prime_flank=options.five_prime_flank,
+        three_prime_flank=options.three_prime_flank,
+        missing_flanks=options.missing_flanks,
     )
+    dream_test = None
+    if data.dream_pairs:
+        if data.validation_file is None or len(data.dream_pairs) != len(DREAM_PAIRS):
+            raise InputError(f"--dream_pairs needs a --validation_file and {len(DREAM_PAIRS)} tables of pairs.")
+        dream_test = read_dream_test(data.validation_file, dict(zip(DREAM_PAIRS, data.dream_pairs, strict=True)))
+    columns = {"sequence_column": data.sequence_column, "label_columns": data.label_columns}
+    held_out = {"max_validation_rows": None if dream_test else data.max_validation_rows, "seed": training.seed}
+    if data.streaming:
+        rows = stream_training_data(
+            data.train_file,
+            tokenizer,
+            **columns,
+            weight_column=data.weight_column,
+            validation_source=data.validation_file,
+            **held_out,
+            batch_size=training.train_batch_size,
+            processes=training.world_size,
+        )
+        # Each process makes its own part of every batch, instead of the first process all of them.
+        training.accelerator_config.dispatch_batches = False
+    else:
+        with training.main_process_first(desc="reading the tables"):
+            rows = load_training_data(
+                data.train_file,
+                tokenizer,
+                **columns,
+                weight_column=data.weight_column,
+                group_column=data.group_column,
+                validation_source=data.validation_file,
+                validation_fraction=data.validation_fraction,
+                **held_out,
+            )
+    output = Path(training.output_dir)
+    started = last_checkpoint(output)
+    if started:
+        check_tables(output, rows.tables)
 
-    def keep_what_fits(source: str, table: datasets.Dataset) -> datasets.Dataset:
-        rows = rows_that_fit(source, table[data.sequence_column], tokenizer)
-        if len(rows) == len(table):
-            return table
-        if training.process_index == 0:
-            left_out = f"{len(table) - len(rows):,} of {len(table):,} rows"
-            print(f"{source}: left out {left_out}, too long for the construct (are there flanks to trim?)")
-        return table.select(rows)
-
-    train_parts, held_out_parts = [], []
-    for source, times in Counter(data.train_file).items():
-        with training.main_process_first(desc=f"reading {source}"):
-            table = load_assay(source, data.sequence_column, data.label_columns, data.group_column)
-        table = keep_what_fits(source, table)
-        if data.validation_file is None:
-            groups = table[data.group_column][:] if data.group_column else range(len(table))
-            split = hold_out_groups(groups, data.validation_fraction, seed=training.seed)
-            train_parts += [table.select(split.train)] * times
-            held_out_parts += [table.select(split.held_out)] * times
-        else:
-            train_parts += [table] * times
-    if data.validation_file is not None:
-        table = load_assay(data.validation_file, data.sequence_column, data.label_columns, split="validation")
-        held_out_parts.append(keep_what_fits(data.validation_file, table))
-    train_dataset = datasets.concatenate_datasets(train_parts)
-    held_out = datasets.concatenate_datasets(held_out_parts).shuffle(seed=training.seed)
-    held_out = held_out.select(range(min(len(held_out), data.max_validation_rows)))
-
-    measured = np.stack([np.array(train_dataset[column][:], dtype=float) for column in data.label_columns], axis=1)
-    label_mean, label_std = label_scale(measured)
+    bins = options.expression_bins
     config = ProformerConfig(
-        kmer_size=model_arguments.kmer_size,
+        kmer_size=options.kmer_size,
         max_position_embeddings=tokenizer.num_tokens,
-        num_expression_tokens=model_arguments.num_expression_tokens,
-        hidden_size=model_arguments.hidden_size,
-        num_hidden_layers=model_arguments.num_hidden_layers,
-        num_attention_heads=model_arguments.num_attention_heads,
-        head_dim=model_arguments.head_dim,
-        hidden_dropout=model_arguments.hidden_dropout,
-        label_mean=label_mean,
-        label_std=label_std,
+        num_expression_tokens=options.num_expression_tokens,
+        hidden_size=options.hidden_size,
+        num_hidden_layers=options.num_hidden_layers,
+        num_attention_heads=options.num_attention_heads,
+        head_dim=options.head_dim,
+        hidden_dropout=options.hidden_dropout,
+        label_mean=None if bins else rows.label_mean,
+        label_std=None if bins else rows.label_std,
+        expression_bins=bins,
         id2label=dict(enumerate(data.label_columns)),
         label2id={name: number for number, name in enumerate(data.label_columns)},
+        attn_implementation=options.attn_implementation,
     )
-    model = ProformerForPreTraining(config)
+    # With nothing masked, a head for nucleotides would stay as it was initialised.
+    model = (ProformerForPreTraining if options.mask_probability > 0 else ProformerForSequenceClassification)(config)
     if training.process_index == 0:
-        sizes = f"{model.num_parameters():,} parameters, {len(train_dataset):,} rows for training"
-        print(f"{sizes}, {len(held_out):,} held out")
+        for table in rows.tables:
+            if table.left_out:
+                left_out = f"{table.left_out:,} of {table.rows:,} rows"
+                print(f"{table.source}: left out {left_out}, too long for the construct (are there flanks to trim?)")
+        sizes = f"{model.num_parameters():,} parameters, {len(rows.train):,} rows for training"
+        print(f"{sizes}, {len(rows.held_out):,} held out")
 
     optimizers, callbacks = (None, None), []
-    if model_arguments.published_optimization:
+    if options.published_optimization:
         training.max_grad_norm = 0.0
         optimizers = published_optimization(model.to(training.device), config.hidden_size)
         callbacks.append(PublishedGradientClipping())
+    if options.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(options.early_stopping_patience))
     trainer = ProformerTrainer(
         model=model,
         args=training,
         data_collator=ProformerCollator(
-            tokenizer, data.sequence_column, data.label_columns, model_arguments.mask_probability
+            tokenizer,
+            **columns,
+            weight_column=data.weight_column,
+            mean_weight=rows.mean_weight,
+            mask_probability=options.mask_probability,
+            mask_strands=options.mask_strands,
+            seed=training.seed,
         ),
-        eval_data_collator=ProformerCollator(tokenizer, data.sequence_column, data.label_columns),
-        train_dataset=train_dataset,
-        eval_dataset=held_out,
+        eval_data_collator=ProformerCollator(tokenizer, **columns),
+        train_dataset=rows.train,
+        eval_dataset=rows.held_out,
         processing_class=tokenizer,
-        compute_metrics=compute_metrics,
+        compute_metrics=dream_metrics(dream_test) if dream_test else compute_metrics,
         callbacks=callbacks,
         optimizers=optimizers,
     )
-    output = Path(training.output_dir)
     if training.do_train:
-        last_checkpoint = get_last_checkpoint(training.output_dir) if output.is_dir() else None
-        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint or last_checkpoint)
+        if trainer.is_world_process_zero() and not started:
+            record_tables(output, rows.tables)
+        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint or started)
         trainer.save_model()
     if training.do_eval:
         metrics = trainer.evaluate()
@@ -179,5 +236,6 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except InputError as error:
-        sys.exit(f"train.py: {error}")
+    except (InputError, CheckpointError) as error:
+        # Each process of several would say the same.
+        sys.exit(f"train.py: {error}" if int(os.environ.get("RANK", 0)) == 0 else 1)

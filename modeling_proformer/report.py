@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -107,9 +108,35 @@ def learning_curve(path: str | os.PathLike, log_history: Sequence[Mapping[str, f
     save(figure, axes, path)
 
 
+def ablation_plot(path: str | os.PathLike, results: Mapping[tuple[int, int], Mapping[str, float]]):
+    """
+    Held-out Pearson's r of models that differ in how they come to a prediction.
+
+    Args:
+        path: of the PNG file.
+        results: for each (layers, width), the r of each way; NaN, a constant prediction, is drawn as 0.
+    """
+    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    ways = list(next(iter(results.values())))
+    colors = matplotlib.colormaps["viridis_r"](np.linspace(0.1, 0.9, len(ways)))
+    width = 0.8 / len(ways)
+    for number, (way, color) in enumerate(zip(ways, colors, strict=True)):
+        places = np.arange(len(results)) + (number - (len(ways) - 1) / 2) * width
+        heights = np.nan_to_num([found.get(way, np.nan) for found in results.values()])
+        axes.bar(places, heights, width=0.9 * width, color=color, label=way)
+        for place, height in zip(places, heights, strict=True):
+            axes.annotate(f"{height:.2f}", (place, max(height, 0)), ha="center", va="bottom", fontsize=7)
+    axes.set_xticks(range(len(results)), [f"{layers} layers\n{hidden} wide" for layers, hidden in results])
+    axes.set_ylabel("held-out Pearson r")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.legend(frameon=False, ncols=len(ways), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    save(figure, axes, path)
+
+
 def save(figure: Figure, axes, path: str | os.PathLike):
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150, format="png")
 
 
-__all__ = ["effect_plot", "learning_curve", "paired_effects", "scatter_plot"]
+__all__ = ["ablation_plot", "effect_plot", "learning_curve", "paired_effects", "scatter_plot"]

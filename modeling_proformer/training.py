@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .assays import InputError, first_line
 from .collation import ProformerCollator
-from .metrics import correlation
+from .dream import DreamTest
+from .metrics import correlation, dream_score
 from .modeling_proformer import IGNORED
-from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 
 class CheckpointError(Exception):
@@ -28,23 +28,25 @@ class CheckpointError(Exception):
 
 class ProformerTrainer(Trainer):
     """
-    The library's Trainer, with what it does not know of this training: masked letters are counted over the whole
-    step, all micro-batches and processes, so that their loss is exact however a step is cut up; each epoch masks other
-    letters, and an evaluation none; and a full disk is told in one line.
+    The library's Trainer, with what makes this training exact: the same rows and seed lead to the same weights however
+    a step is cut up into micro-batches and over processes, and wherever it was interrupted. Masked letters are counted
+    over the whole step; every step has the same number of rows; an epoch's order and masks are drawn from the seed
+    and its number. Nothing is masked in an evaluation, and a full disk is told in one line.
 
     Args:
         eval_data_collator: makes the batches of evaluations and predictions.
         *args, **kwargs: those of `transformers.Trainer`.
 
     Raises:
+        InputError: there are fewer rows than one step takes.
         CheckpointError: a checkpoint could not be written. Those before it are as they were.
     """
 
     def __init__(self, *args, eval_data_collator: ProformerCollator, **kwargs):
         super().__init__(*args, **kwargs)
         self.eval_data_collator = eval_data_collator
-        if isinstance(self.data_collator, ProformerCollator):
-            self.add_callback(EpochOfMasks(self.data_collator))
+        self.train_sampler = None
+        self.add_callback(EpochStart(self))
         # transformers 5.4 and 5.5 let accelerate divide each loss by the number of micro-batches once more.
         self.accelerator.gradient_accumulation_steps = 1
 
@@ -63,6 +65,25 @@ class ProformerTrainer(Trainer):
     def get_test_dataloader(self, *args, **kwargs):
         with self.collating_for_evaluation():
             return super().get_test_dataloader(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset=None) -> torch.utils.data.Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if isinstance(dataset, torch.utils.data.IterableDataset) or self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(dataset)
+        args = self.args
+        seed = args.seed if args.data_seed is None else args.data_seed
+        self.train_sampler = FullSteps(
+            len(dataset), args.train_batch_size * args.gradient_accumulation_steps * args.world_size, seed
+        )
+        return self.train_sampler
+
+    def evaluation_loop(self, dataloader, *args, metric_key_prefix: str = "eval", **kwargs):
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        # The rows that fill up the processes' last batches count once more in the library's mean loss, and in nothing
+        # else: no loss is better than a wrong one.
+        if self.args.world_size > 1 and output.num_samples % (self.args.eval_batch_size * self.args.world_size):
+            output.metrics.pop(f"{metric_key_prefix}_loss", None)
+        return output
 
     def get_batch_samples(self, epoch_iterator, num_batches: int, device: torch.device):
         batches, num_items_in_batch = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -98,15 +119,52 @@ class ProformerTrainer(Trainer):
             ) from error
 
 
-class EpochOfMasks(TrainerCallback):
-    """Tells a collator the epoch, before its first batch is made."""
+class EpochStart(TrainerCallback):
+    """Tells sampler and collator the epoch, before its first batch is made."""
 
-    def __init__(self, collator: ProformerCollator):
-        self.collator = collator
+    def __init__(self, trainer: ProformerTrainer):
+        self.trainer = trainer
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         # Resumed within an epoch, the state holds a broken number; at the start of a training, none.
-        self.collator.set_epoch(int(state.epoch or 0))
+        epoch = int(state.epoch or 0)
+        for part in (self.trainer.train_sampler, self.trainer.data_collator):
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+
+
+class FullSteps(torch.utils.data.Sampler):
+    """
+    All rows in an order of each epoch's own, but for the few that would not fill a step: other ones in each epoch.
+
+    Args:
+        rows: how many there are.
+        rows_in_step: how many a step takes, over all its micro-batches and processes.
+        seed: of the orders.
+
+    Raises:
+        InputError: there are fewer rows than one step takes.
+    """
+
+    def __init__(self, rows: int, rows_in_step: int, seed: int):
+        if rows < rows_in_step:
+            raise InputError(
+                f"{rows} rows for training are fewer than the {rows_in_step} of one step (batch size x accumulated "
+                "batches x processes): make the batch smaller."
+            )
+        self.rows, self.rows_in_step, self.seed, self.epoch = rows, rows_in_step, seed, 0
+
+    def set_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.rows // self.rows_in_step * self.rows_in_step
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)[: len(self)]
+        # Piece by piece: millions of Python integers at once would take ten times the memory of the order itself.
+        for first in range(0, len(order), 8192):
+            yield from order[first : first + 8192].tolist()
 
 
 def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
@@ -127,47 +185,6 @@ def checkpoint_step(folder: Path) -> int:
     return int(folder.name.rpartition("-")[2])
 
 
-def label_scale(measured: np.ndarray) -> tuple[list[float], list[float]]:
-    """
-    Mean and population standard deviation of each output, for `ProformerConfig.label_mean` and `label_std`.
-
-    Args:
-        measured: (rows, outputs) of the training rows alone, NaN where missing.
-
-    Raises:
-        ValueError: an output has no values, or is constant.
-    """
-    for output, values in enumerate(measured.T, start=1):
-        if np.isnan(values).all() or np.nanstd(values) == 0:
-            raise ValueError(f"Output {output} has no two different values to learn from.")
-    return np.nanmean(measured, axis=0).tolist(), np.nanstd(measured, axis=0).tolist()
-
-
-def rows_that_fit(
-    name: str, sequences: Sequence[str], tokenizer: ProformerTokenizer, batch_size: int = 8192
-) -> np.ndarray:
-    """
-    Numbers of the rows whose inserts fit the construct, counted from 0. Longer ones are left out, as published (1,690
-    of the challenge's 6,739,258).
-
-    Raises:
-        InputError: a sequence cannot be read, which found here does not stop a training hours later; or none fits.
-    """
-    lengths = [np.empty(0, dtype=np.int64)]
-    for first in range(0, len(sequences), batch_size):
-        try:
-            lengths.append(tokenizer.insert_lengths(sequences[first : first + batch_size]))
-        except InvalidSequenceError as error:
-            raise InputError(f"{name}, row {first + error.row + 1}: {error.reason}") from error
-    fitting = np.flatnonzero(np.concatenate(lengths) <= tokenizer.insert_width)
-    if len(fitting) == 0:
-        raise InputError(
-            f"{name}: no insert fits the construct's {tokenizer.insert_width} letters. Are there flanks to trim "
-            "(five_prime_flank, three_prime_flank), or is insert_width too small?"
-        )
-    return fitting
-
-
 def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
     """Pearson's r and Spearman's ρ; of several outputs, their means as well as each (`pearson_r_1`, …)."""
     predicted, measured = np.asarray(evaluation.predictions), np.asarray(evaluation.label_ids)
@@ -184,6 +201,27 @@ def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
         metrics |= {f"pearson_r_{number}": each.pearson_r for number, each in enumerate(found, start=1)}
         metrics |= {f"spearman_rho_{number}": each.spearman_rho for number, each in enumerate(found, start=1)}
     return metrics
+
+
+def dream_metrics(test: DreamTest) -> Callable[[EvalPrediction], dict[str, float]]:
+    """
+    `compute_metrics` for evaluations on the DREAM challenge's test set: its two scores, `pearson_score` and
+    `spearman_score`, and `pearson_r` and `spearman_rho` over all sequences.
+    """
+
+    def compute_dream_metrics(evaluation: EvalPrediction) -> dict[str, float]:
+        predicted = np.asarray(evaluation.predictions)[:, 0]
+        if np.ptp(predicted) == 0:  # collapsed, but training may yet recover
+            return dict.fromkeys(("pearson_score", "spearman_score", "pearson_r", "spearman_rho"), float("nan"))
+        score = dream_score(test.measured, predicted, test.subsets, test.pairs)
+        return {
+            "pearson_score": score.pearson_score,
+            "spearman_score": score.spearman_score,
+            "pearson_r": score.subsets["all"].pearson_r,
+            "spearman_rho": score.subsets["all"].spearman_rho,
+        }
+
+    return compute_dream_metrics
 
 
 @torch.no_grad()
@@ -221,14 +259,22 @@ class PublishedGradientClipping(TrainerCallback):
 
 
 def published_optimization(
-    model: nn.Module, hidden_size: int, warmup_steps: int = 12_500
+    model: nn.Module, hidden_size: int, warmup_steps: int = 12_500, steps_at_once: float = 1.0
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """
     Adam and the schedule of Vaswani et al. 2017 as published (betas 0.9 and 0.98, epsilon 1e-9). Steps are counted
     from 0, so that the first changes no weight. For `Trainer(optimizers=…)`, beside `PublishedGradientClipping`.
+
+    Args:
+        model: whose parameters are trained.
+        hidden_size: its width, on which the learning rate depends.
+        warmup_steps: number of steps up to the highest rate.
+        steps_at_once: how many steps of the schedule each step takes, for runs that are shorter than the published
+            one and yet come through the same rates.
     """
 
     def learning_rate(step: int) -> float:
+        step = step * steps_at_once
         if step == 0:
             return 0.0
         return min(1 / math.sqrt(step), step * warmup_steps**-1.5) / math.sqrt(hidden_size)
@@ -243,8 +289,7 @@ __all__ = [
     "PublishedGradientClipping",
     "clip_gradients_as_published",
     "compute_metrics",
-    "label_scale",
+    "dream_metrics",
     "last_checkpoint",
     "published_optimization",
-    "rows_that_fit",
 ]

@@ -18,12 +18,12 @@ from modeling_proformer import ProformerForPreTraining
 from modeling_proformer.assays import InputError
 from modeling_proformer.collation import ProformerCollator
 from modeling_proformer.training import (
+    FullSteps,
     ProformerTrainer,
     PublishedGradientClipping,
     compute_metrics,
-    label_scale,
+    last_checkpoint,
     published_optimization,
-    rows_that_fit,
 )
 
 
@@ -119,6 +119,32 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path, make_trainer):
         assert torch.equal(resumed.model.state_dict()[name], weight), name
 
 
+def test_every_step_is_full_and_every_row_has_its_turn():
+    sampler = FullSteps(rows=77, rows_in_step=16, seed=3)
+    epochs = []
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+        assert len(epochs[-1]) == len(set(epochs[-1])) == len(sampler) == 64
+    assert set().union(*epochs) == set(range(77))
+    assert epochs[0] != epochs[1]
+    sampler.set_epoch(0)
+    assert list(sampler) == epochs[0]
+    assert list(FullSteps(77, 16, seed=4)) != epochs[0]
+    with pytest.raises(InputError, match="15 rows for training are fewer than the 16 of one step"):
+        FullSteps(15, 16, seed=0)
+
+
+def test_the_last_checkpoint_is_the_last_that_is_complete(tmp_path):
+    assert last_checkpoint(tmp_path / "none") is None
+    for step, state in ((90, "{}"), (100, "{}"), (110, '{"global_'), (120, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
+
+
 def test_options_of_the_trainer(tmp_path, make_trainer):
     """Activation checkpointing and bfloat16 train; nothing is masked in an evaluation, which gives logits alone."""
     trainer = make_trainer(tmp_path, gradient_checkpointing=True, bf16=True, save_strategy="no")
@@ -171,14 +197,6 @@ def test_stock_trainer_trains_without_ours(tmp_path, tiny_config, tiny_tokenizer
     assert trainer.train().training_loss < whole.item()
 
 
-def test_label_scale_ignores_missing_values():
-    mean, std = label_scale(np.array([[1.0, 5.0], [3.0, np.nan], [np.nan, 9.0]]))
-    assert mean == [2.0, 7.0]
-    assert std == [1.0, 2.0]
-    with pytest.raises(ValueError, match="Output 2 has no two different values"):
-        label_scale(np.array([[1.0, 5.0], [3.0, 5.0]]))
-
-
 def test_metrics_leave_missing_labels_out():
     predicted = np.array([[1.0, 0.0], [2.0, 5.0], [3.0, 1.0], [5.0, 2.0]])
     measured = np.array([[2.0, -100.0], [4.0, 10.0], [6.0, 2.0], [-100.0, 4.0]])
@@ -187,18 +205,6 @@ def test_metrics_leave_missing_labels_out():
     assert list(metrics.values()) == pytest.approx([1.0] * 6)
     single = compute_metrics(EvalPrediction(predictions=predicted[:, :1], label_ids=-predicted[:, :1]))
     assert single == {"pearson_r": pytest.approx(-1.0), "spearman_rho": pytest.approx(-1.0)}
-
-
-def test_bad_sequences_are_found_before_training(tiny_tokenizer):
-    with pytest.raises(InputError, match=r"^promoters, row 5: 'X' at position 3"):
-        rows_that_fit("promoters", ["ACGT"] * 4 + ["ACXT"], tiny_tokenizer, batch_size=2)
-
-
-def test_rows_too_long_for_the_construct_are_left_out(tiny_tokenizer):
-    sequences = ["ACGT", "A" * 13, "A" * 12, "ACGT" * 10]
-    assert rows_that_fit("promoters", sequences, tiny_tokenizer, batch_size=3).tolist() == [0, 2]
-    with pytest.raises(InputError, match=r"promoters: no insert fits the construct's 12 letters\. Are there flanks"):
-        rows_that_fit("promoters", ["A" * 13], tiny_tokenizer)
 
 
 def test_example_script(tmp_path):

@@ -1,0 +1,74 @@
+"""Recipes: small YAML files of a script's options."""
+
+import difflib
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import yaml
+
+from .assays import InputError, first_line
+
+
+RECIPE = "--recipe"
+
+
+def with_recipe(arguments: Sequence[str], options: Collection[str]) -> list[str]:
+    """
+    Command-line arguments in which `--recipe FILE` has been replaced by the options in the file. They come first, so
+    that options given beside the recipe win.
+
+    Args:
+        arguments: of the command line.
+        options: that there are, with their dashes.
+
+    Raises:
+        InputError: see `read_recipe`.
+    """
+    if RECIPE not in arguments:
+        return list(arguments)
+    place = list(arguments).index(RECIPE)
+    if place + 1 == len(arguments):
+        raise InputError(f"{RECIPE} needs the name of a file.")
+    known = {option.removeprefix("--") for option in options}
+    return [*read_recipe(arguments[place + 1], known), *arguments[:place], *arguments[place + 2 :]]
+
+
+def read_recipe(path: str | os.PathLike, known: Collection[str]) -> list[str]:
+    """
+    A recipe's options as command-line arguments.
+
+    Args:
+        path: a YAML file of `option: value`; a list is several values.
+        known: the options that there are.
+
+    Raises:
+        InputError: there is no such file, it is not such YAML, or an option is unknown.
+    """
+    try:
+        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not well-formed YAML ({first_line(error)}{place_of(error)}).") from error
+    if not isinstance(recipe, dict):
+        raise InputError(f"{path}: a recipe consists of lines 'option: value'.")
+    arguments = []
+    for option, value in recipe.items():
+        if option not in known:
+            similar = difflib.get_close_matches(str(option), known, n=1)
+            hint = f" Did you mean {similar[0]!r}?" if similar else ""
+            raise InputError(f"{path}: there is no option {option!r}.{hint}")
+        values = value if isinstance(value, list) else [value]
+        if any(isinstance(each, dict | list) or each is None for each in values):
+            raise InputError(f"{path}: the option {option!r} needs a value or a list of values, got {value!r}.")
+        arguments += [f"--{option}", *map(str, values)]
+    return arguments
+
+
+def place_of(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}" if mark else ""
+
+
+__all__ = ["read_recipe", "with_recipe"]
