@@ -7,7 +7,8 @@
 Every way to come to a prediction (the mean over all k-mers; 1, 8 or 32 pseudo-expression positions) is trained at
 every depth and width, with the published objective, optimizer and learning rates, whose schedule is passed through as
 many times faster as the runs are shorter. Results go to ablation.tsv, one line each, and ablation.png; what is there
-is not trained again. Without a GPU, add --use_cpu True --bf16 True.
+is not trained again, so that other tables, steps or seeds need another folder. Without a GPU, add --use_cpu True
+--bf16 True.
 """
 
 import csv
@@ -58,6 +59,8 @@ class AblationArguments:
 
 def main():
     options, training = HfArgumentParser((AblationArguments, TrainingArguments)).parse_args_into_dataclasses()
+    if training.max_steps <= 0:
+        raise InputError("Give --max_steps: the published schedule is passed through in as many.")
     training.remove_unused_columns = False
     training.max_grad_norm = 0.0
     training.save_strategy = "no"

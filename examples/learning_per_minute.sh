@@ -8,6 +8,10 @@
 set -euo pipefail
 data=$1 output=$2
 here=$(dirname "$0")
+if [ -e "$output" ]; then
+    echo "$output is there already; its training would be taken up again, and the time would tell nothing." >&2
+    exit 1
+fi
 mkdir -p "$output"
 python - "$data" "$output" <<'PYTHON'
 import sys

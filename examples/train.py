@@ -12,8 +12,9 @@ was stopped goes on from its last checkpoint when the same command is given agai
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 from transformers import EarlyStoppingCallback, HfArgumentParser, TrainingArguments, set_seed
 
@@ -31,6 +32,7 @@ from modeling_proformer.recipes import with_recipe
 from modeling_proformer.report import learning_curve
 from modeling_proformer.streaming import stream_training_data
 from modeling_proformer.training import (
+    DREAM_METRICS,
     CheckpointError,
     ProformerTrainer,
     PublishedGradientClipping,
@@ -39,7 +41,7 @@ from modeling_proformer.training import (
     last_checkpoint,
     published_optimization,
 )
-from modeling_proformer.training_data import check_tables, load_training_data, record_tables
+from modeling_proformer.training_data import check_training, load_training_data, record_training
 
 
 @dataclass
@@ -48,6 +50,9 @@ class DataArguments:
 
     train_file: list[str] = field(
         metadata={"help": "Tables or Hub datasets (owner/name[:configuration]); one given twice counts twice."}
+    )
+    recipe: str | None = field(
+        default=None, metadata={"help": "YAML file of options; those on the command line win over it."}
     )
     sequence_column: str = field(default="sequence", metadata={"help": "Column of the sequences."})
     label_columns: list[str] = field(
@@ -72,7 +77,7 @@ class DataArguments:
         default_factory=list,
         metadata={
             "help": "The three tables of row pairs (SNV, motif perturbation, motif tiling) where the validation file "
-            "is a test set of the DREAM challenge: evaluations then give its scores, on all rows."
+            "is a test set of the DREAM challenge: evaluations then give pearson_score and spearman_score too."
         },
     )
 
@@ -85,7 +90,9 @@ class ModelArguments:
     insert_width: int = field(default=100, metadata={"help": "Width that inserts are padded to with N."})
     five_prime_flank: str | None = field(default=None, metadata={"help": "Constant letters before every insert."})
     three_prime_flank: str | None = field(default=None, metadata={"help": "Constant letters after every insert."})
-    missing_flanks: str = field(default="keep", metadata={"help": "See ProformerTokenizer: keep, cut or refuse."})
+    missing_flanks: Literal["keep", "cut", "refuse"] = field(
+        default="keep", metadata={"help": "What to do where a flank is missing, see ProformerTokenizer."}
+    )
     hidden_size: int = field(default=512, metadata={"help": "Width of the model."})
     num_hidden_layers: int = field(default=4, metadata={"help": "Blocks."})
     num_attention_heads: int = field(default=8, metadata={"help": "Attention heads."})
@@ -98,7 +105,7 @@ class ModelArguments:
     )
     hidden_dropout: float = field(default=0.0, metadata={"help": "Dropout; none was in effect as published."})
     mask_probability: float = field(default=0.05, metadata={"help": "Chance of a nucleotide to be masked."})
-    mask_strands: str = field(
+    mask_strands: Literal["independently", "together"] = field(
         default="independently", metadata={"help": "Mask both strands `independently`, as published, or `together`."}
     )
     attn_implementation: str = field(
@@ -106,19 +113,64 @@ class ModelArguments:
     )
     published_optimization: bool = field(
         default=False,
-        metadata={"help": "The published Adam, schedule and clipping, instead of the Trainer's settings."},
+        metadata={
+            "help": "The published Adam, schedule and clipping, whatever learning_rate, warmup_steps and optim say "
+            "(not with FSDP)."
+        },
     )
     early_stopping_patience: int | None = field(
         default=None,
-        metadata={"help": "Stop after so many evaluations without a better metric_for_best_model, and keep the best."},
+        metadata={
+            "help": "Stop after so many evaluations without a better metric_for_best_model; load_best_model_at_end too."
+        },
     )
 
 
-def main():
-    parser = HfArgumentParser((DataArguments, ModelArguments, TrainingArguments))
-    arguments = with_recipe(sys.argv[1:], parser._option_string_actions)
-    data, options, training = parser.parse_args_into_dataclasses(arguments)
+# What may change when a training is taken up again.
+FREE_TO_CHANGE = {
+    "recipe", "train_file", "validation_file", "dream_pairs", "max_validation_rows", "attn_implementation",
+    "early_stopping_patience",
+}  # fmt: skip
+
+
+def parse_arguments() -> tuple[DataArguments, ModelArguments, TrainingArguments]:
+    kinds = (DataArguments, ModelArguments, TrainingArguments)
+    arguments = with_recipe(sys.argv[1:], {option.name for kind in kinds for option in fields(kind)})
+    data, options, training = HfArgumentParser(kinds).parse_args_into_dataclasses(arguments)
     training.remove_unused_columns = False  # the collator needs the sequences
+    if not (training.do_train or training.do_eval):
+        raise InputError("There is nothing to do: give --do_train True, --do_eval True or both.")
+    if data.streaming and data.validation_file is None:
+        raise InputError("--streaming needs a --validation_file: of a stream, nothing is held out.")
+    if data.group_column and data.validation_file:
+        raise InputError("With a --validation_file, nothing is held out of the tables: leave out --group_column.")
+    if data.dream_pairs:
+        if data.validation_file is None or len(data.dream_pairs) != len(DREAM_PAIRS):
+            raise InputError(f"--dream_pairs needs a --validation_file and {len(DREAM_PAIRS)} tables of pairs.")
+        if len(data.label_columns) > 1:
+            raise InputError("--dream_pairs is for a single one of --label_columns.")
+    choose_best(data, options, training)
+    return data, options, training
+
+
+def choose_best(data: DataArguments, options: ModelArguments, training: TrainingArguments):
+    """By which metric, where one is needed; the loss, the library's choice, is not exact over several processes."""
+    if options.early_stopping_patience is not None:
+        if not training.load_best_model_at_end:
+            raise InputError("--early_stopping_patience needs --load_best_model_at_end True.")
+        # So that a stop, and the patience that is left, outlive an interruption.
+        training.restore_callback_states_from_checkpoint = True
+    if training.load_best_model_at_end:
+        if training.metric_for_best_model in (None, "loss"):
+            training.metric_for_best_model = "pearson_r"
+        metrics = DREAM_METRICS if data.dream_pairs else ("pearson_r", "spearman_rho")
+        if training.metric_for_best_model.removeprefix("eval_") not in metrics:
+            raise InputError(f"--metric_for_best_model must be one of {', '.join(metrics)}.")
+        training.greater_is_better = True
+
+
+def main():
+    data, options, training = parse_arguments()
     set_seed(training.seed)
 
     tokenizer = ProformerTokenizer(
@@ -130,9 +182,8 @@ def main():
     )
     dream_test = None
     if data.dream_pairs:
-        if data.validation_file is None or len(data.dream_pairs) != len(DREAM_PAIRS):
-            raise InputError(f"--dream_pairs needs a --validation_file and {len(DREAM_PAIRS)} tables of pairs.")
-        dream_test = read_dream_test(data.validation_file, dict(zip(DREAM_PAIRS, data.dream_pairs, strict=True)))
+        pairs = dict(zip(DREAM_PAIRS, data.dream_pairs, strict=True))
+        dream_test = read_dream_test(data.validation_file, pairs, None, measured_column=data.label_columns[0])
     columns = {"sequence_column": data.sequence_column, "label_columns": data.label_columns}
     held_out = {"max_validation_rows": None if dream_test else data.max_validation_rows, "seed": training.seed}
     if data.streaming:
@@ -160,10 +211,18 @@ def main():
                 validation_fraction=data.validation_fraction,
                 **held_out,
             )
+    if dream_test and len(rows.held_out) != len(dream_test.measured):
+        raise InputError(
+            f"{data.validation_file}: for the DREAM score all inserts must fit; make --insert_width larger."
+        )
     output = Path(training.output_dir)
-    started = last_checkpoint(output)
-    if started:
-        check_tables(output, rows.tables)
+    settings = {
+        name: value for name, value in {**asdict(data), **asdict(options)}.items() if name not in FREE_TO_CHANGE
+    }
+    settings |= {"seed": training.seed, "data_seed": training.data_seed}
+    checkpoint = training.resume_from_checkpoint or last_checkpoint(output)
+    if checkpoint:
+        check_training(Path(checkpoint).parent, rows.tables, settings)
 
     bins = options.expression_bins
     config = ProformerConfig(
@@ -220,9 +279,9 @@ def main():
         optimizers=optimizers,
     )
     if training.do_train:
-        if trainer.is_world_process_zero() and not started:
-            record_tables(output, rows.tables)
-        trainer.train(resume_from_checkpoint=training.resume_from_checkpoint or started)
+        if trainer.is_world_process_zero():
+            record_training(output, rows.tables, settings)
+        trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
     if training.do_eval:
         metrics = trainer.evaluate()
@@ -237,5 +296,6 @@ if __name__ == "__main__":
     try:
         main()
     except (InputError, CheckpointError) as error:
-        # Each process of several would say the same.
-        sys.exit(f"train.py: {error}" if int(os.environ.get("RANK", 0)) == 0 else 1)
+        # Of several processes, all find the same fault in the input, but only one a disk that is full.
+        first = int(os.environ.get("RANK", 0)) == 0
+        sys.exit(f"train.py: {error}" if first or isinstance(error, CheckpointError) else 1)

@@ -1,5 +1,6 @@
 """Recipes: small YAML files of a script's options."""
 
+import argparse
 import difflib
 import os
 from collections.abc import Collection, Sequence
@@ -10,9 +11,6 @@ import yaml
 from .assays import InputError, first_line
 
 
-RECIPE = "--recipe"
-
-
 def with_recipe(arguments: Sequence[str], options: Collection[str]) -> list[str]:
     """
     Command-line arguments in which `--recipe FILE` has been replaced by the options in the file. They come first, so
@@ -20,18 +18,18 @@ def with_recipe(arguments: Sequence[str], options: Collection[str]) -> list[str]
 
     Args:
         arguments: of the command line.
-        options: that there are, with their dashes.
+        options: that there are.
 
     Raises:
         InputError: see `read_recipe`.
     """
-    if RECIPE not in arguments:
-        return list(arguments)
-    place = list(arguments).index(RECIPE)
-    if place + 1 == len(arguments):
-        raise InputError(f"{RECIPE} needs the name of a file.")
-    known = {option.removeprefix("--") for option in options}
-    return [*read_recipe(arguments[place + 1], known), *arguments[:place], *arguments[place + 2 :]]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--recipe")
+    try:
+        found, others = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise InputError("--recipe needs the name of a file.") from error
+    return others if found.recipe is None else [*read_recipe(found.recipe, options), *others]
 
 
 def read_recipe(path: str | os.PathLike, known: Collection[str]) -> list[str]:
@@ -46,7 +44,8 @@ def read_recipe(path: str | os.PathLike, known: Collection[str]) -> list[str]:
         InputError: there is no such file, it is not such YAML, or an option is unknown.
     """
     try:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        # Every value as it is written: in YAML, a bare `no` would be False.
+        recipe = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     except yaml.YAMLError as error:
@@ -60,9 +59,9 @@ def read_recipe(path: str | os.PathLike, known: Collection[str]) -> list[str]:
             hint = f" Did you mean {similar[0]!r}?" if similar else ""
             raise InputError(f"{path}: there is no option {option!r}.{hint}")
         values = value if isinstance(value, list) else [value]
-        if any(isinstance(each, dict | list) or each is None for each in values):
+        if any(isinstance(each, dict | list) or each == "" for each in values):
             raise InputError(f"{path}: the option {option!r} needs a value or a list of values, got {value!r}.")
-        arguments += [f"--{option}", *map(str, values)]
+        arguments += [f"--{option}", *values]
     return arguments
 
 

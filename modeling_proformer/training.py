@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import EvalPrediction, Trainer, TrainerCallback
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -22,6 +22,9 @@ from .metrics import correlation, dream_score
 from .modeling_proformer import IGNORED
 
 
+DREAM_METRICS = ("pearson_score", "spearman_score", "pearson_r", "spearman_rho")
+
+
 class CheckpointError(Exception):
     """Why a checkpoint could not be written, and what there is to go on from, in one line."""
 
@@ -30,15 +33,16 @@ class ProformerTrainer(Trainer):
     """
     The library's Trainer, with what makes this training exact: the same rows and seed lead to the same weights however
     a step is cut up into micro-batches and over processes, and wherever it was interrupted. Masked letters are counted
-    over the whole step; every step has the same number of rows; an epoch's order and masks are drawn from the seed
-    and its number. Nothing is masked in an evaluation, and a full disk is told in one line.
+    over the whole step; every step has the same number of rows (but for a stream's last of an epoch); an epoch's order
+    and masks are drawn from the seed and its number; a run that was finished is not trained any further. Nothing is
+    masked in an evaluation, and a full disk is told in one line.
 
     Args:
         eval_data_collator: makes the batches of evaluations and predictions.
         *args, **kwargs: those of `transformers.Trainer`.
 
     Raises:
-        InputError: there are fewer rows than one step takes.
+        InputError: there are fewer rows than one step takes (not of a stream).
         CheckpointError: a checkpoint could not be written. Those before it are as they were.
     """
 
@@ -49,6 +53,20 @@ class ProformerTrainer(Trainer):
         self.add_callback(EpochStart(self))
         # transformers 5.4 and 5.5 let accelerate divide each loss by the number of micro-batches once more.
         self.accelerator.gradient_accumulation_steps = 1
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs):
+        state_file = Path(resume_from_checkpoint or "", TRAINER_STATE_NAME)
+        if resume_from_checkpoint is None or not state_file.exists():
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        state = TrainerState.load_from_json(str(state_file))
+        stopped = state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop", False)
+        # The library would take one step more, each time that a finished run is started again.
+        if 0 < self.args.max_steps <= state.global_step or (stopped and state.global_step < state.max_steps):
+            best = state.best_model_checkpoint if self.args.load_best_model_at_end else None
+            self._load_from_checkpoint(best or resume_from_checkpoint)
+            self.state = state
+            return None
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     @contextmanager
     def collating_for_evaluation(self):
@@ -111,10 +129,12 @@ class ProformerTrainer(Trainer):
             yield
         # safetensors and torch have errors of their own for a disk that is full.
         except (OSError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+                raise
             last = last_checkpoint(self.args.output_dir)
             go_on = f"goes on from {last}" if last else "starts anew, there is no earlier checkpoint"
             raise CheckpointError(
-                f"{folder} could not be written ({first_line(error)}). Make room on the disk and give the same "
+                f"{folder} could not be written ({first_line(error)}). Is the disk full? Make room and give the same "
                 f"command again: training then {go_on}."
             ) from error
 
@@ -188,6 +208,8 @@ def checkpoint_step(folder: Path) -> int:
 def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
     """Pearson's r and Spearman's ρ; of several outputs, their means as well as each (`pearson_r_1`, …)."""
     predicted, measured = np.asarray(evaluation.predictions), np.asarray(evaluation.label_ids)
+    # A model that has diverged correlates with nothing: its metrics are NaN, and its training goes on.
+    predicted = np.where(np.isfinite(predicted).all(), predicted, 0.0)
     measured = measured.reshape(predicted.shape)
     found = []
     for output in range(predicted.shape[1]):
@@ -211,9 +233,10 @@ def dream_metrics(test: DreamTest) -> Callable[[EvalPrediction], dict[str, float
 
     def compute_dream_metrics(evaluation: EvalPrediction) -> dict[str, float]:
         predicted = np.asarray(evaluation.predictions)[:, 0]
-        if np.ptp(predicted) == 0:  # collapsed, but training may yet recover
-            return dict.fromkeys(("pearson_score", "spearman_score", "pearson_r", "spearman_rho"), float("nan"))
-        score = dream_score(test.measured, predicted, test.subsets, test.pairs)
+        try:
+            score = dream_score(test.measured, predicted, test.subsets, test.pairs)
+        except ValueError:  # collapsed or diverged, but training may yet recover
+            return dict.fromkeys(DREAM_METRICS, float("nan"))
         return {
             "pearson_score": score.pearson_score,
             "spearman_score": score.spearman_score,
@@ -238,7 +261,7 @@ def clip_gradients_as_published(model: nn.Module, clip_value: float = 0.5, clip_
     for parameter in model.parameters():
         if parameter.grad is not None:
             parameter.grad.clamp_(-clip_value, clip_value)
-            parameter.grad.mul_(min(1.0, clip_norm / max(float(parameter.grad.norm()), 1e-12)))
+            parameter.grad.mul_((clip_norm / parameter.grad.norm().clamp(min=1e-12)).clamp(max=1.0))
     embeddings = getattr(model, model.base_model_prefix, model).embeddings
     strand, position = embeddings.strand_embeddings.weight, embeddings.position_embeddings.weight
     if strand.grad is not None and position.grad is not None:
@@ -284,6 +307,7 @@ def published_optimization(
 
 
 __all__ = [
+    "DREAM_METRICS",
     "CheckpointError",
     "ProformerTrainer",
     "PublishedGradientClipping",

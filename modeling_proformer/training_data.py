@@ -3,13 +3,13 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .assays import InputError, content_digest, load_assay
+from .assays import InputError, content_digest, first_line, load_assay
 from .splits import hold_out_groups
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 
-DATA_RECORD = "training_data.json"
+RECORD = "training.json"
 
 
 class TrainingTable(NamedTuple):
@@ -91,6 +91,11 @@ def load_training_data(
         # From the table itself: the datasets library would gather the rows of a selection one by one.
         columns = [*label_columns, *([weight_column] if weight_column else [])]
         train_values += [np.stack([assay.data.column(column).to_numpy()[rows] for column in columns])] * times
+    values = np.concatenate(train_values, axis=1)
+    label_mean, label_std = label_scale(label_columns, values[: len(label_columns)])
+    mean_weight = float(values[-1].mean()) if weight_column else 1.0
+    if mean_weight == 0:
+        raise InputError(f"In the training rows, all weights of the column {weight_column!r} are 0.")
     if validation_source is None:
         held_out = sample_held_out(
             datasets.concatenate_datasets(held_out_parts), label_columns, max_validation_rows, seed
@@ -100,9 +105,6 @@ def load_training_data(
             validation_source, tokenizer, sequence_column, label_columns, max_validation_rows, seed
         )
         tables.append(table)
-    values = np.concatenate(train_values, axis=1)
-    label_mean, label_std = label_scale(label_columns, values[: len(label_columns)])
-    mean_weight = float(values[-1].mean()) if weight_column else 1.0
     return TrainingData(
         datasets.concatenate_datasets(train_parts), held_out, label_mean, label_std, mean_weight, tables
     )
@@ -191,41 +193,61 @@ def require_variation(rows: str, column: str, values: np.ndarray):
         raise InputError(f"In {rows}, the column {column!r} has no two different values.")
 
 
-def record_tables(folder: str | os.PathLike, tables: Sequence[TrainingTable]):
-    """Writes down what is trained on, for `check_tables` and for whoever finds the folder."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / DATA_RECORD).write_text(json.dumps([table._asdict() for table in tables], indent=1) + "\n")
-
-
-def check_tables(folder: str | os.PathLike, tables: Sequence[TrainingTable]):
+def record_training(folder: str | os.PathLike, tables: Sequence[TrainingTable], settings: Mapping[str, Any]):
     """
-    Compares the tables with those that the training in `folder` began with.
+    Writes down what is trained on and how, for `check_training` and for whoever finds the folder.
+
+    Args:
+        folder: of the run.
+        tables: that are trained and evaluated on.
+        settings: what else must stay the same, as JSON.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    record = {"tables": [table._asdict() for table in tables], "settings": dict(settings)}
+    (Path(folder) / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def check_training(folder: str | os.PathLike, tables: Sequence[TrainingTable], settings: Mapping[str, Any]):
+    """
+    Compares tables and settings with those that the training in `folder` began with.
 
     Raises:
-        InputError: they differ, in content, order or number; going on would mix two trainings.
+        InputError: a table differs in content, order or number, or a setting does; going on would mix two trainings.
     """
-    record = Path(folder) / DATA_RECORD
-    if not record.exists():
-        return
-    before = [TrainingTable(**table) for table in json.loads(record.read_text())]
+    path = Path(folder) / RECORD
+    try:
+        record = json.loads(path.read_text())
+        before = [TrainingTable(**table) for table in record["tables"]]
+        settings_before = record["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} should say what the training in this folder began with, but cannot be read "
+            f"({first_line(error)}). Train in another folder."
+        ) from error
     for number in range(max(len(before), len(tables))):
         then, now = before[number : number + 1], list(tables[number : number + 1])
-        # Files may have been moved.
+        # A file may have been moved.
         if [table._replace(source="") for table in then] != [table._replace(source="") for table in now]:
             found = f"{now[0].source} has changed since, or was no part of it" if now else f"{then[0].source} is gone"
             raise InputError(
                 f"{folder} holds a training on other tables: {found}. Give the tables as they were, or train in "
                 "another folder."
             )
+    for name, value in json.loads(json.dumps(dict(settings))).items():
+        if value != settings_before.get(name):
+            raise InputError(
+                f"{folder} holds a training with {name} {settings_before.get(name)!r}, not {value!r}. Leave it as it "
+                "was, or train in another folder."
+            )
 
 
 __all__ = [
     "TrainingData",
     "TrainingTable",
-    "check_tables",
+    "check_training",
     "label_scale",
     "load_training_data",
     "load_validation_data",
-    "record_tables",
+    "record_training",
     "rows_that_fit",
 ]

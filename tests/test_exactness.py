@@ -172,7 +172,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(folder, begun):
     told = fails(folder, "full", begun, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert told.startswith(f"train.py: {folder / 'full' / 'checkpoint-8'} could not be written (")
     last = folder / "full" / "checkpoint-4"
-    assert told.endswith(f"Make room on the disk and give the same command again: training then goes on from {last}.")
+    assert told.endswith(f"Make room and give the same command again: training then goes on from {last}.")
     assert {path.name: path.read_bytes() for path in last.iterdir()} == before
 
 

@@ -1,6 +1,7 @@
 """Recipes: what they say, and that every one that ships can be run."""
 
 import runpy
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from modeling_proformer.recipes import with_recipe
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-OPTIONS = {"--learning_rate", "--label_columns", "--bf16", "--output_dir"}
+OPTIONS = {"learning_rate", "label_columns", "bf16", "output_dir"}
 
 
 @pytest.fixture
@@ -29,9 +30,12 @@ def write(tmp_path):
 def test_options_of_the_command_line_come_after_the_recipe_s(write):
     path = write("# a comment\nlearning_rate: 1e-3\nlabel_columns: [up, down]\nbf16: true\n")
     arguments = with_recipe(["--output_dir", "run", "--recipe", str(path), "--learning_rate", "2e-3"], OPTIONS)
-    recipe = ["--learning_rate", "1e-3", "--label_columns", "up", "down", "--bf16", "True"]
+    recipe = ["--learning_rate", "1e-3", "--label_columns", "up", "down", "--bf16", "true"]
     assert arguments == [*recipe, "--output_dir", "run", "--learning_rate", "2e-3"]
     assert with_recipe(["--bf16", "True"], OPTIONS) == ["--bf16", "True"]
+    assert with_recipe([f"--recipe={path}"], OPTIONS) == recipe
+    write("bf16: no\n")  # which YAML would have as False
+    assert with_recipe(["--recipe", str(path)], OPTIONS) == ["--bf16", "no"]
 
 
 @pytest.mark.parametrize(
@@ -62,9 +66,10 @@ def test_a_recipe_that_is_not_there(tmp_path):
 def test_recipes_that_ship_are_understood(recipe):
     """By the script's own parser, on its own kind of machine."""
     script = runpy.run_path(str(EXAMPLES / "train.py"))
-    parser = HfArgumentParser([script["DataArguments"], script["ModelArguments"], TrainingArguments])
+    kinds = [script["DataArguments"], script["ModelArguments"], TrainingArguments]
+    parser = HfArgumentParser(kinds)
     given = ["--recipe", str(recipe), "--train_file", "table.csv", "--output_dir", "run"]
-    arguments = with_recipe(given, parser._option_string_actions)
+    arguments = with_recipe(given, {option.name for kind in kinds for option in fields(kind)})
     without_gpu = ["--use_cpu", "True", "--tf32", "False", "--torch_compile", "False"]
     _, model, training = parser.parse_args_into_dataclasses([*arguments, *without_gpu])
     # The published sizes are the defaults.

@@ -12,7 +12,7 @@ import torch
 import transformers
 from packaging.version import Version
 from safetensors.torch import load_file
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
 
 from modeling_proformer import ProformerForPreTraining
 from modeling_proformer.assays import InputError
@@ -117,6 +117,40 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path, make_trainer):
     assert resumed.state.global_step == 6
     for name, weight in load_file(tmp_path / "whole" / "checkpoint-6" / "model.safetensors").items():
         assert torch.equal(resumed.model.state_dict()[name], weight), name
+
+
+def test_a_finished_training_is_not_trained_any_further(tmp_path, make_trainer):
+    """Within an epoch, with a rate that has not come to 0, the library would take one step more each time."""
+    constant = {"save_strategy": "steps", "save_steps": 6, "lr_scheduler_type": "constant"}
+    make_trainer(tmp_path, **constant).train()
+    again = make_trainer(tmp_path, **constant)
+    again.train(resume_from_checkpoint=last_checkpoint(tmp_path))
+    assert again.state.global_step == 6
+    for name, weight in load_file(tmp_path / "checkpoint-6" / "model.safetensors").items():
+        assert torch.equal(again.model.state_dict()[name], weight), name
+
+
+def test_a_training_that_stopped_early_stays_stopped(tmp_path, make_trainer):
+    def trainer():
+        every_step = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+        best = {"load_best_model_at_end": True, "metric_for_best_model": "pearson_r", "greater_is_better": True}
+        trainer = make_trainer(tmp_path, **every_step, **best, restore_callback_states_from_checkpoint=True)
+        trainer.create_optimizer = lambda model=None: torch.optim.SGD(trainer.model.parameters(), lr=0.0)
+        trainer.optimizer = trainer.create_optimizer()
+        trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=2))
+        return trainer
+
+    first, again = trainer(), trainer()
+    first.train()
+    assert first.state.global_step == 3
+    again.train(resume_from_checkpoint=last_checkpoint(tmp_path))
+    assert again.state.global_step == 3
+
+
+def test_a_diverged_model_has_no_metrics_and_ends_no_training():
+    predicted = np.array([[1.0], [np.nan], [3.0]])
+    metrics = compute_metrics(EvalPrediction(predictions=predicted, label_ids=np.arange(3.0)))
+    assert np.isnan(list(metrics.values())).all()
 
 
 def test_every_step_is_full_and_every_row_has_its_turn():

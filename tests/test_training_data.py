@@ -6,10 +6,10 @@ import pytest
 
 from modeling_proformer.assays import InputError
 from modeling_proformer.training_data import (
-    check_tables,
+    check_training,
     label_scale,
     load_training_data,
-    record_tables,
+    record_training,
     rows_that_fit,
 )
 
@@ -91,24 +91,27 @@ def test_rows_too_long_for_the_construct_are_left_out(tiny_tokenizer):
         rows_that_fit("promoters", ["A" * 13], tiny_tokenizer)
 
 
-def test_tables_are_compared_with_those_a_training_began_with(tmp_path, write_table, tiny_tokenizer):
+def test_a_training_is_compared_with_what_it_began_with(tmp_path, write_table, tiny_tokenizer):
     def tables(*sources: str):
         return load_training_data(sources, tiny_tokenizer, validation_fraction=0.2).tables
 
     first, second = write_table("first.csv", 20), write_table("second.csv", 20, seed=1)
-    run = tmp_path / "run"
-    check_tables(run, tables(first))  # nothing was begun
-    record_tables(run, tables(first, second))
-    check_tables(run, tables(first, second))
+    run, settings = tmp_path / "run", {"seed": 1, "label_columns": ("expression",)}
+    with pytest.raises(InputError, match=r"training\.json should say what the training in this folder began with"):
+        check_training(run, tables(first), settings)
+    record_training(run, tables(first, second), settings)
+    check_training(run, tables(first, second), settings)
+    with pytest.raises(InputError, match=r"run holds a training with seed 1, not 2\. Leave it as it was"):
+        check_training(run, tables(first, second), {**settings, "seed": 2})
     moved = str(tmp_path / "moved.csv")
     (tmp_path / "second.csv").rename(moved)
-    check_tables(run, tables(first, moved))
+    check_training(run, tables(first, moved), settings)
     with pytest.raises(InputError, match=r"run holds a training on other tables: .*second\.csv is gone"):
-        check_tables(run, tables(first))
+        check_training(run, tables(first), settings)
     with pytest.raises(InputError, match=r"moved\.csv has changed since, or was no part of it\. Give the tables as"):
-        check_tables(run, tables(moved, first))
+        check_training(run, tables(moved, first), settings)
     with pytest.raises(InputError, match=r"first\.csv has changed since"):
-        check_tables(run, tables(first, first, moved))
+        check_training(run, tables(first, first, moved), settings)
     write_table("first.csv", 20, seed=2)
     with pytest.raises(InputError, match=r"first\.csv has changed since"):
-        check_tables(run, tables(first, moved))
+        check_training(run, tables(first, moved), settings)
