@@ -121,7 +121,7 @@ class ModelArguments:
     early_stopping_patience: int | None = field(
         default=None,
         metadata={
-            "help": "Stop after so many evaluations without a better metric_for_best_model; load_best_model_at_end too."
+            "help": "Stop after so many evaluations without a better metric_for_best_model (load_best_model_at_end)."
         },
     )
 
