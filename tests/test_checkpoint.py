@@ -1,6 +1,7 @@
 """The checkpoint within the package."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ import pytest
 import yaml
 from transformers import (
     AutoModel,
-    AutoModelForPreTraining,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     pipeline,
@@ -31,7 +31,7 @@ def test_it_is_small_and_complete(card):
     files = {path.name: path.stat().st_size for path in modeling_proformer.checkpoint_path().iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer_config.json", "README.md"} <= files.keys()
     assert sum(files.values()) < 8e6
-    model, loading = AutoModelForPreTraining.from_pretrained(
+    model, loading = AutoModelForSequenceClassification.from_pretrained(
         modeling_proformer.checkpoint_path(), output_loading_info=True
     )
     assert not any(loading.values())
@@ -67,9 +67,11 @@ def test_its_card_tells_its_score(shared, tmp_path, card):
     found = [line.split() for line in table.splitlines()[1:-1]]
     assert len(found) == 9
     for name, _, count, pearson, spearman in found:
-        assert f"| {name} | {count} | {float(pearson):.3f} | {float(spearman):.3f} |" in card
+        assert re.search(
+            rf"\| {name} \| {count} \| {float(pearson):.3f} \(.*\) \| {float(spearman):.3f} \(.*\) \|", card
+        )
     pearson_score = float(table.splitlines()[-1].split()[3].rstrip(","))
-    assert pearson_score >= 0.40
+    assert pearson_score >= 0.55
     metadata = yaml.safe_load(card.split("---")[1])
     (result,) = metadata["model-index"][0]["results"]
     stated = {metric["name"]: metric["value"] for metric in result["metrics"]}
