@@ -88,7 +88,7 @@ class ProformerConfig(PreTrainedConfig):
     kmer_stride: int = interval(min=1)(default=1)
     alphabet_size: Literal[5, 6] = 6
     max_position_embeddings: int = interval(min=1)(default=200)
-    num_expression_tokens: int = interval(min=0)(default=32)
+    num_expression_tokens: int = 32
     hidden_size: int = interval(min=1)(default=512)
     num_hidden_layers: int = interval(min=1)(default=4)
     num_attention_heads: int = interval(min=1)(default=8)
@@ -143,7 +143,10 @@ class ProformerConfig(PreTrainedConfig):
         for name in ("head_dim", "intermediate_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        # Not as an `interval` of the field: that of transformers 5.4 takes in the limits it is told to exclude.
+        # Not as an `interval` of the field: that of transformers 5.4 has no limit at 0, and takes in the limits it is
+        # told to exclude.
+        if self.num_expression_tokens < 0:
+            raise ValueError(f"`num_expression_tokens` must be at least 0, got {self.num_expression_tokens}.")
         if self.layer_norm_eps <= 0:
             raise ValueError(f"`layer_norm_eps` must be positive, got {self.layer_norm_eps}.")
 
