@@ -140,8 +140,6 @@ def parse_arguments() -> tuple[DataArguments, ModelArguments, TrainingArguments]
     training.remove_unused_columns = False  # the collator needs the sequences
     if not (training.do_train or training.do_eval):
         raise InputError("There is nothing to do: give --do_train True, --do_eval True or both.")
-    if data.streaming and data.validation_file is None:
-        raise InputError("--streaming needs a --validation_file: of a stream, nothing is held out.")
     if data.group_column and data.validation_file:
         raise InputError("With a --validation_file, nothing is held out of the tables: leave out --group_column.")
     if data.dream_pairs:
@@ -185,15 +183,18 @@ def main():
         pairs = dict(zip(DREAM_PAIRS, data.dream_pairs, strict=True))
         dream_test = read_dream_test(data.validation_file, pairs, None, measured_column=data.label_columns[0])
     columns = {"sequence_column": data.sequence_column, "label_columns": data.label_columns}
-    held_out = {"max_validation_rows": None if dream_test else data.max_validation_rows, "seed": training.seed}
+    tables = {
+        **columns,
+        "weight_column": data.weight_column,
+        "validation_source": data.validation_file,
+        "max_validation_rows": None if dream_test else data.max_validation_rows,
+        "seed": training.seed,
+    }
     if data.streaming:
         rows = stream_training_data(
             data.train_file,
             tokenizer,
-            **columns,
-            weight_column=data.weight_column,
-            validation_source=data.validation_file,
-            **held_out,
+            **tables,
             batch_size=training.train_batch_size,
             processes=training.world_size,
         )
@@ -204,12 +205,9 @@ def main():
             rows = load_training_data(
                 data.train_file,
                 tokenizer,
-                **columns,
-                weight_column=data.weight_column,
+                **tables,
                 group_column=data.group_column,
-                validation_source=data.validation_file,
                 validation_fraction=data.validation_fraction,
-                **held_out,
             )
     if dream_test and len(rows.held_out) != len(dream_test.measured):
         raise InputError(
