@@ -94,13 +94,14 @@ class ProformerCollator:
         return batch
 
     def masks(self, sequences: Sequence[str]) -> np.ndarray:
-        """Which letters of both strands are drawn, (batch, letters)."""
+        """Which letters of the strands are drawn, (batch, letters)."""
         width = self.tokenizer.insert_width
-        drawn = width if self.mask_strands == "together" else 2 * width
+        mirrored = self.mask_strands == "together" and self.tokenizer.strands == "both"
+        drawn = width if mirrored else self.tokenizer.num_strands * width
         key = b"%d,%d" % (self.seed, self.epoch)
         digests = [blake2b(sequence.encode(), key=key, digest_size=8).digest() for sequence in sequences]
         masked = uniform(np.frombuffer(b"".join(digests), dtype="<u8"), drawn) < self.mask_probability
-        return np.concatenate([masked, masked[:, ::-1]], axis=1) if self.mask_strands == "together" else masked
+        return np.concatenate([masked, masked[:, ::-1]], axis=1) if mirrored else masked
 
     def labels(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
         values = torch.tensor(

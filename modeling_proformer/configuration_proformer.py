@@ -18,6 +18,10 @@ from transformers import PreTrainedConfig  # noqa: E402
 from transformers.utils.type_validators import interval, probability  # noqa: E402
 
 
+# What belongs to the outputs that a checkpoint was saved with, and to no others.
+OF_THE_LABELS = ("label_mean", "label_std", "expression_bins", "label_transform", "interval_half_widths")
+
+
 @strict
 class ProformerConfig(PreTrainedConfig):
     r"""
@@ -66,7 +70,16 @@ class ProformerConfig(PreTrainedConfig):
             Centres of expression bins, ascending and evenly spaced, in the assay's units (`list(range(18))` for
             18 sorting bins). With them each output scores the bins and predicts their mean under these scores, and is
             trained by cross-entropy against a normal distribution around the measurement (soft classification, as
-            LegNet, doi 10.1093/bioinformatics/btad457). They take the place of `label_mean` and `label_std`.
+            LegNet, doi 10.1093/bioinformatics/btad457), or against the reads counted in each bin. They take the place
+            of `label_mean` and `label_std`.
+        label_transform (`str`, *optional*):
+            `"log"` or `"log1p"`: the model is trained on the (natural) logarithm of the measurements, or of one more
+            than them, and predicts in the assay's units all the same. `label_mean` and `label_std` are then those of
+            the logarithms.
+        interval_half_widths (`dict[str, list[float]]`, *optional*):
+            Half the width of each output's prediction interval at some levels of confidence, such as
+            `{"0.9": [1.3]}`, found on rows that were not trained on. In the assay's units, or those of
+            `label_transform`; see `modeling_proformer.intervals`.
         problem_type (`str`, defaults to `"regression"`):
             `"regression"`, `"single_label_classification"` or `"multi_label_classification"`.
         pad_token_id (`int`, defaults to 0):
@@ -100,6 +113,8 @@ class ProformerConfig(PreTrainedConfig):
     label_mean: list[float | int] | None = None
     label_std: list[float | int] | None = None
     expression_bins: list[float | int] | None = None
+    label_transform: Literal["log", "log1p"] | None = None
+    interval_half_widths: dict[str, list[float | int]] | None = None
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] = "regression"
     pad_token_id: int = 0
     tie_word_embeddings: Literal[False] = False
@@ -132,7 +147,7 @@ class ProformerConfig(PreTrainedConfig):
         names = config_dict.get("id2label") or {0: "LABEL_0"}
         outputs = kwargs.get("num_labels", len(kwargs.get("id2label") or names))
         if outputs != len(names) or kwargs.get("problem_type", "regression") != "regression":
-            config_dict = {**config_dict, "label_mean": None, "label_std": None, "expression_bins": None}
+            config_dict = {**config_dict, **dict.fromkeys(OF_THE_LABELS)}
         return super().from_dict(config_dict, **kwargs)
 
     def to_diff_dict(self) -> dict:
@@ -156,8 +171,10 @@ class ProformerConfig(PreTrainedConfig):
             return
         if self.problem_type != "regression":
             raise ValueError(f"`expression_bins` is for regression, but `problem_type` is {self.problem_type!r}.")
-        if self.label_mean is not None or self.label_std is not None:
-            raise ValueError("`expression_bins` have the assay's units: leave out `label_mean` and `label_std`.")
+        if any(value is not None for value in (self.label_mean, self.label_std, self.label_transform)):
+            raise ValueError(
+                "`expression_bins` have the assay's units: leave out `label_mean`, `label_std` and `label_transform`."
+            )
         steps = [following - centre for centre, following in pairwise(bins)]
         if not steps or not min(steps) > 0 or max(steps) - min(steps) > 1e-6 * max(steps):
             raise ValueError(f"`expression_bins` must be two or more, ascending and evenly spaced, got {bins}.")
@@ -177,6 +194,26 @@ class ProformerConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be finite, got {values}.")
         if self.label_std is not None and min(self.label_std) <= 0:
             raise ValueError(f"`label_std` must be positive, got {self.label_std}.")
+        if self.label_transform is not None and self.problem_type != "regression":
+            raise ValueError(f"`label_transform` is for regression, but `problem_type` is {self.problem_type!r}.")
+
+    def validate_intervals(self):
+        for level, half_widths in (self.interval_half_widths or {}).items():
+            try:
+                possible = 0 < float(level) < 1
+            except ValueError:
+                possible = False
+            if not possible:
+                raise ValueError(f"`interval_half_widths` are for levels between 0 and 1, got {level!r}.")
+            if self.problem_type != "regression":
+                raise ValueError(
+                    f"`interval_half_widths` are for regression, but `problem_type` is {self.problem_type!r}."
+                )
+            if len(half_widths) != self.num_labels or not min(half_widths) >= 0:
+                raise ValueError(
+                    f"`interval_half_widths` must be one positive number for each of {self.num_labels} outputs, got "
+                    f"{half_widths} at {level}."
+                )
 
 
 __all__ = ["ProformerConfig"]

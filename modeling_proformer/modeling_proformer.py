@@ -29,6 +29,10 @@ from .configuration_proformer import ProformerConfig
 # The library's mark for a target that is to be ignored; its Trainer counts all others.
 IGNORED = -100
 
+# From the assay's units to those that a model is trained in, and back; by `label_transform`.
+TRANSFORMS = {None: lambda labels: labels, "log": torch.log, "log1p": torch.log1p}
+INVERSE_TRANSFORMS = {None: lambda scores: scores, "log": torch.exp, "log1p": torch.expm1}
+
 
 class ProformerEmbeddings(nn.Module):
     """Expression tokens, followed by k-mers with their position and strand."""
@@ -213,6 +217,37 @@ class ProformerPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {"hidden_states": ProformerLayer, "attentions": ProformerAttention}
 
     @torch.no_grad()
+    def resize_position_embeddings(self, new_num_position_embeddings: int, strands: int = 2, old_strands: int = 2):
+        """
+        Gives the model another number of positions, for constructs of another length. Those of each strand are
+        stretched or shrunk by linear interpolation: what was learned of the ends and the middle of an insert stays
+        there.
+
+        Args:
+            new_num_position_embeddings: of all strands together.
+            strands: 2, or 1 for the forward strand alone; of the new construct.
+            old_strands: of the construct so far, at least as many.
+
+        Raises:
+            ValueError: there cannot be as many positions for each strand, or a strand is to be added.
+        """
+        if strands > old_strands:
+            raise ValueError("The model has no positions of the reverse strand to start from.")
+        if new_num_position_embeddings < strands or new_num_position_embeddings % strands:
+            raise ValueError(f"{new_num_position_embeddings} positions cannot be those of {strands} strands.")
+        embeddings = getattr(self, self.base_model_prefix, self).embeddings
+        weight = embeddings.position_embeddings.weight
+        halves = weight.unflatten(0, (old_strands, -1))[:strands].transpose(1, 2)
+        stretched = F.interpolate(halves, size=new_num_position_embeddings // strands, mode="linear")
+        embeddings.position_embeddings = nn.Embedding.from_pretrained(
+            stretched.transpose(1, 2).flatten(0, 1).contiguous(), freeze=not weight.requires_grad
+        )
+        self.config.max_position_embeddings = new_num_position_embeddings
+
+    def get_position_embeddings(self) -> nn.Embedding:
+        return getattr(self, self.base_model_prefix, self).embeddings.position_embeddings
+
+    @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """Keras' defaults, as published: Glorot-uniform kernels with its own fans, zero biases, small embeddings."""
         if isinstance(module, nn.Linear):
@@ -299,7 +334,8 @@ class ProformerExpressionOutput(ModelOutput):
             Expression in the assay's units (regression) or class scores.
         position_logits (`torch.FloatTensor` of shape `(batch, expression tokens, outputs)`):
             What each pseudo-expression position predicts (without such positions, each k-mer); `logits` is their
-            mean. With `expression_bins`, its scores of the bins, `(batch, expression tokens, outputs, bins)`.
+            mean. With `label_transform`, in units of the logarithm; with `expression_bins`, its scores of the bins,
+            `(batch, expression tokens, outputs, bins)`.
         hidden_states (`tuple[torch.FloatTensor]`, *optional*):
             The input of the first block and the output of each.
         attentions (`tuple[torch.FloatTensor]`, *optional*):
@@ -345,8 +381,8 @@ class ProformerExpressionHead(nn.Module):
             attention_mask: (batch, k-mers), 0 for `[PAD]`, which no mean takes in.
 
         Returns:
-            scores (batch, outputs), in the assay's units, and those of each position (batch, positions, outputs);
-            both with one more dimension for `expression_bins`.
+            scores (batch, outputs), in the assay's units or their `label_transform`, and those of each position
+            (batch, positions, outputs); both with one more dimension for `expression_bins`.
         """
         if self.config.num_expression_tokens > 0:
             hidden_states, attention_mask = hidden_states[:, : self.config.num_expression_tokens], None
@@ -364,10 +400,10 @@ class ProformerExpressionHead(nn.Module):
         return (scores * weights).sum(dim=1) / weights.sum(dim=1), scores
 
     def expression(self, scores: torch.Tensor) -> torch.Tensor:
-        """Predictions (batch, outputs): the scores themselves, or the mean of the bins under them."""
-        if self.config.expression_bins is None:
-            return scores
-        return scores.softmax(dim=-1) @ scores.new_tensor(self.config.expression_bins)
+        """Predictions (batch, outputs) in the assay's units; of bins, their mean under the scores."""
+        if self.config.expression_bins is not None:
+            return scores.softmax(dim=-1) @ scores.new_tensor(self.config.expression_bins)
+        return INVERSE_TRANSFORMS[self.config.label_transform](scores)
 
 
 def expression_loss(
@@ -382,8 +418,10 @@ def expression_loss(
 
     Args:
         scores: (batch, outputs), or (batch, outputs, bins) with `expression_bins`.
-        labels: (batch, outputs), or (batch,) for one output or for class numbers.
-        config: gives `problem_type` and, for regression, the `label_std` that makes errors comparable over outputs.
+        labels: (batch, outputs), or (batch,) for one output or for class numbers. With `expression_bins` also the
+            reads counted in each bin, (batch, bins) or (batch, outputs, bins), of which only the shares matter.
+        config: gives `problem_type` and, for regression, `label_transform`, and the `label_std` that makes errors
+            comparable over outputs.
         sample_weights: (batch,) how much each sequence counts. They should be 1 on average over all training rows,
             because the loss is divided by the number of labels and not by the sum of weights.
         num_items_in_batch: number of labels in the whole step, over all its micro-batches and processes. The Trainer
@@ -395,7 +433,8 @@ def expression_loss(
     """
     scores = scores.float()
     classes = config.problem_type == "single_label_classification"
-    shape = scores.shape[:1] if classes else scores.shape[:2]
+    counted = config.expression_bins is not None and labels.numel() == scores.numel()
+    shape = scores.shape if counted else scores.shape[:1] if classes else scores.shape[:2]
     if labels.numel() != shape.numel():
         raise ValueError(f"Labels of shape {tuple(labels.shape)} for predictions of shape {tuple(scores.shape)}.")
     labels = labels.to(scores.device).reshape(shape)
@@ -406,10 +445,18 @@ def expression_loss(
     elif config.problem_type == "multi_label_classification":
         losses = F.binary_cross_entropy_with_logits(scores, labels.float(), reduction="none")
     elif config.expression_bins is not None:
-        losses = -(bin_probabilities(labels.float(), config.expression_bins) * scores.log_softmax(dim=-1)).sum(dim=-1)
+        if counted:
+            shares = labels.float() / labels.sum(dim=-1, keepdim=True)
+            present = present.all(dim=-1) & (labels.sum(dim=-1) > 0)
+            if num_items_in_batch is not None:
+                num_items_in_batch = num_items_in_batch / len(config.expression_bins)
+        else:
+            shares = bin_probabilities(labels.float(), config.expression_bins)
+        losses = -(shares * scores.log_softmax(dim=-1)).sum(dim=-1)
     else:
         scale = 1.0 if config.label_std is None else scores.new_tensor(config.label_std)
-        losses = ((scores - labels.float()) / scale) ** 2
+        transform = TRANSFORMS[config.label_transform]
+        losses = ((scores - torch.where(present, transform(labels.float()), 0)) / scale) ** 2
     if sample_weights is not None:
         if sample_weights.shape != scores.shape[:1]:
             raise ValueError(f"Weights of shape {tuple(sample_weights.shape)} for {len(scores)} sequences.")

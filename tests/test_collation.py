@@ -104,3 +104,13 @@ def test_masking_is_refused_where_a_letter_has_no_token(tiny_tokenizer):
         ProformerCollator(tiny_tokenizer, mask_strands="both")
     with pytest.raises(ValueError, match="`mean_weight` must be positive"):
         ProformerCollator(tiny_tokenizer, weight_column="reads", mean_weight=0.0)
+
+
+@pytest.mark.parametrize("mask_strands", ["independently", "together"])
+def test_masking_of_the_forward_strand_alone(random_rows, mask_strands):
+    tokenizer = ProformerTokenizer(kmer_size=1, insert_width=80, strands="forward")
+    collate = ProformerCollator(tokenizer, label_columns=[], mask_probability=0.2, mask_strands=mask_strands, seed=1)
+    found = collate(random_rows)["input_ids"].numpy()
+    letters = tokenizer.encode_letters([row["sequence"] for row in random_rows])
+    assert found.shape == (100, 80)
+    assert (found == NUCLEOTIDE_M)[letters != NUCLEOTIDE_N].mean() == pytest.approx(0.2, abs=0.02)

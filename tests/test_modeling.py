@@ -14,6 +14,7 @@ from modeling_proformer import (
     ProformerForPreTraining,
     ProformerForSequenceClassification,
     ProformerModel,
+    ProformerTokenizer,
 )
 from modeling_proformer.modeling_proformer import bin_probabilities, expression_loss, masked_nucleotide_loss
 
@@ -84,7 +85,15 @@ class TestConfiguration:
             ({"expression_bins": [3.0]}, "`expression_bins` must be two or more, ascending and evenly spaced"),
             ({"expression_bins": [0, 1, 3]}, "`expression_bins` must be two or more, ascending and evenly spaced"),
             ({"expression_bins": [1, 0]}, "`expression_bins` must be two or more, ascending and evenly spaced"),
-            ({"expression_bins": [0, 1], "label_std": [1.0]}, "leave out `label_mean` and `label_std`"),
+            ({"expression_bins": [0, 1], "label_std": [1.0]}, "leave out `label_mean`, `label_std` and"),
+            ({"expression_bins": [0, 1], "label_transform": "log"}, "leave out `label_mean`, `label_std` and"),
+            (
+                {"label_transform": "log", "problem_type": "multi_label_classification"},
+                "`label_transform` is for regression",
+            ),
+            ({"interval_half_widths": {"90": [1.0]}}, "levels between 0 and 1, got '90'"),
+            ({"interval_half_widths": {"0.9": [1.0, 2.0]}}, "one positive number for each of 1 outputs"),
+            ({"interval_half_widths": {"0.9": [-1.0]}}, "one positive number for each of 1 outputs"),
             (
                 {"expression_bins": [0, 1], "problem_type": "multi_label_classification"},
                 "`expression_bins` is for regression",
@@ -105,8 +114,11 @@ class TestConfiguration:
         assert loaded.to_dict() | {"_name_or_path": ""} == config.to_dict()
 
     def test_another_number_of_outputs_drops_the_label_scale(self, tmp_path, tiny_config):
-        with_fields(tiny_config, label_mean=[9.0], label_std=[4.0]).save_pretrained(tmp_path)
+        with_fields(
+            tiny_config, label_mean=[9.0], label_std=[4.0], interval_half_widths={"0.9": [1.5]}
+        ).save_pretrained(tmp_path)
         assert ProformerConfig.from_pretrained(tmp_path, num_labels=3).label_mean is None
+        assert ProformerConfig.from_pretrained(tmp_path, num_labels=3).interval_half_widths is None
         assert ProformerConfig.from_pretrained(tmp_path, num_labels=1).label_mean == [9.0]
         classes = ProformerConfig.from_pretrained(tmp_path, problem_type="multi_label_classification")
         assert classes.label_mean is None and classes.label_std is None
@@ -240,6 +252,44 @@ class TestForward:
         assert not torch.allclose(model(**batch).logits, model(**batch).logits)
 
 
+class TestPositions:
+    def test_as_many_positions_as_before_change_nothing(self, tiny_config, batch):
+        model = ProformerForSequenceClassification(tiny_config).eval()
+        before = model(**batch).logits
+        model.resize_position_embeddings(24)
+        torch.testing.assert_close(model(**batch).logits, before)
+
+    def test_each_strand_is_stretched_on_its_own(self, tmp_path, tiny_config):
+        model = ProformerModel(tiny_config)
+        forward, reverse = model.get_position_embeddings().weight.chunk(2)
+        model.resize_position_embeddings(72)
+        stretched = model.get_position_embeddings().weight
+        assert model.config.max_position_embeddings == 72
+        # Three positions for one: the middle one of them is the old one.
+        torch.testing.assert_close(stretched[1:36:3], forward)
+        torch.testing.assert_close(stretched[37::3], reverse)
+        torch.testing.assert_close(stretched[2], (2 * forward[0] + forward[1]) / 3)
+        assert stretched.requires_grad
+        model.save_pretrained(tmp_path)
+        torch.testing.assert_close(
+            ProformerModel.from_pretrained(tmp_path).get_position_embeddings().weight, stretched
+        )
+
+    def test_the_forward_strand_alone(self, tiny_config):
+        model = ProformerModel(tiny_config)
+        forward, _ = model.get_position_embeddings().weight.chunk(2)
+        model.resize_position_embeddings(12, strands=1)
+        torch.testing.assert_close(model.get_position_embeddings().weight, forward)
+        tokenizer = ProformerTokenizer(kmer_size=3, insert_width=12, strands="forward")
+        assert model(**tokenizer(["ACGTACGTACGT"], return_tensors="pt")).last_hidden_state.shape == (1, 4 + 12, 16)
+        with pytest.raises(ValueError, match="no positions of the reverse strand"):
+            model.resize_position_embeddings(24, strands=2, old_strands=1)
+
+    def test_positions_that_no_strands_have_are_refused(self, tiny_config):
+        with pytest.raises(ValueError, match="25 positions cannot be those of 2 strands"):
+            ProformerModel(tiny_config).resize_position_embeddings(25)
+
+
 class TestInitialisation:
     def test_scales_are_those_of_keras(self):
         """Limits of the reference, section 2, at width 512: a mistaken fan shows as a factor."""
@@ -362,6 +412,28 @@ class TestLosses:
         torch.testing.assert_close(outputs.logits[present], labels[present], atol=0.15, rtol=0)
         loaded = ProformerForSequenceClassification.from_pretrained(tmp_path)
         torch.testing.assert_close(loaded(**batch).logits, outputs.logits)
+
+    def test_reads_counted_in_bins_are_soft_labels(self, tiny_config, batch):
+        model = ProformerForSequenceClassification(with_fields(tiny_config, expression_bins=[0.0, 1.0, 2.0]))
+        counts = torch.tensor([[6.0, 3.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 5.0]])
+        outputs = model(**batch, labels=counts)
+        scores = outputs.position_logits.mean(dim=1).squeeze(1).log_softmax(dim=-1)
+        expected = -((counts[0] / 10 * scores[0]).sum() + scores[2, 2]) / 2  # a row without reads does not count
+        torch.testing.assert_close(outputs.loss, expected)
+        # The Trainer counts all numbers of a step's labels.
+        torch.testing.assert_close(model(**batch, labels=counts, num_items_in_batch=9).loss, expected * 2 / 3)
+
+    @pytest.mark.parametrize(("transform", "logarithm"), [("log", torch.log), ("log1p", torch.log1p)])
+    def test_trained_on_logarithms_it_predicts_in_assay_units(self, tiny_config, batch, transform, logarithm):
+        config = with_fields(tiny_config, label_transform=transform, label_mean=[2.0], label_std=[0.5])
+        model = ProformerForSequenceClassification(config)
+        labels = torch.tensor([3.0, 20.0, float("nan")])
+        outputs = model(**batch, labels=labels)
+        predicted = outputs.position_logits.mean(dim=1).squeeze(1)
+        torch.testing.assert_close(logarithm(outputs.logits.squeeze(1)), predicted)
+        torch.testing.assert_close(outputs.loss, (((predicted - logarithm(labels)) / 0.5) ** 2)[:2].mean())
+        outputs.loss.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
     def test_labels_that_do_not_fit_are_refused(self, tiny_config, batch):
         with pytest.raises(ValueError, match=r"Labels of shape \(3, 2\) for predictions of shape \(3, 1\)"):

@@ -67,6 +67,16 @@ def test_one_sequence_and_many_are_the_same(sequences):
     assert tokenizer(upper)["input_ids"] == many["input_ids"]
 
 
+@given(st.text(alphabet="ACGTN", min_size=1, max_size=12))
+def test_the_forward_strand_alone_is_the_first_half_but_for_the_junction(insert):
+    both, forward = (
+        ProformerTokenizer(kmer_size=3, insert_width=12, strands=strands)(insert) for strands in ("both", "forward")
+    )
+    assert forward["input_ids"][:11] == both["input_ids"][:11]
+    assert forward["token_type_ids"] == [0] * 12
+    assert forward["attention_mask"] == [1] * 12
+
+
 def test_real_promoters(shared, yeast_tokenizer):
     sequences = pd.read_csv(shared / "data" / "yeast" / "dream_train_sample.tsv", sep="\t").sequence[:300].tolist()
     inserts = [sequence.removeprefix(FIVE).removesuffix(THREE) for sequence in sequences]
@@ -167,6 +177,7 @@ def test_layouts_a_construct_does_not_have_are_refused(options):
         {"insert_width": 0},
         {"kmer_stride": 3},
         {"missing_flanks": "trim"},
+        {"strands": "reverse"},
         {"five_prime_flank": "ACGX"},
     ],
 )

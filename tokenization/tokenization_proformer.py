@@ -112,6 +112,8 @@ class ProformerTokenizer(PreTrainedTokenizer):
             What to do with a sequence that does not have these flanks. `"keep"`: with neither, it is an insert on
             its own; with one of two, it is refused. `"cut"`: as many letters are cut off as the flanks have, as in
             the published data, whatever they are. `"refuse"`: it is an error.
+        strands (`"both"` or `"forward"`, defaults to `"both"`):
+            `"forward"` leaves the reverse complement out, for assays of RNA, of which there is no other strand.
 
     Raises:
         ValueError: an argument outside its range, or a call asking for a layout that a construct does not have
@@ -140,6 +142,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
         five_prime_flank: str | None = None,
         three_prime_flank: str | None = None,
         missing_flanks: Literal["keep", "cut", "refuse"] = "keep",
+        strands: Literal["both", "forward"] = "both",
         pad_token: str = PAD_TOKEN,
         **kwargs,
     ):
@@ -151,6 +154,8 @@ class ProformerTokenizer(PreTrainedTokenizer):
             raise ValueError(f"`kmer_stride` must divide the `insert_width` of {insert_width}, got {kmer_stride}.")
         if missing_flanks not in ("keep", "cut", "refuse"):
             raise ValueError(f'`missing_flanks` must be "keep", "cut" or "refuse", got {missing_flanks!r}.')
+        if strands not in ("both", "forward"):
+            raise ValueError(f'`strands` must be "both" or "forward", got {strands!r}.')
         for name, flank in (("five_prime_flank", five_prime_flank), ("three_prime_flank", three_prime_flank)):
             if not set((flank or "").upper()) <= set("ACGTU"):
                 raise ValueError(f"`{name}` must be made of A C G T, got {flank!r}.")
@@ -160,6 +165,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
         self.five_prime_flank = five_prime_flank
         self.three_prime_flank = three_prime_flank
         self.missing_flanks = missing_flanks
+        self.strands = strands
         self._vocabulary = KmerVocabulary(kmer_size)
         # Bookkeeping of the loader, which would otherwise be saved as if it were a setting.
         for name in ("is_local", "local_files_only"):
@@ -172,6 +178,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
             five_prime_flank=five_prime_flank,
             three_prime_flank=three_prime_flank,
             missing_flanks=missing_flanks,
+            strands=strands,
             pad_token=pad_token,
             **kwargs,
         )
@@ -179,13 +186,17 @@ class ProformerTokenizer(PreTrainedTokenizer):
     @property
     def num_tokens(self) -> int:
         """Tokens of every sequence, both strands counted."""
-        return 2 * self.insert_width // self.kmer_stride
+        return self.num_strands * self.insert_width // self.kmer_stride
+
+    @property
+    def num_strands(self) -> int:
+        return 2 if self.strands == "both" else 1
 
     def encode_letters(
         self, sequences: Sequence[str], truncation: bool = False, allow_mask: bool = False
     ) -> np.ndarray:
         """
-        Both strands of each construct, letter by letter.
+        Both strands of each construct, or its forward strand alone, letter by letter.
 
         Args:
             sequences: inserts, with or without the construct's flanks.
@@ -193,7 +204,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
             allow_mask: accept M, a nucleotide to be predicted; its complement is M too.
 
         Returns:
-            (batch, 2 * insert_width) of digits: 1 to 6 for A C G T N M, the strands one after the other.
+            (batch, strands * insert_width) of digits: 1 to 6 for A C G T N M, the strands one after the other.
 
         Raises:
             InvalidSequenceError: the first sequence that cannot be encoded.
@@ -218,6 +229,8 @@ class ProformerTokenizer(PreTrainedTokenizer):
         columns = np.arange(self.insert_width)
         inside = (columns >= left[:, None]) & (columns < (left + lengths)[:, None])
         forward[inside] = digits[((starts - left)[:, None] + columns)[inside]]
+        if self.strands == "forward":
+            return forward
         return np.concatenate([forward, COMPLEMENT[forward[:, ::-1]]], axis=1)
 
     def insert_lengths(self, sequences: Sequence[str]) -> np.ndarray:
@@ -311,7 +324,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
 
     def token_type_ids(self, batch_size: int) -> np.ndarray:
         """Strand of each token, (batch, num_tokens): 0 forward, 1 reverse."""
-        strands = (np.arange(self.num_tokens) >= self.num_tokens // 2).astype(np.int64)
+        strands = np.repeat(np.arange(self.num_strands), self.num_tokens // self.num_strands)
         return np.tile(strands, (batch_size, 1))
 
     def _encode_plus(
