@@ -24,6 +24,7 @@ from transformers import HfArgumentParser, TrainingArguments, set_seed
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerTokenizer
 from modeling_proformer.assays import InputError
 from modeling_proformer.collation import ProformerCollator
+from modeling_proformer.recipes import valid_options
 from modeling_proformer.report import ablation_plot
 from modeling_proformer.training import (
     ProformerTrainer,
@@ -58,17 +59,19 @@ class AblationArguments:
 
 
 def main():
-    options, training = HfArgumentParser((AblationArguments, TrainingArguments)).parse_args_into_dataclasses()
+    with valid_options():
+        options, training = HfArgumentParser((AblationArguments, TrainingArguments)).parse_args_into_dataclasses()
     if training.max_steps <= 0:
         raise InputError("Give --max_steps: the published schedule is passed through in as many.")
     training.remove_unused_columns = False
     training.max_grad_norm = 0.0
     training.save_strategy = "no"
-    tokenizer = ProformerTokenizer(
-        insert_width=options.insert_width,
-        five_prime_flank=options.five_prime_flank,
-        three_prime_flank=options.three_prime_flank,
-    )
+    with valid_options():
+        tokenizer = ProformerTokenizer(
+            insert_width=options.insert_width,
+            five_prime_flank=options.five_prime_flank,
+            three_prime_flank=options.three_prime_flank,
+        )
     data = load_training_data(
         options.train_file,
         tokenizer,
@@ -88,8 +91,8 @@ def main():
         if any(row[:3] == [str(positions), str(layers), str(hidden_size)] for row in read(table)):
             continue
         set_seed(training.seed)
-        model = ProformerForPreTraining(
-            ProformerConfig(
+        with valid_options():
+            config = ProformerConfig(
                 max_position_embeddings=tokenizer.num_tokens,
                 num_expression_tokens=positions,
                 hidden_size=hidden_size,
@@ -100,7 +103,7 @@ def main():
                 # On a CPU in bfloat16, twice as fast to train as the library's choice.
                 attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
             )
-        ).to(training.device)
+        model = ProformerForPreTraining(config).to(training.device)
         columns = {"sequence_column": options.sequence_column, "label_columns": [options.label_column]}
         trainer = ProformerTrainer(
             model=model,

@@ -24,6 +24,7 @@ from sklearn.linear_model import Ridge
 from modeling_proformer import InvalidSequenceError, ProformerTokenizer
 from modeling_proformer.assays import InputError, Row, is_table, read_rows, require_columns, sequence_text
 from modeling_proformer.metrics import correlation
+from modeling_proformer.recipes import valid_options
 from modeling_proformer.tokenization.tokenization_proformer import NUCLEOTIDE_N
 from modeling_proformer.training_data import load_training_data
 
@@ -68,12 +69,13 @@ def parse_arguments() -> argparse.Namespace:
 
 def main():
     arguments = parse_arguments()
-    tokenizer = ProformerTokenizer(
-        insert_width=arguments.insert_width,
-        five_prime_flank=arguments.five_prime_flank,
-        three_prime_flank=arguments.three_prime_flank,
-        missing_flanks=arguments.missing_flanks,
-    )
+    with valid_options():
+        tokenizer = ProformerTokenizer(
+            insert_width=arguments.insert_width,
+            five_prime_flank=arguments.five_prime_flank,
+            three_prime_flank=arguments.three_prime_flank,
+            missing_flanks=arguments.missing_flanks,
+        )
     # Before the training, so that nobody waits for it to learn of a fault here.
     if not arguments.output.parent.is_dir():
         raise InputError(f"{arguments.output}: there is no folder {arguments.output.parent} to write to.")

@@ -28,7 +28,7 @@ from modeling_proformer.assays import InputError
 from modeling_proformer.collation import ProformerCollator
 from modeling_proformer.dream import read_dream_test
 from modeling_proformer.metrics import DREAM_PAIRS
-from modeling_proformer.recipes import with_recipe
+from modeling_proformer.recipes import valid_options, with_recipe
 from modeling_proformer.report import learning_curve
 from modeling_proformer.streaming import stream_training_data
 from modeling_proformer.training import (
@@ -136,7 +136,8 @@ FREE_TO_CHANGE = {
 def parse_arguments() -> tuple[DataArguments, ModelArguments, TrainingArguments]:
     kinds = (DataArguments, ModelArguments, TrainingArguments)
     arguments = with_recipe(sys.argv[1:], {option.name for kind in kinds for option in fields(kind)})
-    data, options, training = HfArgumentParser(kinds).parse_args_into_dataclasses(arguments)
+    with valid_options():
+        data, options, training = HfArgumentParser(kinds).parse_args_into_dataclasses(arguments)
     training.remove_unused_columns = False  # the collator needs the sequences
     if not (training.do_train or training.do_eval):
         raise InputError("There is nothing to do: give --do_train True, --do_eval True or both.")
@@ -171,13 +172,14 @@ def main():
     data, options, training = parse_arguments()
     set_seed(training.seed)
 
-    tokenizer = ProformerTokenizer(
-        kmer_size=options.kmer_size,
-        insert_width=options.insert_width,
-        five_prime_flank=options.five_prime_flank,
-        three_prime_flank=options.three_prime_flank,
-        missing_flanks=options.missing_flanks,
-    )
+    with valid_options():
+        tokenizer = ProformerTokenizer(
+            kmer_size=options.kmer_size,
+            insert_width=options.insert_width,
+            five_prime_flank=options.five_prime_flank,
+            three_prime_flank=options.three_prime_flank,
+            missing_flanks=options.missing_flanks,
+        )
     dream_test = None
     if data.dream_pairs:
         pairs = dict(zip(DREAM_PAIRS, data.dream_pairs, strict=True))
@@ -223,29 +225,43 @@ def main():
         check_training(Path(checkpoint).parent, rows.tables, settings)
 
     bins = options.expression_bins
-    config = ProformerConfig(
-        kmer_size=options.kmer_size,
-        max_position_embeddings=tokenizer.num_tokens,
-        num_expression_tokens=options.num_expression_tokens,
-        hidden_size=options.hidden_size,
-        num_hidden_layers=options.num_hidden_layers,
-        num_attention_heads=options.num_attention_heads,
-        head_dim=options.head_dim,
-        hidden_dropout=options.hidden_dropout,
-        label_mean=None if bins else rows.label_mean,
-        label_std=None if bins else rows.label_std,
-        expression_bins=bins,
-        id2label=dict(enumerate(data.label_columns)),
-        label2id={name: number for number, name in enumerate(data.label_columns)},
-        attn_implementation=options.attn_implementation,
-    )
     # With nothing masked, a head for nucleotides would stay as it was initialised.
-    model = (ProformerForPreTraining if options.mask_probability > 0 else ProformerForSequenceClassification)(config)
+    kind = ProformerForPreTraining if options.mask_probability > 0 else ProformerForSequenceClassification
+    with valid_options():
+        config = ProformerConfig(
+            kmer_size=options.kmer_size,
+            max_position_embeddings=tokenizer.num_tokens,
+            num_expression_tokens=options.num_expression_tokens,
+            hidden_size=options.hidden_size,
+            num_hidden_layers=options.num_hidden_layers,
+            num_attention_heads=options.num_attention_heads,
+            head_dim=options.head_dim,
+            hidden_dropout=options.hidden_dropout,
+            label_mean=None if bins else rows.label_mean,
+            label_std=None if bins else rows.label_std,
+            expression_bins=bins,
+            id2label=dict(enumerate(data.label_columns)),
+            label2id={name: number for number, name in enumerate(data.label_columns)},
+            attn_implementation=options.attn_implementation,
+        )
+        model = kind(config)
+        collator = ProformerCollator(
+            tokenizer,
+            **columns,
+            weight_column=data.weight_column,
+            mean_weight=rows.mean_weight,
+            mask_probability=options.mask_probability,
+            mask_strands=options.mask_strands,
+            seed=training.seed,
+        )
     if training.process_index == 0:
         for table in rows.tables:
             if table.left_out:
                 left_out = f"{table.left_out:,} of {table.rows:,} rows"
                 print(f"{table.source}: left out {left_out}, too long for the construct (are there flanks to trim?)")
+        if rows.seen_in_training:
+            seen = f"{rows.seen_in_training:,} of {len(rows.held_out):,} validation sequences"
+            print(f"{seen} are also in the training tables")
         sizes = f"{model.num_parameters():,} parameters, {len(rows.train):,} rows for training"
         print(f"{sizes}, {len(rows.held_out):,} held out")
 
@@ -259,15 +275,7 @@ def main():
     trainer = ProformerTrainer(
         model=model,
         args=training,
-        data_collator=ProformerCollator(
-            tokenizer,
-            **columns,
-            weight_column=data.weight_column,
-            mean_weight=rows.mean_weight,
-            mask_probability=options.mask_probability,
-            mask_strands=options.mask_strands,
-            seed=training.seed,
-        ),
+        data_collator=collator,
         eval_data_collator=ProformerCollator(tokenizer, **columns),
         train_dataset=rows.train,
         eval_dataset=rows.held_out,

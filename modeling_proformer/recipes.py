@@ -1,12 +1,14 @@
-"""Recipes: small YAML files of a script's options."""
+"""A script's options: recipes, which are small YAML files of them, and what is wrong with them."""
 
 import argparse
 import difflib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+from huggingface_hub.errors import StrictDataclassError
 
 from .assays import InputError, first_line
 
@@ -70,4 +72,13 @@ def place_of(error: yaml.YAMLError) -> str:
     return f", line {mark.line + 1}" if mark else ""
 
 
-__all__ = ["read_recipe", "with_recipe"]
+@contextmanager
+def valid_options() -> Iterator[None]:
+    """Turns what options raise where they are parsed, or a tokenizer or model is made of them, into an InputError."""
+    try:
+        yield
+    except (ValueError, StrictDataclassError) as error:
+        raise InputError(" ".join(str(error).split())) from error
+
+
+__all__ = ["read_recipe", "valid_options", "with_recipe"]

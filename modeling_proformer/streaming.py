@@ -32,7 +32,7 @@ from .assays import (
     validated,
 )
 from .tokenization import InvalidSequenceError, ProformerTokenizer
-from .training_data import TrainingData, TrainingTable, load_validation_data, nothing_fits
+from .training_data import TrainingData, TrainingTable, load_validation_data, nothing_fits, require_variation
 
 
 # Parts of a table that are read at the same time, so that rows from far apart meet in a block of the shuffle.
@@ -45,7 +45,10 @@ Reader = Callable[[int], Iterator[Part]]
 
 
 class Moments(NamedTuple):
-    """Of columns, missing values left out; every field is (columns,). Those of pieces merge without losing digits."""
+    """
+    Of columns, missing values left out; every field is (columns,), `low` and `high` NaN where there are no values.
+    Those of pieces merge without losing digits.
+    """
 
     count: np.ndarray
     mean: np.ndarray
@@ -59,8 +62,8 @@ class Moments(NamedTuple):
         count = (~np.isnan(values)).sum(axis=0)
         mean = np.nansum(values, axis=0) / np.maximum(count, 1)
         squares = np.nansum((values - mean) ** 2, axis=0)
-        low = np.fmin.reduce(values, axis=0, initial=np.inf)
-        return cls(count, mean, squares, low, np.fmax.reduce(values, axis=0, initial=-np.inf))
+        low = np.fmin.reduce(values, axis=0, initial=np.nan)
+        return cls(count, mean, squares, low, np.fmax.reduce(values, axis=0, initial=np.nan))
 
     def merged(self, other: "Moments") -> "Moments":
         count = self.count + other.count
@@ -69,20 +72,19 @@ class Moments(NamedTuple):
             count,
             self.mean + apart * share,
             self.squares + other.squares + apart**2 * self.count * share,
-            np.minimum(self.low, other.low),
-            np.maximum(self.high, other.high),
+            np.fmin(self.low, other.low),
+            np.fmax(self.high, other.high),
         )
 
-    def scale(self, name: str, columns: Sequence[str]) -> tuple[list[float], list[float]]:
+    def scale(self, columns: Sequence[str]) -> tuple[list[float], list[float]]:
         """
         Mean and population standard deviation of each column.
 
         Raises:
             InputError: a column has no values, or is constant.
         """
-        for column, constant in zip(columns, self.low >= self.high, strict=True):
-            if constant:
-                raise InputError(f"{name}, column {column!r}: no two different values to learn from.")
+        for column, extremes in zip(columns, np.stack([self.low, self.high], axis=1), strict=True):
+            require_variation("the training rows", column, extremes)
         return self.mean.tolist(), np.sqrt(self.squares / self.count).tolist()
 
 
@@ -302,7 +304,7 @@ def stream_assay(
     return AssayStream(
         shards,
         tables,
-        moments.scale(", ".join(counted), columns.labels),
+        moments.scale(columns.labels),
         weights / rows if weight_column else 1.0,
         filler,
         batch_size,

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from .assays import InputError, content_digest, first_line, load_assay
 from .splits import hold_out_groups
@@ -33,7 +35,10 @@ class TrainingTable(NamedTuple):
 
 
 class TrainingData(NamedTuple):
-    """Rows of both sides, and the training rows' scale: mean and standard deviation of each output, mean weight."""
+    """
+    Rows of both sides, and the training rows' scale: mean and standard deviation of each output, mean weight. Of a
+    validation table, how many rows have a sequence that the training tables have too; it is not counted of a stream.
+    """
 
     train: "datasets.Dataset | torch.utils.data.IterableDataset"
     held_out: "datasets.Dataset"
@@ -41,6 +46,7 @@ class TrainingData(NamedTuple):
     label_std: list[float]
     mean_weight: float
     tables: list[TrainingTable]
+    seen_in_training: int = 0
 
 
 def load_training_data(
@@ -96,6 +102,8 @@ def load_training_data(
     mean_weight = float(values[-1].mean()) if weight_column else 1.0
     if mean_weight == 0:
         raise InputError(f"In the training rows, all weights of the column {weight_column!r} are 0.")
+    train = datasets.concatenate_datasets(train_parts)
+    seen = 0
     if validation_source is None:
         held_out = sample_held_out(
             datasets.concatenate_datasets(held_out_parts), label_columns, max_validation_rows, seed
@@ -105,9 +113,9 @@ def load_training_data(
             validation_source, tokenizer, sequence_column, label_columns, max_validation_rows, seed
         )
         tables.append(table)
-    return TrainingData(
-        datasets.concatenate_datasets(train_parts), held_out, label_mean, label_std, mean_weight, tables
-    )
+        # Rows that do not fit are searched as well, but no validation row is as long as they are.
+        seen = count_present(held_out[sequence_column][:], train.data.column(sequence_column))
+    return TrainingData(train, held_out, label_mean, label_std, mean_weight, tables, seen)
 
 
 def load_validation_data(
@@ -137,6 +145,13 @@ def sample_held_out(
     for column in label_columns:
         require_variation("the held-out rows", column, np.array(held_out[column][:], dtype=np.float64))
     return held_out
+
+
+def count_present(sequences: Sequence[str], table_column: pa.ChunkedArray) -> int:
+    """How many of the sequences a column of a table has too, letter by letter; the column is not copied."""
+    sequences = pa.array(sequences, type=table_column.type)
+    present = table_column.filter(pc.is_in(table_column, value_set=sequences))
+    return pc.sum(pc.is_in(sequences, value_set=present)).as_py()
 
 
 def rows_that_fit(

@@ -133,6 +133,7 @@ def test_what_cannot_be_predicted_is_said_before_training(run, tmp_path, header,
     [
         ("--group_column", "famly", "None of the tables to train on has the column 'famly'"),
         ("--output", "no/such/folder.tsv", "there is no folder no/such to write to"),
+        ("--five_prime_flank", "XYZ", "kmer_ridge.py: `five_prime_flank` must be made of A C G T, got 'XYZ'."),
     ],
 )
 def test_a_slip_in_an_option_is_said_before_training(run, tmp_path, option, value, complaint):

@@ -112,7 +112,7 @@ def expected(given) -> dict:
     return {
         "pearson_r": {"pearson_r": agreement.pearson_r},
         "spearman_rho": {"spearman_rho": agreement.spearman_rho},
-        "dream_score": {"dream_pearson_score": score.pearson_score, "dream_spearman_score": score.spearman_score}
+        "dream_score": {"pearson_score": score.pearson_score, "spearman_score": score.spearman_score}
         | {f"pearson_r_{name}": subset.pearson_r for name, subset in score.subsets.items()}
         | {f"spearman_rho_{name}": subset.spearman_rho for name, subset in score.subsets.items()},
     }

@@ -9,8 +9,9 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
 from transformers import HfArgumentParser, TrainingArguments
 
+from modeling_proformer import ProformerConfig
 from modeling_proformer.assays import InputError
-from modeling_proformer.recipes import with_recipe
+from modeling_proformer.recipes import valid_options, with_recipe
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -60,6 +61,11 @@ def test_a_recipe_that_is_not_there(tmp_path):
         with_recipe(["--recipe", str(tmp_path / "none.yaml")], OPTIONS)
     with pytest.raises(InputError, match="needs the name of a file"):
         with_recipe(["--recipe"], OPTIONS)
+
+
+def test_what_a_configuration_says_of_options_is_told_in_one_line():
+    with pytest.raises(InputError, match=r"^.*: `expression_bins` must be .*, got \[3, 1, 2\]\.$"), valid_options():
+        ProformerConfig(expression_bins=[3, 1, 2])
 
 
 @pytest.mark.parametrize("recipe", sorted((EXAMPLES / "recipes").glob("*.yaml")), ids=lambda path: path.stem)

@@ -329,16 +329,16 @@ def test_a_stream_says_where_its_table_is_wrong(tmp_path, tiny_tokenizer, suffix
 @pytest.mark.parametrize(
     ("columns", "complaint"),
     [
-        ({"label_columns": ["missing"]}, "there is no column 'missing'; there are 'sequence', 'expression'"),
-        ({"label_columns": ["constant"]}, "column 'constant': no two different values to learn from"),
-        ({"weight_column": "nothing"}, "column 'nothing': every weight is 0"),
-        ({"sequence_column": "long"}, "no insert fits the construct's 12 letters. Are there flanks"),
+        ({"label_columns": ["missing"]}, r"promoters\.parquet: there is no column 'missing'; there are 'sequence', "),
+        ({"label_columns": ["constant"]}, "In the training rows, the column 'constant' has no two different values"),
+        ({"weight_column": "nothing"}, r"promoters\.parquet, column 'nothing': every weight is 0"),
+        ({"sequence_column": "long"}, r"promoters\.parquet: no insert fits the construct's 12 letters\. Are there"),
     ],
 )
 def test_a_stream_of_a_table_that_cannot_be_trained_on(tmp_path, tiny_tokenizer, columns, complaint):
     table = promoters(20).assign(constant=0.1, nothing=0, long="A" * 13, expression=1.5 * np.arange(20))
     path = write(table, tmp_path / "promoters.parquet")
-    with pytest.raises(InputError, match=rf"promoters\.parquet.*{complaint}"):
+    with pytest.raises(InputError, match=complaint):
         stream_assay(path, tiny_tokenizer, **columns, batch_size=16)
 
 
@@ -370,10 +370,10 @@ def test_moments_of_pieces_are_those_of_the_whole(pieces, offset):
     for piece in pieces:
         moments = moments.merged(Moments.of(np.array(piece)[:, None] + offset))
     if len(whole) == 0 or whole.min() == whole.max():
-        with pytest.raises(InputError, match="'expression': no two different values"):
-            moments.scale("table", ["expression"])
+        with pytest.raises(InputError, match="'expression' has no two different values"):
+            moments.scale(["expression"])
     else:
-        mean, std = moments.scale("table", ["expression"])
+        mean, std = moments.scale(["expression"])
         assert mean == pytest.approx([whole.mean()], rel=1e-12)
         assert std == pytest.approx([whole.std()], rel=1e-6, abs=1e-9)
 

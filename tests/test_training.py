@@ -1,6 +1,7 @@
 """Training with the library's Trainer: the same step however it is cut up, over real processes too."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ from modeling_proformer.training import (
 
 
 CUT_UP_STEP = Path(__file__).parent / "cut_up_step.py"
-TRAIN = Path(__file__).parents[1] / "examples" / "train.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -253,7 +254,7 @@ def test_example_script(tmp_path):
         }
     )
     table.to_csv(tmp_path / "table.csv", index=False)
-    command = [sys.executable, TRAIN, "--train_file", "table.csv", "--sequence_column", "dna"]
+    command = [sys.executable, EXAMPLES / "train.py", "--train_file", "table.csv", "--sequence_column", "dna"]
     command += ["--label_columns", "glucose", "galactose", "--group_column", "family", "--validation_fraction", "0.3"]
     command += ["--kmer_size", "3", "--insert_width", "12", "--hidden_size", "16", "--num_hidden_layers", "1"]
     command += ["--head_dim", "8", "--num_attention_heads", "2", "--use_cpu", "True", "--output_dir", "run"]
@@ -275,3 +276,44 @@ def test_example_script(tmp_path):
     log = pd.read_json(tmp_path / "run" / "log_history.json")
     assert log.step.max() == 4
     assert 1 in log.step.tolist()  # the second run took up the first one's log
+
+
+@pytest.fixture
+def run_example(tmp_path):
+    """A script in a process of its own, on a table of 60 inserts of 12 letters."""
+    generator = np.random.default_rng(0)
+    sequences = ["".join(generator.choice(list("ACGT"), 12)) for _ in range(60)]
+    pd.DataFrame({"sequence": sequences, "expression": range(60)}).to_csv(tmp_path / "table.csv", index=False)
+
+    def run(script: str, *options: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, EXAMPLES / script, "--train_file", "table.csv", "--output_dir", "run", *options],
+            cwd=tmp_path,
+            env={**ONE_THREAD, "HF_HOME": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "complaint"),
+    [
+        ("train.py", "--do_train --five_prime_flank XYZ", "`five_prime_flank` must be made of A C G T, got 'XYZ'."),
+        ("train.py", "--do_train --hidden_dropout 7", "'hidden_dropout': .* between 0.0 and 1.0, got 7.0."),
+        ("train.py", "--do_train --kmersize 4", r"not used by the HfArgumentParser: \['--kmersize', '4'\]"),
+        ("ablation.py", "--max_steps 1 --layers 0", "'num_hidden_layers': .* greater or equal to 1, got 0."),
+    ],
+)
+def test_a_slip_in_an_option_is_told_in_one_line(run_example, script, options, complaint):
+    finished = run_example(script, *options.split(), "--use_cpu", "True")
+    assert finished.returncode == 1
+    assert re.fullmatch(rf"{script}: .*{complaint}", finished.stderr.splitlines()[-1])
+    assert "Traceback" not in finished.stderr
+
+
+def test_validation_sequences_that_are_trained_on_too_are_told(run_example):
+    sizes = ["--kmer_size", "3", "--insert_width", "12", "--hidden_size", "16", "--num_hidden_layers", "1"]
+    finished = run_example("train.py", "--validation_file", "table.csv", "--do_eval", "--use_cpu", "True", *sizes)
+    assert finished.stdout.count("60 of 60 validation sequences are also in the training tables\n") == 1

@@ -59,6 +59,17 @@ def test_a_validation_table_is_held_out_whole_and_in_its_order(write_table, tiny
     assert len(fewer.held_out) == 5
 
 
+def test_validation_sequences_that_are_trained_on_too_are_counted(write_table, tiny_tokenizer):
+    train, other = write_table("train.csv", 20), write_table("other.csv", 20, seed=1)
+    trained_on = pd.read_csv(train).sequence
+    sequences = [trained_on[3], trained_on[3], trained_on[5], *["ACGT", "GATT"] * 4]
+    validation = write_table("validation.csv", 11, seed=2, sequence=sequences)
+    data = load_training_data([train, other, train], tiny_tokenizer, validation_source=validation)
+    assert (data.seen_in_training, len(data.held_out)) == (3, 11)
+    assert load_training_data([other], tiny_tokenizer, validation_source=validation).seen_in_training == 0
+    assert load_training_data([train], tiny_tokenizer, validation_fraction=0.2).seen_in_training == 0
+
+
 def test_constant_measurements_are_refused(write_table, tiny_tokenizer):
     varied, constant = write_table("varied.csv", 20), write_table("constant.csv", 20, expression=3.0)
     with pytest.raises(InputError, match="In the training rows, the column 'expression' has no two different values"):

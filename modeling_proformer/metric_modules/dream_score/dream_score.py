@@ -25,8 +25,8 @@ Args:
         Given to `evaluate.load` or to `compute`; for `evaluate.combine` to the former, because its `compute` hands
         all that it is given to every metric.
 Returns:
-    dream_pearson_score: 0 to 1.
-    dream_spearman_score: -1 to 1.
+    pearson_score: 0 to 1.
+    spearman_score: -1 to 1.
     pearson_r_all, pearson_r_high, …, spearman_rho_all, …: r and ρ of each subset.
 """,
             features=datasets.Features(
@@ -44,8 +44,8 @@ Returns:
             )
         score = dream_score(references, predictions, subsets, pairs)
         return {
-            "dream_pearson_score": score.pearson_score,
-            "dream_spearman_score": score.spearman_score,
+            "pearson_score": score.pearson_score,
+            "spearman_score": score.spearman_score,
             **{f"pearson_r_{name}": found.pearson_r for name, found in score.subsets.items()},
             **{f"spearman_rho_{name}": found.spearman_rho for name, found in score.subsets.items()},
         }
