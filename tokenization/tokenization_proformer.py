@@ -209,7 +209,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
         Raises:
             InvalidSequenceError: the first sequence that cannot be encoded.
         """
-        digits, starts, lengths = self._read_inserts(sequences, allow_mask)
+        digits, starts, lengths = self.read_inserts(sequences, allow_mask)
         excess = np.maximum(lengths - self.insert_width, 0)
         if excess.any():
             if not truncation:
@@ -240,9 +240,20 @@ class ProformerTokenizer(PreTrainedTokenizer):
         Raises:
             InvalidSequenceError: the first sequence that cannot be read.
         """
-        return self._read_inserts(sequences, allow_mask=False)[2]
+        return self.read_inserts(sequences, allow_mask=False)[2]
 
-    def _read_inserts(self, sequences: Sequence[str], allow_mask: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def inserts(self, sequences: Sequence[str]) -> list[str]:
+        """
+        The insert of each sequence, without flanks, of the letters A C G T N, whether or not it fits the construct.
+
+        Raises:
+            InvalidSequenceError: the first sequence that cannot be read.
+        """
+        digits, starts, lengths = self.read_inserts(sequences, allow_mask=False)
+        letters = np.frombuffer(ALPHABET.encode(), dtype=np.uint8)[digits].tobytes().decode()
+        return [letters[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+
+    def read_inserts(self, sequences: Sequence[str], allow_mask: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Digits of all sequences, end to end; and where in them each insert starts, and how long it is."""
         for row, sequence in enumerate(sequences):
             if not isinstance(sequence, str):

@@ -1,0 +1,229 @@
+"""What is made of a plain table before anything is trained on it, and what is refused."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modeling_proformer import ProformerTokenizer
+from modeling_proformer.assays import InputError
+from modeling_proformer.finetuning_data import Preparation, PreparedAssay, TableColumns, prepare_assay
+
+
+COLUMNS = TableColumns("sequence", ["expression"])
+
+
+@pytest.fixture
+def reference() -> ProformerTokenizer:
+    """The tokenizer of a checkpoint for inserts of 12 between two flanks."""
+    return ProformerTokenizer(
+        kmer_size=3, insert_width=12, five_prime_flank="GATTACAGAT", three_prime_flank="CCGGAATTCC"
+    )
+
+
+@pytest.fixture
+def rows() -> list[dict]:
+    """100 unrelated inserts of 60 letters, and what was measured of them."""
+    generator = np.random.default_rng(0)
+    return [
+        {"sequence": "".join(generator.choice(list("ACGT"), 60)), "expression": float(value)}
+        for value in generator.normal(size=100)
+    ]
+
+
+def written(folder: Path, rows: list[dict]) -> Path:
+    path = folder / "assay.tsv"
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def prepare(tmp_path, reference):
+    def prepare(rows: list[dict], columns: TableColumns = COLUMNS, **options) -> PreparedAssay:
+        return prepare_assay(written(tmp_path, rows), columns, Preparation(**options), reference)
+
+    return prepare
+
+
+class TestConstruct:
+    def test_it_is_found(self, prepare, rows):
+        for row in rows:
+            row["sequence"] = "ACGTACGTACTT" + row["sequence"] + "GGGTTTCCCA"
+        assay = prepare(rows)
+        assert (assay.tokenizer.five_prime_flank, assay.tokenizer.three_prime_flank) == ("ACGTACGTACTT", "GGGTTTCCCA")
+        assert (assay.tokenizer.insert_width, assay.tokenizer.kmer_size) == (60, 3)
+        assert any("ACGTACGTACTT" in finding for finding in assay.findings)
+
+    def test_the_checkpoint_s_own_keeps_its_width(self, prepare, rows, reference):
+        for row in rows:
+            row["sequence"] = "GATTACAGAT" + row["sequence"][:9] + "CCGGAATTCC"
+        assay = prepare(rows, split_by="random", duplicates="average")
+        assert assay.tokenizer.insert_width == 12
+        assert "This is the checkpoint's own construct." in assay.findings
+
+    def test_read_from_the_other_end_it_is_told(self, prepare, rows):
+        for row in rows:
+            row["sequence"] = "GGAATTCCGG" + row["sequence"] + "ATCTGTAATC"
+        assert any("read from its other end" in finding for finding in prepare(rows).findings)
+
+    def test_by_hand(self, prepare, rows):
+        for row in rows:
+            row["sequence"] = "ACGT" + row["sequence"]
+        assay = prepare(rows, five_prime_flank="ACGT", insert_width=64, strands="forward")
+        assert (assay.tokenizer.five_prime_flank, assay.tokenizer.insert_width) == ("ACGT", 64)
+        assert assay.tokenizer.num_tokens == 64
+
+    def test_inserts_longer_than_the_width_by_hand_need_a_decision(self, prepare, rows):
+        rows[41]["sequence"] += "ACGT"
+        with pytest.raises(
+            InputError, match=r"assay\.tsv, line 43: the insert has 64 letters, more than the insert_w"
+        ):
+            prepare(rows, insert_width=60)
+        assert len(prepare(rows, insert_width=60, too_long="leave_out").table) == 99
+        assert len(prepare(rows, insert_width=60, too_long="cut").table) == 100
+
+    def test_a_single_giant_needs_a_decision(self, prepare, rows):
+        rows[41]["sequence"] *= 20
+        with pytest.raises(InputError, match=r"line 43: the insert has 1,200 letters, 99 % of all have 60 at most"):
+            prepare(rows)
+
+
+class TestTargets:
+    def test_rows_without_a_measurement_are_left_out_and_told(self, prepare, rows):
+        for row in rows:
+            row["other"] = 1.5
+        rows[0] |= {"expression": "NA", "other": ""}
+        rows[1] |= {"expression": ""}
+        rows[2] |= {"other": 3.0}
+        assay = prepare(rows, TableColumns("sequence", ["expression", "other"]))
+        assert len(assay.table) == 99
+        assert np.isnan(assay.table.labels[0]).tolist() == [True, False]
+        assert "1 rows without a measurement are left out." in assay.findings
+
+    def test_reads_in_bins(self, prepare, rows):
+        for number, row in enumerate(rows):
+            row |= {"low": number % 3, "high": "" if number % 2 else 1}
+        rows[3] |= {"low": 0, "high": 0}
+        assay = prepare(rows, TableColumns("sequence", ["low", "high"], bins=[0, 1]))
+        assert assay.table.places[3] == "line 6"
+        assert assay.table.labels[1].tolist() == [1, 0]
+        rows[5]["low"] = -2
+        with pytest.raises(InputError, match="line 7, column 'low': there cannot be -2 reads"):
+            prepare(rows, TableColumns("sequence", ["low", "high"], bins=[0, 1]))
+
+    def test_standard_errors_weigh_at_most_twice_as_much_as_usual(self, prepare, rows):
+        for number, row in enumerate(rows):
+            row["error"] = [0.0, 0.5, 0.5, 3.0][number % 4]
+        weights = prepare(rows, TableColumns("sequence", ["expression"], standard_error="error")).table.weights
+        np.testing.assert_allclose(weights[:4] / weights[1], [2, 1, 1, 0.5 / 9.25])
+
+    @pytest.mark.parametrize(
+        ("row", "cells", "reason"),
+        [
+            (7, {"expression": "high"}, r"line 9, column 'expression': 'high' is not a finite number"),
+            (7, {"sequence": "ACGTXACGT"}, r"line 9: 'X' at position 5 is not one of A C G T U N"),
+            (7, {"sequence": " "}, r"line 9, column 'sequence': the sequence is empty"),
+        ],
+    )
+    def test_unreadable_cells_are_refused_by_row_and_column(self, prepare, rows, row, cells, reason):
+        rows[row] |= cells
+        with pytest.raises(InputError, match=reason):
+            prepare(rows)
+
+    def test_a_constant_target_is_refused(self, prepare, rows):
+        with pytest.raises(InputError, match="the column 'expression' has no two different values"):
+            prepare([row | {"expression": 3} for row in rows])
+
+    def test_a_target_that_is_missing_throughout_is_refused(self, prepare, rows):
+        with pytest.raises(InputError, match="0 rows with measurements are too few"):
+            prepare([row | {"expression": ""} for row in rows])
+
+    def test_ten_rows_are_too_few(self, prepare, rows):
+        with pytest.raises(InputError, match="10 rows with measurements are too few"):
+            prepare(rows[:10])
+
+
+class TestDuplicates:
+    def test_different_measurements_are_refused_with_both_rows(self, prepare, rows):
+        rows[50] = {"sequence": rows[9]["sequence"].lower(), "expression": 7.5}
+        rows[9]["expression"] = 2.5
+        with pytest.raises(
+            InputError, match=r"line 11 and line 52 have the same insert .*\(expression 2\.5 and 7\.5\)"
+        ):
+            prepare(rows)
+
+    def test_or_averaged(self, prepare, rows):
+        for row in rows:
+            row["reads"] = 1
+        rows[50] = {"sequence": rows[9]["sequence"], "expression": 7.0, "reads": 3}
+        rows[9]["expression"] = 3.0
+        columns = TableColumns("sequence", ["expression"], weight="reads")
+        assay = prepare(rows, columns, duplicates="average")
+        assert len(assay.table) == 99
+        assert (assay.table.labels[9, 0], assay.table.weights[9]) == (6.0, 4.0)
+        assert assay.table.places[50] == "line 53"
+
+    def test_reads_add_up(self, prepare, rows):
+        rows = [row | {"low": 1, "high": 2} for row in rows]
+        rows[50]["sequence"] = rows[9]["sequence"]
+        assay = prepare(rows, TableColumns("sequence", ["low", "high"], bins=[0, 1]))
+        assert assay.table.labels[9].tolist() == [2, 4]
+
+
+class TestSplit:
+    def test_relatives_stay_on_one_side(self, prepare, rows):
+        """Every promoter is there a second time, with one letter changed, and a third, from its other strand."""
+        complement = str.maketrans("ACGT", "TGCA")
+        variants = [row | {"sequence": row["sequence"][:-1] + "A"} for row in rows if row["sequence"][-1] != "A"]
+        reverses = [row | {"sequence": row["sequence"][::-1].translate(complement)} for row in rows]
+        assay = prepare(rows + variants + reverses)
+        sides = [set(assay.families[rows]) for rows in assay.split]
+        assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+        assert assay.test_twins == 0
+        assert sum(map(len, assay.split)) == len(assay.table)
+        random = prepare(rows + variants + reverses, split_by="random")
+        assert random.test_twins > len(random.split.test) / 2
+        assert any("have a near twin on another side: the test says" in finding for finding in random.findings)
+
+    def test_as_a_column_says(self, prepare, rows):
+        names = ["Train", "train", "training", "val", "TEST"]
+        rows = [row | {"fold": names[number % 5]} for number, row in enumerate(rows)]
+        split = prepare(rows, TableColumns("sequence", ["expression"], split="fold")).split
+        assert split.test.tolist() == list(range(4, 100, 5))
+        assert split.validation.tolist() == list(range(3, 100, 5))
+
+    def test_without_rows_for_validation_some_of_the_training_rows_are_taken(self, prepare, rows):
+        rows = [row | {"fold": "test" if number % 5 == 4 else "train"} for number, row in enumerate(rows)]
+        split = prepare(rows, TableColumns("sequence", ["expression"], split="fold")).split
+        assert (len(split.train), len(split.validation), len(split.test)) == (68, 12, 20)
+
+    def test_a_column_that_leaves_no_test_rows_is_refused(self, prepare, rows):
+        with pytest.raises(InputError, match="0 rows are left for test"):
+            prepare([row | {"fold": "train"} for row in rows], TableColumns("sequence", ["expression"], split="fold"))
+
+    def test_a_side_that_is_none_is_refused(self, prepare, rows):
+        rows[30]["fold"] = "north"
+        rows = [{"fold": "train"} | row for row in rows]
+        with pytest.raises(InputError, match="line 32, column 'fold': 'north' is no side of a split; expected one of"):
+            prepare(rows, TableColumns("sequence", ["expression"], split="fold"))
+
+    def test_by_groups(self, prepare, rows):
+        rows = [row | {"gene": f"gene {number % 20}"} for number, row in enumerate(rows)]
+        split = prepare(rows, TableColumns("sequence", ["expression"], group="gene")).split
+        sides = [{row % 20 for row in side} for side in split]
+        assert sum(map(len, sides)) == 20
+
+    def test_variants_of_one_promoter_need_another_split(self, prepare, rows):
+        variants = [
+            rows[0] | {"sequence": rows[0]["sequence"][:place] + letter + rows[0]["sequence"][place + 1 :]}
+            for place in range(60)
+            for letter in "ACGT"
+        ]
+        variants = [row | {"expression": number} for number, row in enumerate(variants)]
+        with pytest.raises(InputError, match="give a column that says which rows are for what, or split at random"):
+            prepare(variants, duplicates="average")
+        assert len(prepare(variants, duplicates="average", split_by="random").split.test) > 20
