@@ -21,7 +21,7 @@ setup(
     packages=["modeling_proformer", "modeling_proformer.tokenization"],
     # Within the package, so that no module with so general a name as "tokenization" lands in site-packages.
     package_dir={"modeling_proformer": "modeling_proformer", "modeling_proformer.tokenization": "tokenization"},
-    package_data={"modeling_proformer": ["checkpoints/*/*", "metric_modules/*/*"]},
+    package_data={"modeling_proformer": ["checkpoints/*/*", "metric_modules/*/*", "templates/*"]},
     entry_points={"console_scripts": ["proformer = modeling_proformer.cli:main"]},
     python_requires=">=3.11",
     # All of `proformer predict`, Parquet files and figures included, so that the first thing users try just works.

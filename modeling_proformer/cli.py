@@ -7,8 +7,9 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from .assays import InputError, first_line, measured_value, require_columns
+from .configuration_proformer import ProformerConfig
+from .intervals import prediction_interval
 from .metrics import correlation
 from .prediction import load_checkpoint, predict_file
 
@@ -28,6 +31,10 @@ def predict_command(arguments: argparse.Namespace):
         raise InputError(f"{arguments.output}: --measured draws a figure of this name; name the table otherwise.")
     model, tokenizer = load_checkpoint(arguments.model)
     names = [f"predicted_{model.config.id2label[output]}" for output in range(model.config.num_labels)]
+    new_columns = list(names)
+    if arguments.interval is not None:
+        require_interval(arguments.interval, model.config)
+        new_columns += [f"{name}_{end}" for name in names for end in ("low", "high")]
     if arguments.measured is not None and len(names) > 1:
         raise InputError(f"--measured compares one output, but this model has {len(names)}: {', '.join(names)}.")
     batches = predict_file(
@@ -47,19 +54,54 @@ def predict_command(arguments: argparse.Namespace):
         for rows, values in batches:
             if header is None:
                 header = list(rows[0].cells)
-                if taken := [name for name in names if name in header]:
+                if taken := [name for name in new_columns if name in header]:
                     raise InputError(f"{arguments.input}: rename the column {taken[0]!r}; predictions take that name.")
                 if arguments.measured is not None:
                     require_columns(arguments.input, rows[0].cells, [arguments.measured])
-                writer.writerow([*header, *names])
+                writer.writerow([*header, *new_columns])
             if arguments.measured is not None:
                 measured += [measured_value(arguments.input, row, arguments.measured, required=True) for row in rows]
                 predicted.append(values[:, 0])
+            if arguments.interval is not None:
+                values = with_interval(values, model.config, arguments.interval)
             for row, outputs in zip(rows, values, strict=True):
                 writer.writerow([*row.cells.values(), *(f"{value:.6g}" for value in outputs)])
             progress.update(len(rows))
     if arguments.measured is not None:
         report_agreement(arguments, np.array(measured), np.concatenate(predicted))
+
+
+def require_interval(level: float, config: ProformerConfig):
+    try:
+        prediction_interval(np.zeros((1, config.num_labels)), config, level)
+    except ValueError as error:
+        raise InputError(f"--interval {level}: {error}") from error
+
+
+def with_interval(predicted: np.ndarray, config: ProformerConfig, level: float) -> np.ndarray:
+    """Predictions (rows, outputs), and behind them the ends of the interval around each."""
+    ends = np.stack(prediction_interval(predicted, config, level), axis=-1)
+    return np.concatenate([predicted, ends.reshape(len(predicted), -1)], axis=1)
+
+
+def finetune_command(arguments: argparse.Namespace):
+    from .finetuning import Recipe, finetune
+    from .finetuning_data import Preparation, TableColumns
+
+    given = vars(arguments)
+
+    def options(kind: type) -> Any:
+        return kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given})
+
+    finetune(
+        arguments.table,
+        options(TableColumns),
+        arguments.output,
+        checkpoint=arguments.checkpoint,
+        preparation=options(Preparation),
+        recipe=options(Recipe),
+        show=lambda sentence: print(sentence, file=sys.stderr),
+    )
 
 
 def figure_path(output: Path) -> Path:
@@ -149,13 +191,71 @@ def parser() -> argparse.ArgumentParser:
         help="column of measurements to compare with: prints Pearson's r and Spearman's ρ, and draws a figure of the "
         "output's name with the ending .png",
     )
+    predict.add_argument(
+        "--interval",
+        type=float,
+        metavar="LEVEL",
+        help="add the ends of the interval that covers the measurement with this probability, such as 0.9, where the "
+        "model was fine-tuned and knows it",
+    )
     predict.add_argument("--truncate", action="store_true", help="cut inserts longer than the model's construct")
     predict.add_argument("--batch-size", type=positive_int, default=256, help="sequences at a time (default: 256)")
     predict.add_argument("--device", type=available_device, help='where to compute, such as "cuda" (default: the CPU)')
     predict.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster where the hardware has it")
     predict.add_argument("--quiet", action="store_true", help="no progress bar")
     predict.set_defaults(run=predict_command)
+    add_finetune(commands)
     return command
+
+
+def add_finetune(commands: argparse._SubParsersAction):
+    finetune = commands.add_parser(
+        "finetune",
+        help="a model of your own assay, from a table of sequences and measurements",
+        description="Fine-tunes a checkpoint on a table, and writes a folder with the model, its card, metrics and "
+        "predictions of the rows held out, and figures. Given again after an interruption, it goes on.",
+        # What is not given is left to the library's defaults.
+        argument_default=argparse.SUPPRESS,
+    )
+    finetune.add_argument("table", type=Path, help="TSV or CSV (also gzipped), Parquet or FASTA file")
+    finetune.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
+    finetune.add_argument("--from", dest="checkpoint", default=None, help="folder or Hub repository to start from")
+
+    columns = finetune.add_argument_group("columns of the table").add_argument
+    columns("--sequence", required=True, metavar="COLUMN", help="sequences, with or without flanks")
+    columns(
+        "--target", dest="targets", nargs="+", required=True, metavar="COLUMN", help="measurements; several outputs"
+    )
+    columns(
+        "--bins", nargs="+", type=float, metavar="CENTRE", help="the targets are reads counted in these sorting bins"
+    )
+    columns("--weight", metavar="COLUMN", help="how much each row counts (replicates, reads)")
+    columns("--standard-error", metavar="COLUMN", help="of the measurements, from which the weights follow")
+    columns("--split-column", dest="split", metavar="COLUMN", help="side of each row: train, validation or test")
+    columns("--group-column", dest="group", metavar="COLUMN", help="family of each row, never divided between sides")
+
+    table = finetune.add_argument_group("what to make of it (constructs are detected)").add_argument
+    table("--five-prime-flank", metavar="LETTERS", help='constant letters before every insert; "" for none')
+    table("--three-prime-flank", metavar="LETTERS", help='constant letters after every insert; "" for none')
+    table("--insert-width", type=positive_int, metavar="LETTERS", help="width that inserts are padded to")
+    table("--too-long", choices=["refuse", "leave_out", "cut"], help="inserts longer than --insert-width")
+    table("--strands", choices=["both", "forward"], help="forward alone for assays of RNA (default: both)")
+    table("--duplicates", choices=["refuse", "average"], help="different measurements of one insert (default: refuse)")
+    table("--split", dest="split_by", choices=["homology", "random"], help="sides of the rows (default: homology)")
+    table("--validation-fraction", type=float, metavar="SHARE", help="of the rows (default: 0.15)")
+    table("--test-fraction", type=float, metavar="SHARE", help="of the rows (default: 0.15)")
+
+    recipe = finetune.add_argument_group("training").add_argument
+    recipe("--method", choices=["full", "head", "lora"], help="what is trained (default: full)")
+    recipe("--from-scratch", action="store_true", help="new weights, to see what the checkpoint is worth")
+    recipe("--transform", choices=["log", "log1p"], help="train on logarithms of the measurements")
+    recipe("--task", choices=["regression", "classification"], help="default: what the measurements look like")
+    recipe("--learning-rate", type=float, help="highest rate")
+    recipe("--steps", type=positive_int, help="weight updates at most")
+    recipe("--batch-size", type=positive_int, help="sequences in a step")
+    recipe("--bf16", action="store_true", help="compute in bfloat16: faster where the hardware has it")
+    recipe("--seed", type=int, help="of the split, the weights and the order of rows (default: 0)")
+    finetune.set_defaults(run=finetune_command)
 
 
 def main(arguments: list[str] | None = None) -> int:

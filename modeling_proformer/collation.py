@@ -28,6 +28,7 @@ class ProformerCollator:
             `masked_nucleotides` out.
         mask_strands: `"independently"`, as published, where a masked letter can be told from its mate on the other
             strand; or `"together"`.
+        truncation: cut inserts that are longer than the construct, instead of refusing them.
         seed: of the masks.
 
     Returns:
@@ -50,6 +51,7 @@ class ProformerCollator:
         mean_weight: float = 1.0,
         mask_probability: float = 0.0,
         mask_strands: Literal["independently", "together"] = "independently",
+        truncation: bool = False,
         seed: int = 0,
     ):
         if not 0 <= mask_probability < 1:
@@ -67,6 +69,7 @@ class ProformerCollator:
         self.mean_weight = mean_weight
         self.mask_probability = mask_probability
         self.mask_strands = mask_strands
+        self.truncation = truncation
         self.seed = seed
         # Shared memory, so that loader workers which outlive an epoch see the next one's number.
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -77,7 +80,7 @@ class ProformerCollator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         sequences = [row[self.sequence_column] for row in rows]
-        letters = self.tokenizer.encode_letters(sequences)
+        letters = self.tokenizer.encode_letters(sequences, truncation=self.truncation)
         batch = {}
         if self.mask_probability > 0:
             masked = self.masks(sequences) & (letters != NUCLEOTIDE_N)

@@ -200,33 +200,40 @@ def fit_construct(
         )
         lengths = make().insert_lengths(table.sequences)
         findings = construct.describe().splitlines()
-        width = options.insert_width
-        if width is None:
-            width = width_of_all(table, lengths)
-            orientation = orientation_of(construct, reference)
-            if orientation == "forward" and width <= reference.insert_width:
-                width = reference.insert_width
-                findings.append("This is the checkpoint's own construct.")
-            if orientation == "reverse":
-                findings.append("The flanks are those of the checkpoint's construct, read from its other end.")
-        kept = np.arange(len(table)) if options.too_long == "cut" else np.flatnonzero(lengths <= width)
-        if len(kept) < len(table):
-            left_out = f"{len(table) - len(kept):,} rows"
-            if options.too_long == "refuse":
-                row = int((lengths > width).argmax())
-                raise InputError(
-                    f"{table.source}, {table.places[row]}: the insert has {lengths[row]:,} letters, more than the "
-                    f"insert_width of {width}, as have those of {left_out} in all. Make it wider, or decide on longer "
-                    "ones (too_long leave_out or cut)."
-                )
-            findings.append(f"{left_out} with inserts longer than {width} letters are left out.")
-        return make(insert_width=width), table.take(kept), findings
+        if options.insert_width is not None:
+            kept, found = rows_within(table, lengths, options)
+            return make(insert_width=options.insert_width), table.take(kept), findings + found
+        width = width_of_all(table, lengths)
+        orientation = orientation_of(construct, reference)
+        if orientation == "forward" and width <= reference.insert_width:
+            width = reference.insert_width
+            findings.append("This is the checkpoint's own construct.")
+        if orientation == "reverse":
+            findings.append("The flanks are those of the checkpoint's construct, read from its other end.")
+        return make(insert_width=width), table, findings
     except InvalidSequenceError as error:
         raise InputError(f"{table.source}, {table.places[error.row]}: {error.reason}") from error
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"{table.source}: {error}") from error
+
+
+def rows_within(table: AssayTable, lengths: np.ndarray, options: Preparation) -> tuple[np.ndarray, list[str]]:
+    """Rows that are kept under an insert width given by hand, and what is told of the others."""
+    longer = lengths > options.insert_width
+    if not longer.any():
+        return np.arange(len(table)), []
+    others = f"{longer.sum():,} rows have inserts longer than {options.insert_width} letters"
+    if options.too_long == "refuse":
+        row = int(longer.argmax())
+        raise InputError(
+            f"{table.source}, {table.places[row]}: the insert has {lengths[row]:,} letters; {others}. Make the "
+            "insert_width larger, or decide what to do with them (too_long leave_out or cut)."
+        )
+    if options.too_long == "cut":
+        return np.arange(len(table)), [f"{others}, whose ends are cut off."]
+    return np.flatnonzero(~longer), [f"{others} and are left out."]
 
 
 def with_given_flanks(construct: Construct, options: Preparation) -> Construct:
@@ -261,14 +268,33 @@ def split_table(table: AssayTable, inserts: Sequence[str], options: Preparation)
             split = split_groups(groups, options.validation_fraction, options.test_fraction, options.seed)
     except ValueError as error:
         raise InputError(f"{table.source}: {error}") from error
+    if table.groups is not None:
+        refuse_divided_groups(table, split)
     for side, rows in split._asdict().items():
         if len(rows) < FEWEST_HELD_OUT:
             raise InputError(f"{table.source}: {len(rows)} rows are left for {side}; {FEWEST_HELD_OUT} is the least.")
     return families, split
 
 
+def refuse_divided_groups(table: AssayTable, split: ThreeWaySplit):
+    first_of = {}
+    for side, rows in split._asdict().items():
+        for row in rows:
+            there, other = first_of.setdefault(table.groups[row], (side, row))
+            if there != side:
+                raise InputError(
+                    f"{table.source}: {table.places[other]} and {table.places[row]} are of the same group "
+                    f"{table.groups[row]!r}, but the table puts one into {there} and the other into {side}."
+                )
+
+
 def split_as_given(sides: Sequence[str], families: np.ndarray, options: Preparation) -> ThreeWaySplit:
-    """As a column says; where it names no rows for validation, whole families of the training rows."""
+    """
+    As a column says; where it names no rows for validation, whole families of the training rows.
+
+    Raises:
+        ValueError: there are too few families.
+    """
     train, validation, test = (np.flatnonzero(np.array(sides) == side) for side in SIDES)
     if len(validation) == 0 and len(train):
         held_out = hold_out_groups(families[train], options.validation_fraction, options.seed)
@@ -298,10 +324,12 @@ def read_table(path: str | os.PathLike, columns: TableColumns) -> AssayTable:
     Reads a FASTA, TSV, CSV, Parquet or Arrow file.
 
     Raises:
-        InputError: see `read_rows`; or a column is missing, a cell is not a sequence, a number, a weight or a side, a
-            row has negative reads, or there are too few rows with measurements. Says in which row and column.
+        InputError: see `read_rows`; or the columns contradict each other or are missing, a cell is not a sequence, a
+            number, a weight, a side or a group, reads are negative, or there are too few rows with measurements. Says
+            in which row and column.
     """
     path = Path(path)
+    check_columns(path, columns)
     kept, unmeasured = [], 0
     for row in read_rows(path):
         require_columns(path, row.cells, columns.named())
@@ -312,7 +340,7 @@ def read_table(path: str | os.PathLike, columns: TableColumns) -> AssayTable:
             unmeasured += 1
             continue
         side = None if columns.split is None else side_of(path, row, columns.split)
-        group = None if columns.group is None else str(row.cells[columns.group])
+        group = None if columns.group is None else group_of(path, row, columns.group)
         sequence = sequence_text(path, row, columns.sequence)
         kept.append((row.place, sequence, labels, weight_of(path, row, columns), side, group))
     if len(kept) < FEWEST_ROWS:
@@ -338,9 +366,29 @@ def read_table(path: str | os.PathLike, columns: TableColumns) -> AssayTable:
     return table
 
 
+def check_columns(path: Path, columns: TableColumns):
+    if len(set(columns.targets)) < len(columns.targets):
+        raise InputError(f"{path}: a target is named twice among {', '.join(columns.targets)}.")
+    if columns.weight and columns.standard_error:
+        raise InputError(f"{path}: weights come from a weight column or a standard_error column, not from both.")
+    if columns.bins and len(columns.bins) != len(columns.targets):
+        raise InputError(f"{path}: {len(columns.bins)} bins for {len(columns.targets)} columns of reads.")
+
+
 def weight_of(path: Path, row: Row, columns: TableColumns) -> float | None:
-    column = columns.weight or columns.standard_error
-    return None if column is None else weight_value(path, row, column)
+    if columns.standard_error is None:
+        return None if columns.weight is None else weight_value(path, row, columns.weight)
+    error = measured_value(path, row, columns.standard_error, required=True)
+    if error < 0:
+        raise InputError(f"{path}, {row.place}, column {columns.standard_error!r}: the error {error:g} is below 0.")
+    return error
+
+
+def group_of(path: Path, row: Row, column: str) -> str:
+    group = "" if row.cells[column] is None else str(row.cells[column]).strip()
+    if not group:
+        raise InputError(f"{path}, {row.place}, column {column!r}: the group is missing.")
+    return group
 
 
 def precision_weights(path: Path, column: str, errors: np.ndarray) -> np.ndarray:
@@ -398,7 +446,7 @@ def merge_duplicates(
     if len(kept) == len(table):
         return table
     if duplicates == "refuse" and not columns.bins:
-        refuse_conflicts(table, columns, firsts)
+        refuse_conflicts(table, columns, members)
     present = ~np.isnan(table.labels)
     weights = np.ones(len(table)) if table.weights is None else table.weights
     shares = present * (1 if columns.bins else weights[:, None])
@@ -412,18 +460,22 @@ def merge_duplicates(
     return merged
 
 
-def refuse_conflicts(table: AssayTable, columns: TableColumns, firsts: np.ndarray):
-    """Refuses rows whose measurements differ from those in the first row of the same insert, where both have them."""
-    gaps = np.abs(table.labels - table.labels[firsts])
-    conflicts = np.argwhere(gaps > 0)
+def refuse_conflicts(table: AssayTable, columns: TableColumns, members: np.ndarray):
+    """Refuses different measurements of the same insert; `members` numbers the inserts, (rows,)."""
+    lowest = np.full((members.max() + 1, table.labels.shape[1]), np.inf)
+    np.fmin.at(lowest, members, table.labels)
+    conflicts = np.argwhere(table.labels > lowest[members])
     if len(conflicts):
         row, column = conflicts[0]
-        first = firsts[row]
+        other = int(
+            np.flatnonzero((members == members[row]) & (table.labels[:, column] < table.labels[row, column]))[0]
+        )
+        first, second = sorted((int(row), other))
         raise InputError(
-            f"{table.source}: {table.places[first]} and {table.places[row]} have the same insert and different "
+            f"{table.source}: {table.places[first]} and {table.places[second]} have the same insert and different "
             f"measurements ({columns.targets[column]} {table.labels[first, column]:g} and "
-            f"{table.labels[row, column]:g}), as have {len(np.unique(conflicts[:, 0])):,} rows in all. Average them "
-            "(duplicates average), or leave the wrong ones out."
+            f"{table.labels[second, column]:g}), as have {len(np.unique(members[conflicts[:, 0]])):,} inserts in all. "
+            "Average them (duplicates average), or leave the wrong ones out."
         )
 
 

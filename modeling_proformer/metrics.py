@@ -1,6 +1,6 @@
 """How well predictions agree with measurements: pure functions of two arrays."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +25,9 @@ DREAM_WEIGHTS = {
 }
 DREAM_PAIRS = ("snv", "motif_perturbation", "motif_tiling")
 DREAM_SUBSETS = tuple(name for name in DREAM_WEIGHTS if name not in ("all", *DREAM_PAIRS))
+
+# Of measured and predicted values, and how often each occurs in each replicate: (replicates, values of the statistic).
+Statistic = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 # Bootstrap replicates computed at a time: their arrays stay in the processor's cache.
 REPLICATES_AT_A_TIME = 16
@@ -69,7 +72,7 @@ class DreamScoreIntervals(NamedTuple):
 
 
 class ScoredValues(NamedTuple):
-    """What one correlation is made of; `members` are indices of the sequences, of a pair that of its first."""
+    """What one statistic is made of; `members` are indices of the sequences, of a pair that of its first."""
 
     measured: np.ndarray
     predicted: np.ndarray
@@ -119,14 +122,48 @@ def correlation_intervals(
     Raises:
         ValueError: as `correlation`; or `groups` has another length, or `replicates` or `level` is out of range.
     """
-    measured, predicted = checked_values(measured, predicted)
-    if groups is not None and len(groups) != len(measured):
-        raise ValueError(f"One group for each sequence is needed, got {len(groups)} for {len(measured)} sequences.")
-    everything = np.arange(len(measured))
-    families = everything if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    scored = [ScoredValues(measured, predicted, everything)]
-    correlations = resampled_correlations(scored, families, replicates, seed)
-    return CorrelationIntervals(*percentile_intervals(correlations[:, 0], level))
+    values = checked_values(measured, predicted)
+    return CorrelationIntervals(
+        *bootstrap_intervals(weighted_correlations, 2, *values, groups, replicates, level, seed)
+    )
+
+
+def roc_auc(measured: np.ndarray, predicted: np.ndarray) -> float:
+    """
+    Area under the ROC curve: how often a sequence of class 1 has a higher prediction than one of class 0, counting
+    ties half. NaN unless there are both classes.
+
+    Raises:
+        ValueError: as `correlation`; or a measured value is neither 0 nor 1.
+    """
+    measured, predicted = checked_classes(measured, predicted)
+    if len(np.unique(measured)) < 2:
+        return float("nan")
+    return weighted_roc_auc(measured, predicted, np.ones((1, len(measured)), dtype=np.int64)).item()
+
+
+def roc_auc_interval(
+    measured: np.ndarray,
+    predicted: np.ndarray,
+    groups: Sequence | None = None,
+    replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """
+    Interval of `roc_auc` by the percentile bootstrap; NaN where the area is, and for one family alone.
+
+    Args:
+        measured: (sequences,) of 0 and 1.
+        predicted: (sequences,) probabilities, or scores on any scale.
+        groups, replicates, level, seed: those of `correlation_intervals`.
+
+    Raises:
+        ValueError: as `roc_auc`; or `groups` has another length, or `replicates` or `level` is out of range.
+    """
+    values = checked_classes(measured, predicted)
+    (interval,) = bootstrap_intervals(weighted_roc_auc, 1, *values, groups, replicates, level, seed)
+    return interval
 
 
 def dream_score(
@@ -183,7 +220,7 @@ def dream_score_intervals(
     """
     scored = dream_values(measured, predicted, subsets, pairs)
     families = connected_families(len(scored["all"].members), np.concatenate([pairs[name] for name in DREAM_PAIRS]))
-    correlations = resampled_correlations(list(scored.values()), families, replicates, seed)
+    correlations = resampled_statistics(weighted_correlations, 2, list(scored.values()), families, replicates, seed)
     return DreamScoreIntervals(
         *percentile_intervals(dream_averages(correlations), level),
         {
@@ -216,6 +253,16 @@ def checked_values(measured: np.ndarray, predicted: np.ndarray) -> tuple[np.ndar
         if not np.isfinite(values).all():
             position = int((~np.isfinite(values)).argmax())
             raise ValueError(f"The {name} value at position {position + 1} is {values[position]}, not a number.")
+    return measured, predicted
+
+
+def checked_classes(measured: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64; see `roc_auc` for what is refused."""
+    measured, predicted = checked_values(measured, predicted)
+    others = ~np.isin(measured, (0, 1))
+    if others.any():
+        position = int(others.argmax())
+        raise ValueError(f"The measured value at position {position + 1} is {measured[position]:g}, neither 0 nor 1.")
     return measured, predicted
 
 
@@ -265,29 +312,62 @@ def connected_families(num_sequences: int, pairs: np.ndarray) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def resampled_correlations(
-    scored: Sequence[ScoredValues], families: np.ndarray, replicates: int, seed: int
-) -> np.ndarray:
+def bootstrap_intervals(
+    statistic: Statistic,
+    size: int,
+    measured: np.ndarray,
+    predicted: np.ndarray,
+    groups: Sequence | None,
+    replicates: int,
+    level: float,
+    seed: int,
+) -> list[Interval]:
     """
-    r and ρ of each item in each bootstrap replicate, (replicates, items, 2); NaN where they are not defined, and for
-    an item of one family, of which no draw can differ.
+    Intervals of a statistic's values, by the percentile bootstrap over families.
 
     Args:
+        statistic, size: see `resampled_statistics`.
+        measured, predicted, groups, replicates, level, seed: see `correlation_intervals`.
+    """
+    if groups is not None and len(groups) != len(measured):
+        raise ValueError(f"One group for each sequence is needed, got {len(groups)} for {len(measured)} sequences.")
+    everything = np.arange(len(measured))
+    families = everything if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    scored = [ScoredValues(measured, predicted, everything)]
+    samples = resampled_statistics(statistic, size, scored, families, replicates, seed)
+    return percentile_intervals(samples[:, 0], level)
+
+
+def resampled_statistics(
+    statistic: Statistic,
+    size: int,
+    scored: Sequence[ScoredValues],
+    families: np.ndarray,
+    replicates: int,
+    seed: int,
+) -> np.ndarray:
+    """
+    A statistic of each item in each bootstrap replicate, (replicates, items, size); NaN where it is not defined, and
+    for an item of one family, of which no draw can differ.
+
+    Args:
+        statistic: such as `weighted_correlations`.
+        size: how many values it has.
         scored: the items.
         families: (sequences,) number of each one's family, counted from 0.
     """
     if replicates < 1:
         raise ValueError(f"There must be at least one replicate, got {replicates}.")
     generator = np.random.default_rng(seed)
-    correlations = np.full((replicates, len(scored), 2), np.nan)
+    samples = np.full((replicates, len(scored), size), np.nan)
     several = [item for item, values in enumerate(scored) if len(np.unique(families[values.members])) > 1]
     for first in range(0, replicates if several else 0, REPLICATES_AT_A_TIME):
         rows = range(first, min(first + REPLICATES_AT_A_TIME, replicates))
         times = times_drawn(families.max() + 1, len(rows), generator)[:, families]
         for item in several:
             measured, predicted, members = scored[item]
-            correlations[rows, item] = weighted_correlations(measured, predicted, times[:, members])
-    return correlations
+            samples[rows, item] = statistic(measured, predicted, times[:, members])
+    return samples
 
 
 def times_drawn(count: int, replicates: int, generator: np.random.Generator) -> np.ndarray:
@@ -307,6 +387,16 @@ def weighted_correlations(measured: np.ndarray, predicted: np.ndarray, times: np
     spearman_rho = weighted_pearson_r(weighted_ranks(measured, times), weighted_ranks(predicted, times), times)
     # Unlike a mean of values, one of ranks is exact: what is constant in a replicate shows there.
     return np.stack([np.where(np.isnan(spearman_rho), np.nan, pearson_r), spearman_rho], axis=1)
+
+
+def weighted_roc_auc(measured: np.ndarray, predicted: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """`roc_auc`, (replicates, 1), where each value occurs so many times; see `weighted_correlations`."""
+    # The ones' sum of ranks above its least possible value counts the zeros below each of them (Mann and Whitney's U).
+    ones = (times * measured).sum(axis=1)
+    zeros = times.sum(axis=1) - ones
+    ranks = (times * measured * weighted_ranks(predicted, times)).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return ((ranks - ones * (ones + 1) / 2) / (ones * zeros))[:, None]
 
 
 def weighted_pearson_r(x: np.ndarray, y: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -348,4 +438,6 @@ __all__ = [
     "dream_score",
     "dream_score_intervals",
     "metric_module",
+    "roc_auc",
+    "roc_auc_interval",
 ]

@@ -217,37 +217,6 @@ class ProformerPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {"hidden_states": ProformerLayer, "attentions": ProformerAttention}
 
     @torch.no_grad()
-    def resize_position_embeddings(self, new_num_position_embeddings: int, strands: int = 2, old_strands: int = 2):
-        """
-        Gives the model another number of positions, for constructs of another length. Those of each strand are
-        stretched or shrunk by linear interpolation: what was learned of the ends and the middle of an insert stays
-        there.
-
-        Args:
-            new_num_position_embeddings: of all strands together.
-            strands: 2, or 1 for the forward strand alone; of the new construct.
-            old_strands: of the construct so far, at least as many.
-
-        Raises:
-            ValueError: there cannot be as many positions for each strand, or a strand is to be added.
-        """
-        if strands > old_strands:
-            raise ValueError("The model has no positions of the reverse strand to start from.")
-        if new_num_position_embeddings < strands or new_num_position_embeddings % strands:
-            raise ValueError(f"{new_num_position_embeddings} positions cannot be those of {strands} strands.")
-        embeddings = getattr(self, self.base_model_prefix, self).embeddings
-        weight = embeddings.position_embeddings.weight
-        halves = weight.unflatten(0, (old_strands, -1))[:strands].transpose(1, 2)
-        stretched = F.interpolate(halves, size=new_num_position_embeddings // strands, mode="linear")
-        embeddings.position_embeddings = nn.Embedding.from_pretrained(
-            stretched.transpose(1, 2).flatten(0, 1).contiguous(), freeze=not weight.requires_grad
-        )
-        self.config.max_position_embeddings = new_num_position_embeddings
-
-    def get_position_embeddings(self) -> nn.Embedding:
-        return getattr(self, self.base_model_prefix, self).embeddings.position_embeddings
-
-    @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """Keras' defaults, as published: Glorot-uniform kernels with its own fans, zero biases, small embeddings."""
         if isinstance(module, nn.Linear):

@@ -81,7 +81,7 @@ def predict(
     truncation: bool = False,
 ) -> np.ndarray:
     """
-    Expression of each sequence, in the units the model was trained on.
+    Expression of each sequence, in the units the model was trained on; of classes, their probabilities.
 
     Args:
         model: a `ProformerForSequenceClassification` or `ProformerForPreTraining`; put in evaluation mode.
@@ -136,8 +136,18 @@ def predict_batches(
                 raise
             raise InvalidSequenceError(row + error.row, error.reason) from None
         with torch.inference_mode(), torch.autocast(model.device.type, dtype, enabled=dtype is not None):
-            yield model(**inputs.to(model.device)).logits.float().cpu().numpy()
+            outputs = predictions(model(**inputs.to(model.device)).logits, model.config)
+        yield outputs.float().cpu().numpy()
         row += len(batch)
+
+
+def predictions(logits: torch.Tensor, config: ProformerConfig) -> torch.Tensor:
+    """Of regression, the logits themselves; of classification, probabilities."""
+    if config.problem_type == "multi_label_classification":
+        return logits.sigmoid()
+    if config.problem_type == "single_label_classification":
+        return logits.softmax(dim=-1)
+    return logits
 
 
 def predict_file(

@@ -2,15 +2,28 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .metrics import Correlation
+from .metrics import Correlation, correlation, roc_auc
 
 
 BLUE, ORANGE, GREY = "#2a6f97", "#d1603d", "#8d99ae"
+
+# A figure of hundreds of panels is none that anybody looks at.
+PANELS_ABREAST, MOST_PANELS = 3, 24
+
+
+class ComparedOutput(NamedTuple):
+    """One output of a model: its name, and what was measured and predicted, (sequences,) each."""
+
+    name: str
+    measured: np.ndarray
+    predicted: np.ndarray
 
 
 def scatter_plot(
@@ -21,20 +34,69 @@ def scatter_plot(
     label: str = "expression",
 ):
     """Predicted against measured expression, with their correlation; dense clouds as a density of hexagons."""
-    figure = Figure(figsize=(5, 4.5), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = panels(1)
+    draw_scatter(axes, measured, predicted, agreement, label)
+    save(figure, axes, path)
+
+
+def scatter_plots(path: str | os.PathLike, outputs: Sequence[ComparedOutput]):
+    """`scatter_plot` of each output, at most the first `MOST_PANELS`, with the line where both values are the same."""
+    outputs = outputs[:MOST_PANELS]
+    figure, all_axes = panels(len(outputs))
+    for axes, (name, measured, predicted) in zip(all_axes, outputs, strict=True):
+        draw_scatter(axes, measured, predicted, correlation(measured, predicted), name)
+        middle = np.median(measured) if len(measured) else 0
+        axes.axline((middle, middle), slope=1, color=GREY, linewidth=1, linestyle="dashed", zorder=0)
+    save(figure, all_axes, path)
+
+
+def roc_curves(path: str | os.PathLike, outputs: Sequence[ComparedOutput]):
+    """ROC curve of each output, at most the first `MOST_PANELS`; measured are 0 and 1."""
+    outputs = outputs[:MOST_PANELS]
+    figure, all_axes = panels(len(outputs))
+    for axes, (name, measured, predicted) in zip(all_axes, outputs, strict=True):
+        axes.plot(*roc_points(measured, predicted), color=BLUE)
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="dashed", zorder=0)
+        axes.set_xlabel("false positive rate")
+        axes.set_ylabel("true positive rate")
+        area = roc_auc(measured, predicted)
+        found = "no ROC AUC" if np.isnan(area) else f"ROC AUC = {area:.3f}"
+        axes.set_title(f"{name}\n{found}, {measured.sum():,.0f} of {len(measured):,} are 1", fontsize=10)
+    save(figure, all_axes, path)
+
+
+def roc_points(measured: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False and true positive rate at each threshold, from none positive to all; NaN without a class."""
+    thresholds = np.append(np.inf, np.unique(predicted)[::-1])
+    ones, zeros = (np.sort(predicted[measured == label]) for label in (1, 0))
+    with np.errstate(invalid="ignore"):
+        true, false = (
+            (len(values) - np.searchsorted(values, thresholds)) / np.float64(len(values)) for values in (ones, zeros)
+        )
+    return false, true
+
+
+def panels(count: int) -> tuple[Figure, np.ndarray]:
+    """A figure with so many axes, (count,), in rows."""
+    rows, abreast = -(-count // PANELS_ABREAST), min(count, PANELS_ABREAST)
+    figure = Figure(figsize=(0.5 + 4.5 * abreast, 4.5 * rows), layout="constrained")
+    axes = figure.subplots(rows, abreast, squeeze=False).ravel()
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, axes[:count]
+
+
+def draw_scatter(axes: Axes, measured: np.ndarray, predicted: np.ndarray, agreement: Correlation, label: str):
     if len(measured) > 2000:
         cells = axes.hexbin(measured, predicted, gridsize=60, bins="log", mincnt=1, cmap="viridis", linewidths=0)
-        figure.colorbar(cells, label="sequences")
+        axes.figure.colorbar(cells, label="sequences")
     else:
-        axes.scatter(measured, predicted, s=9, alpha=0.5, color=BLUE, linewidths=0)
+        axes.scatter(measured, predicted, s=14, alpha=0.5, color=BLUE, linewidths=0)
     axes.set_xlabel(f"measured {label}")
     axes.set_ylabel(f"predicted {label}")
-    axes.set_title(
-        f"Pearson r = {agreement.pearson_r:.3f}, Spearman ρ = {agreement.spearman_rho:.3f}, n = {agreement.count:,}",
-        fontsize=10,
-    )
-    save(figure, axes, path)
+    found = f"Pearson r = {agreement.pearson_r:.3f}, Spearman ρ = {agreement.spearman_rho:.3f}"
+    found = "no correlation" if np.isnan(agreement.pearson_r) else found
+    axes.set_title(f"{found}, n = {agreement.count:,}", fontsize=10)
 
 
 def paired_effects(
@@ -90,12 +152,17 @@ def effect_plot(path: str | os.PathLike, effects: Mapping[str, np.ndarray], unit
     save(figure, axes, path)
 
 
-def learning_curve(path: str | os.PathLike, log_history: Sequence[Mapping[str, float]]):
-    """Training loss and held-out Pearson's r over the steps of a Trainer's `state.log_history`."""
+def learning_curve(
+    path: str | os.PathLike,
+    log_history: Sequence[Mapping[str, float]],
+    metric: str = "eval_pearson_r",
+    label: str = "held-out Pearson r",
+):
+    """Training loss and a metric of held-out rows over the steps of a Trainer's `state.log_history`."""
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
     axes = figure.subplots()
     losses = [(entry["step"], entry["loss"]) for entry in log_history if "loss" in entry]
-    scores = [(entry["step"], entry["eval_pearson_r"]) for entry in log_history if "eval_pearson_r" in entry]
+    scores = [(entry["step"], entry[metric]) for entry in log_history if metric in entry]
     if losses:
         axes.plot(*zip(*losses, strict=True), color=GREY, label="training loss")
     axes.set_xlabel("step")
@@ -103,7 +170,7 @@ def learning_curve(path: str | os.PathLike, log_history: Sequence[Mapping[str, f
     if scores:
         right = axes.twinx()
         right.plot(*zip(*scores, strict=True), color=ORANGE, marker="o", markersize=3)
-        right.set_ylabel("held-out Pearson r", color=ORANGE)
+        right.set_ylabel(label, color=ORANGE)
         right.spines["top"].set_visible(False)
     save(figure, axes, path)
 
@@ -114,16 +181,17 @@ def ablation_plot(path: str | os.PathLike, results: Mapping[tuple[int, int], Map
 
     Args:
         path: of the PNG file.
-        results: for each (layers, width), the r of each way; NaN, a constant prediction, is drawn as 0.
+        results: for each (layers, width), the r of each way that was tried; NaN, a constant prediction, is drawn as 0.
     """
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
     axes = figure.subplots()
-    ways = list(next(iter(results.values())))
+    ways = list(dict.fromkeys(way for found in results.values() for way in found))
     colors = matplotlib.colormaps["viridis_r"](np.linspace(0.1, 0.9, len(ways)))
     width = 0.8 / len(ways)
     for number, (way, color) in enumerate(zip(ways, colors, strict=True)):
-        places = np.arange(len(results)) + (number - (len(ways) - 1) / 2) * width
-        heights = np.nan_to_num([found.get(way, np.nan) for found in results.values()])
+        shift = (number - (len(ways) - 1) / 2) * width
+        bars = [(place + shift, found[way]) for place, found in enumerate(results.values()) if way in found]
+        places, heights = np.nan_to_num(bars).T
         axes.bar(places, heights, width=0.9 * width, color=color, label=way)
         for place, height in zip(places, heights, strict=True):
             axes.annotate(f"{height:.2f}", (place, max(height, 0)), ha="center", va="bottom", fontsize=7)
@@ -134,9 +202,20 @@ def ablation_plot(path: str | os.PathLike, results: Mapping[tuple[int, int], Map
     save(figure, axes, path)
 
 
-def save(figure: Figure, axes, path: str | os.PathLike):
-    axes.spines[["top", "right"]].set_visible(False)
+def save(figure: Figure, axes: Axes | Sequence[Axes], path: str | os.PathLike):
+    for each in np.ravel(axes):
+        each.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150, format="png")
 
 
-__all__ = ["ablation_plot", "effect_plot", "learning_curve", "paired_effects", "scatter_plot"]
+__all__ = [
+    "MOST_PANELS",
+    "ComparedOutput",
+    "ablation_plot",
+    "effect_plot",
+    "learning_curve",
+    "paired_effects",
+    "roc_curves",
+    "scatter_plot",
+    "scatter_plots",
+]

@@ -79,9 +79,8 @@ class TestConstruct:
 
     def test_inserts_longer_than_the_width_by_hand_need_a_decision(self, prepare, rows):
         rows[41]["sequence"] += "ACGT"
-        with pytest.raises(
-            InputError, match=r"assay\.tsv, line 43: the insert has 64 letters, more than the insert_w"
-        ):
+        too_long = r"line 43: the insert has 64 letters; 1 rows have inserts longer than 60 letters. Make the insert_w"
+        with pytest.raises(InputError, match=too_long):
             prepare(rows, insert_width=60)
         assert len(prepare(rows, insert_width=60, too_long="leave_out").table) == 99
         assert len(prepare(rows, insert_width=60, too_long="cut").table) == 100
@@ -121,6 +120,19 @@ class TestTargets:
         weights = prepare(rows, TableColumns("sequence", ["expression"], standard_error="error")).table.weights
         np.testing.assert_allclose(weights[:4] / weights[1], [2, 1, 1, 0.5 / 9.25])
 
+    def test_columns_that_contradict_each_other_are_refused(self, prepare, rows):
+        rows = [row | {"reads": 3, "error": 0.5} for row in rows]
+        for columns, reason in [
+            ({"weight": "reads", "standard_error": "error"}, "not from both"),
+            ({"targets": ["expression", "expression"]}, "a target is named twice"),
+            ({"bins": [0.0, 1.0]}, "2 bins for 1 columns of reads"),
+        ]:
+            with pytest.raises(InputError, match=reason):
+                prepare(rows, TableColumns(**{"sequence": "sequence", "targets": ["expression"]} | columns))
+        rows[3]["error"] = ""
+        with pytest.raises(InputError, match="line 5, column 'error': the measurement is missing"):
+            prepare(rows, TableColumns("sequence", ["expression"], standard_error="error"))
+
     @pytest.mark.parametrize(
         ("row", "cells", "reason"),
         [
@@ -155,6 +167,14 @@ class TestDuplicates:
             InputError, match=r"line 11 and line 52 have the same insert .*\(expression 2\.5 and 7\.5\)"
         ):
             prepare(rows)
+
+    def test_a_gap_in_the_first_of_them_hides_nothing(self, prepare, rows):
+        for row, value in zip((9, 50, 60), ("", 5, 9), strict=True):
+            rows[row] = {"sequence": rows[9]["sequence"], "expression": value}
+        rows = [row | {"other": number} for number, row in enumerate(rows)]
+        rows[50]["other"] = rows[60]["other"] = 9
+        with pytest.raises(InputError, match=r"line 52 and line 62 have the same insert .*\(expression 5 and 9\)"):
+            prepare(rows, TableColumns("sequence", ["expression", "other"]))
 
     def test_or_averaged(self, prepare, rows):
         for row in rows:
@@ -216,6 +236,20 @@ class TestSplit:
         split = prepare(rows, TableColumns("sequence", ["expression"], group="gene")).split
         sides = [{row % 20 for row in side} for side in split]
         assert sum(map(len, sides)) == 20
+
+    @pytest.mark.parametrize(
+        ("cells", "reason"),
+        [
+            ({"gene": " "}, r"line 32, column 'gene': the group is missing"),
+            ({"fold": "test"}, r"line \d+ and line \d+ are of the same group 'gene 10', but the table puts one into"),
+        ],
+    )
+    def test_groups_that_say_nothing_or_are_divided_are_refused(self, prepare, rows, cells, reason):
+        sides = ["train", "train", "validation", "test"]
+        rows = [row | {"gene": f"gene {number % 20}", "fold": sides[number % 4]} for number, row in enumerate(rows)]
+        rows[30] |= cells
+        with pytest.raises(InputError, match=reason):
+            prepare(rows, TableColumns("sequence", ["expression"], split="fold", group="gene"))
 
     def test_variants_of_one_promoter_need_another_split(self, prepare, rows):
         variants = [

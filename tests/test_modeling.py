@@ -14,7 +14,6 @@ from modeling_proformer import (
     ProformerForPreTraining,
     ProformerForSequenceClassification,
     ProformerModel,
-    ProformerTokenizer,
 )
 from modeling_proformer.modeling_proformer import bin_probabilities, expression_loss, masked_nucleotide_loss
 
@@ -250,44 +249,6 @@ class TestForward:
         torch.testing.assert_close(model(**batch).logits, model(**batch).logits)
         model.train()
         assert not torch.allclose(model(**batch).logits, model(**batch).logits)
-
-
-class TestPositions:
-    def test_as_many_positions_as_before_change_nothing(self, tiny_config, batch):
-        model = ProformerForSequenceClassification(tiny_config).eval()
-        before = model(**batch).logits
-        model.resize_position_embeddings(24)
-        torch.testing.assert_close(model(**batch).logits, before)
-
-    def test_each_strand_is_stretched_on_its_own(self, tmp_path, tiny_config):
-        model = ProformerModel(tiny_config)
-        forward, reverse = model.get_position_embeddings().weight.chunk(2)
-        model.resize_position_embeddings(72)
-        stretched = model.get_position_embeddings().weight
-        assert model.config.max_position_embeddings == 72
-        # Three positions for one: the middle one of them is the old one.
-        torch.testing.assert_close(stretched[1:36:3], forward)
-        torch.testing.assert_close(stretched[37::3], reverse)
-        torch.testing.assert_close(stretched[2], (2 * forward[0] + forward[1]) / 3)
-        assert stretched.requires_grad
-        model.save_pretrained(tmp_path)
-        torch.testing.assert_close(
-            ProformerModel.from_pretrained(tmp_path).get_position_embeddings().weight, stretched
-        )
-
-    def test_the_forward_strand_alone(self, tiny_config):
-        model = ProformerModel(tiny_config)
-        forward, _ = model.get_position_embeddings().weight.chunk(2)
-        model.resize_position_embeddings(12, strands=1)
-        torch.testing.assert_close(model.get_position_embeddings().weight, forward)
-        tokenizer = ProformerTokenizer(kmer_size=3, insert_width=12, strands="forward")
-        assert model(**tokenizer(["ACGTACGTACGT"], return_tensors="pt")).last_hidden_state.shape == (1, 4 + 12, 16)
-        with pytest.raises(ValueError, match="no positions of the reverse strand"):
-            model.resize_position_embeddings(24, strands=2, old_strands=1)
-
-    def test_positions_that_no_strands_have_are_refused(self, tiny_config):
-        with pytest.raises(ValueError, match="25 positions cannot be those of 2 strands"):
-            ProformerModel(tiny_config).resize_position_embeddings(25)
 
 
 class TestInitialisation:

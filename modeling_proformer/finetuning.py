@@ -1,0 +1,459 @@
+"""A checkpoint, fine-tuned on a plain table of another assay."""
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
+
+from .assays import InputError, first_line
+from .collation import ProformerCollator
+from .configuration_proformer import OF_THE_LABELS, ProformerConfig
+from .finetuning_data import AssayTable, Preparation, PreparedAssay, TableColumns, prepare_assay
+from .intervals import half_widths, transformed
+from .metrics import correlation, roc_auc
+from .modeling_proformer import IGNORED, TRANSFORMS, ProformerForSequenceClassification
+from .prediction import load_checkpoint, predict
+from .tokenization import ProformerTokenizer
+from .training import ProformerTrainer, last_checkpoint
+from .training_data import TrainingTable, check_training, label_scale, record_training
+
+
+# Where a run keeps what it needs to go on; removed once the model is there.
+RUN_FOLDER = "training"
+
+
+@dataclass
+class Recipe:
+    """
+    How a checkpoint is fine-tuned.
+
+    Attributes:
+        method: "full" trains all weights, at rates that shrink from the head down to the embeddings; "head" only a new
+            head on the encoder as it is; "lora" low-rank changes of the encoder's matrices (with peft), which are then
+            merged into them.
+        from_scratch: start from new weights of the checkpoint's architecture, to see what the checkpoint is worth.
+        learning_rate: highest rate, that of the head; by default one tried out for the method.
+        layer_decay: rate of each block, and of the embeddings, relative to what lies above it ("full").
+        steps: weight updates at most; by default from the number of rows.
+        batch_size: sequences in a step.
+        patience: evaluations without improvement, of 20 in all, after which training stops.
+        transform: "log" or "log1p" to train on logarithms of the measurements.
+        task: "regression" or "classification"; by default the latter where all measurements are 0 or 1.
+        bf16: compute in bfloat16, faster where the hardware has it.
+        seed: of new weights and of the order of rows.
+    """
+
+    method: Literal["full", "head", "lora"] = "full"
+    from_scratch: bool = False
+    learning_rate: float | None = None
+    layer_decay: float = 0.8
+    steps: int | None = None
+    batch_size: int = 32
+    patience: int = 6
+    transform: Literal["log", "log1p"] | None = None
+    task: Literal["regression", "classification"] | None = None
+    bf16: bool = False
+    seed: int = 0
+
+    def highest_rate(self) -> float:
+        """The learning rate that was given, or the one tried out for the method."""
+        rates = {"full": 1e-3, "head": 1e-2, "lora": 2e-3}
+        return rates[self.method] if self.learning_rate is None else self.learning_rate
+
+    def most_steps(self, rows: int) -> int:
+        """The steps that were given, or as many as suit this number of rows: many passes over few, few over many."""
+        return int(np.clip(rows * 20 // 32, 400, 6000)) if self.steps is None else self.steps
+
+
+POSITIONS = "embeddings.position_embeddings.weight"
+EVALUATIONS = 20
+
+
+class FineTuned(NamedTuple):
+    """
+    A fine-tuned model, and what it predicts for the rows that it was not trained on.
+
+    Attributes:
+        model: in evaluation mode.
+        assay: what it was fine-tuned on.
+        measured: (rows, outputs) in the assay's units, NaN where missing; of all rows.
+        predicted: (rows, outputs) of the rows held out, NaN for those trained on.
+        log_history: of the Trainer.
+        seconds: that training took; None where it was interrupted.
+    """
+
+    model: ProformerForSequenceClassification
+    assay: PreparedAssay
+    measured: np.ndarray
+    predicted: np.ndarray
+    log_history: list[dict[str, Any]]
+    seconds: float | None
+
+
+def finetune(
+    table: str | os.PathLike,
+    columns: TableColumns,
+    output: str | os.PathLike,
+    checkpoint: str | os.PathLike | None = None,
+    preparation: Preparation | None = None,
+    recipe: Recipe | None = None,
+    show: Callable[[str], None] = print,
+) -> FineTuned:
+    """
+    Fine-tunes a checkpoint, and puts all there is to have into a folder: model and tokenizer, model card, metrics and
+    predictions of the rows held out, figures. Stopped and started again, it goes on from where it was.
+
+    Args:
+        table: FASTA, TSV, CSV, Parquet or Arrow file.
+        columns: of the table.
+        output: folder to write, a new one.
+        checkpoint: folder or Hub repository to start from; by default the checkpoint within this package.
+        preparation: what to make of the table.
+        recipe: how to train.
+        show: is told what was found and done, a sentence at a time.
+
+    Raises:
+        InputError: table, checkpoint or folder are not fit for it, see `prepare_assay` and `load_checkpoint`.
+        CheckpointError: the folder could not be written.
+    """
+    from .cards import write_report
+
+    preparation, recipe, output = preparation or Preparation(), recipe or Recipe(), Path(output)
+    run = output / RUN_FOLDER
+    if output.exists() and not run.exists() and any(output.iterdir()):
+        raise InputError(f"{output}: this folder is not empty; name a new one.")
+    pretrained, reference = load_checkpoint(checkpoint)
+    assay = prepare_assay(table, columns, preparation, reference)
+    for finding in assay.findings:
+        show(finding)
+    set_seed(recipe.seed)
+    model = model_for(assay, columns, recipe, pretrained, reference)
+    show(f"Training by {model.config.problem_type.replace('_', ' ')}, {model.num_parameters():,} parameters.")
+    settings = {"checkpoint": None if checkpoint is None else str(checkpoint)}
+    for kind, options in (("columns", columns), ("preparation", preparation), ("recipe", recipe)):
+        settings |= {f"{kind}.{name}": value for name, value in asdict(options).items()}
+    tables = [TrainingTable(str(table), 1, len(assay.table), assay.table.unmeasured, file_digest(table))]
+    resumed = last_checkpoint(run)
+    if resumed:
+        check_training(run, tables, settings)
+        show(f"Going on from {resumed}.")
+    else:
+        record_training(run, tables, settings)
+    trainer = trainer_for(model, assay, columns, recipe, run)
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=resumed)
+    seconds = None if resumed else time.perf_counter() - started
+    model = plain_model(trainer.model)
+    measured, predicted = predict_held_out(model, assay, columns)
+    if model.config.problem_type == "regression":
+        validation = assay.split.validation
+        model.config.interval_half_widths = half_widths(measured[validation], predicted[validation], model.config)
+    fine_tuned = FineTuned(model, assay, measured, predicted, trainer.state.log_history, seconds)
+    assay.tokenizer.save_pretrained(output)
+    model.save_pretrained(output)
+    write_report(output, fine_tuned, columns, preparation, recipe)
+    shutil.rmtree(run)
+    return fine_tuned
+
+
+def file_digest(path: str | os.PathLike) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def measured_values(labels: np.ndarray, columns: TableColumns) -> np.ndarray:
+    """What the model predicts, (rows, outputs), of a table's labels: these themselves, or the mean bin of reads."""
+    if columns.bins is None:
+        return labels
+    return (labels @ np.array(columns.bins) / labels.sum(axis=1))[:, None]
+
+
+def model_for(
+    assay: PreparedAssay,
+    columns: TableColumns,
+    recipe: Recipe,
+    pretrained: PreTrainedModel,
+    reference: ProformerTokenizer,
+) -> ProformerForSequenceClassification:
+    """
+    A checkpoint's architecture, and its weights unless it is to start anew, with the outputs of another assay.
+
+    Raises:
+        InputError: options contradict each other, or a measurement does not fit them.
+    """
+    if recipe.from_scratch and recipe.method != "full":
+        raise InputError(f"The method {recipe.method} needs a checkpoint: leave out from_scratch.")
+    if assay.tokenizer.num_strands > reference.num_strands:
+        raise InputError("The checkpoint knows the forward strand alone: give strands forward.")
+    try:
+        config = config_for(assay, columns, recipe, pretrained.config)
+    except StrictDataclassError as error:
+        raise InputError(f"{assay.table.source}: {first_line(error.__cause__ or error)}") from error
+    model = ProformerForSequenceClassification(config)
+    if recipe.from_scratch:
+        return model
+    encoder = pretrained.proformer.state_dict()
+    positions = encoder[POSITIONS][: reference.num_tokens]
+    encoder[POSITIONS] = stretched_positions(positions, reference, assay.tokenizer)
+    model.proformer.load_state_dict(encoder)
+    # Expression in one assay is a first guess of that in another.
+    old, new = pretrained.expression_head.dense, model.expression_head.dense
+    if predicts_values(config) and predicts_values(pretrained.config) and len(old.bias) in (1, len(new.bias)):
+        with torch.no_grad():
+            new.weight.copy_(old.weight.expand_as(new.weight))
+            new.bias.copy_(old.bias.expand_as(new.bias))
+    return model
+
+
+def predicts_values(config: ProformerConfig) -> bool:
+    return config.problem_type == "regression" and config.expression_bins is None
+
+
+def stretched_positions(positions: torch.Tensor, old: ProformerTokenizer, new: ProformerTokenizer) -> torch.Tensor:
+    """
+    Position embeddings for constructs of another length: those of each strand, stretched or shrunk by linear
+    interpolation. What was learned of the ends and the middle of an insert stays there.
+
+    Args:
+        positions: (old tokens, hidden).
+        old, new: tokenizers of both constructs. The new one may do without the reverse strand.
+
+    Returns:
+        (new tokens, hidden).
+    """
+    strands = positions.unflatten(0, (old.num_strands, -1))[: new.num_strands].transpose(1, 2)
+    stretched = nn.functional.interpolate(strands, size=new.num_tokens // new.num_strands, mode="linear")
+    return stretched.transpose(1, 2).flatten(0, 1)
+
+
+def config_for(
+    assay: PreparedAssay, columns: TableColumns, recipe: Recipe, pretrained: ProformerConfig
+) -> ProformerConfig:
+    table, train = assay.table, assay.split.train
+    fields = {
+        **pretrained.to_dict(),
+        **dict.fromkeys(OF_THE_LABELS),
+        "max_position_embeddings": assay.tokenizer.num_tokens,
+        "id2label": dict(enumerate(columns.outputs)),
+        "label2id": {name: number for number, name in enumerate(columns.outputs)},
+        "problem_type": "regression",
+        "label_transform": recipe.transform,
+        "expression_bins": None if columns.bins is None else [float(bin) for bin in columns.bins],
+    }
+    if task_of(table, columns, recipe) == "classification":
+        fields["problem_type"] = "multi_label_classification"
+    elif columns.bins is None:
+        refuse_logarithms_of_nothing(table, columns, recipe)
+        labels = TRANSFORMS[recipe.transform](torch.from_numpy(table.labels[train])).numpy()
+        fields["label_mean"], fields["label_std"] = label_scale(columns.outputs, labels.T)
+    config = ProformerConfig(**fields)
+    config.name_or_path = pretrained.name_or_path
+    return config
+
+
+def task_of(table: AssayTable, columns: TableColumns, recipe: Recipe) -> str:
+    """
+    Raises:
+        InputError: classes are asked for, and a measurement is neither 0 nor 1.
+    """
+    if columns.bins and recipe.task == "classification":
+        raise InputError("Reads in bins are a regression: leave out the task, or the bins.")
+    others = ~np.isin(table.labels, (0, 1)) & ~np.isnan(table.labels)
+    if recipe.task != "classification":
+        return recipe.task or ("regression" if others.any() or columns.bins else "classification")
+    if others.any():
+        row, column = np.argwhere(others)[0]
+        raise InputError(
+            f"{table.source}, {table.places[row]}, column {columns.targets[column]!r}: for classification, "
+            f"{table.labels[row, column]:g} should be 0 or 1."
+        )
+    return "classification"
+
+
+def refuse_logarithms_of_nothing(table: AssayTable, columns: TableColumns, recipe: Recipe):
+    if recipe.transform is None:
+        return
+    lowest = 0 if recipe.transform == "log" else -1
+    outside = table.labels <= lowest
+    if outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise InputError(
+            f"{table.source}, {table.places[row]}, column {columns.targets[column]!r}: {table.labels[row, column]:g} "
+            f"has no {recipe.transform}; {outside.sum():,} measurements are {lowest} or less."
+        )
+
+
+def trainer_for(
+    model: ProformerForSequenceClassification,
+    assay: PreparedAssay,
+    columns: TableColumns,
+    recipe: Recipe,
+    run: Path,
+) -> ProformerTrainer:
+    import datasets
+
+    table, split, config = assay.table, assay.split, model.config
+    labels = {f"label_{number}": values for number, values in enumerate(table.labels.T)}
+    weights = {} if table.weights is None else {"weight": table.weights}
+    rows = datasets.Dataset.from_dict({"sequence": table.sequences, **labels, **weights})
+    steps = recipe.most_steps(len(split.train))
+    every = max(1, steps // EVALUATIONS)
+    # On a CPU in bfloat16, eager attention trains twice as fast as the library's choice.
+    model.set_attn_implementation("sdpa" if torch.cuda.is_available() else "eager")
+    trained = prepared_for(recipe.method, model)
+    arguments = TrainingArguments(
+        output_dir=str(run),
+        max_steps=steps,
+        per_device_train_batch_size=min(recipe.batch_size, len(split.train)),
+        per_device_eval_batch_size=256,
+        lr_scheduler_type="cosine",
+        warmup_steps=steps // 20,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        logging_steps=every,
+        load_best_model_at_end=True,
+        metric_for_best_model="score",
+        greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,
+        bf16=recipe.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        seed=recipe.seed,
+        report_to="none",
+        remove_unused_columns=False,
+        max_grad_norm=1.0,
+    )
+    collator = partial(ProformerCollator, assay.tokenizer, label_columns=list(labels), truncation=True)
+    return ProformerTrainer(
+        model=trained,
+        args=arguments,
+        data_collator=collator(
+            weight_column="weight" if weights else None,
+            mean_weight=float(table.weights[split.train].mean()) if weights else 1.0,
+        ),
+        eval_data_collator=collator(),
+        train_dataset=rows.select(split.train),
+        eval_dataset=rows.select(split.validation),
+        compute_metrics=metrics_for(config, columns),
+        callbacks=[EarlyStoppingCallback(recipe.patience)],
+        optimizers=(torch.optim.AdamW(parameter_groups(trained, recipe), weight_decay=0.01), None),
+    )
+
+
+def prepared_for(method: str, model: ProformerForSequenceClassification) -> nn.Module:
+    """
+    The model with only those weights to train that the method trains.
+
+    Raises:
+        InputError: "lora" without peft.
+    """
+    if method == "head":
+        model.requires_grad_(False)
+        model.expression_head.requires_grad_(True)
+    if method != "lora":
+        return model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise InputError("The method lora needs the library peft: pip install peft") from error
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=8,
+            lora_alpha=16,
+            target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "dense_in", "dense_out", "pointwise"],
+            # What is new in another assay.
+            modules_to_save=["expression_head", "position_embeddings"],
+        ),
+    )
+
+
+def plain_model(trained: nn.Module) -> ProformerForSequenceClassification:
+    """The model itself, with adapters merged into its matrices."""
+    model = trained.merge_and_unload() if hasattr(trained, "merge_and_unload") else trained
+    return model.eval().requires_grad_(True)
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """What is trained, at rates that shrink from the head (depth 0) over the blocks down to the embeddings."""
+    rate = recipe.highest_rate()
+    blocks = model.config.num_hidden_layers
+    groups: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(depth_of(name, blocks), []).append(parameter)
+    decay = recipe.layer_decay if recipe.method == "full" else 1.0
+    return [{"params": group, "lr": rate * decay**depth} for depth, group in sorted(groups.items())]
+
+
+def depth_of(name: str, blocks: int) -> int:
+    block = re.search(r"\.layers\.(\d+)\.", name)
+    if block:
+        return blocks - int(block.group(1))
+    return blocks + 1 if ".embeddings." in name else 0
+
+
+def metrics_for(config: ProformerConfig, columns: TableColumns) -> Callable[[EvalPrediction], dict[str, float]]:
+    """
+    `score` to choose the best step by: the mean over the outputs of Pearson's r, or of the area under the ROC curve.
+    Outputs that have none, because they are constant in the rows held out, are left out of it.
+    """
+
+    def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
+        labels = np.where(evaluation.label_ids == IGNORED, np.nan, evaluation.label_ids)
+        measured = transformed(measured_values(labels, columns), config)
+        predicted = np.asarray(evaluation.predictions, dtype=np.float64)
+        if not np.isfinite(predicted).all():
+            return {"score": float("nan")}
+        found = [score for score in agreement(measured, transformed(predicted, config), config) if np.isfinite(score)]
+        return {"score": float(np.mean(found)) if found else float("nan")}
+
+    return compute_metrics
+
+
+def agreement(measured: np.ndarray, predicted: np.ndarray, config: ProformerConfig) -> list[float]:
+    """Pearson's r of each output, or the area under the ROC; both (rows, outputs), NaN where not measured."""
+    found = []
+    for each, guess in zip(measured.T, predicted.T, strict=True):
+        present = ~np.isnan(each)
+        if config.problem_type == "regression":
+            found.append(correlation(each[present], guess[present]).pearson_r)
+        else:
+            found.append(roc_auc(each[present], guess[present]))
+    return found
+
+
+def predict_held_out(
+    model: ProformerForSequenceClassification, assay: PreparedAssay, columns: TableColumns
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Measured values of all rows and predicted ones of those held out, NaN of the others; both (rows, outputs).
+
+    Raises:
+        InputError: a prediction is not finite.
+    """
+    measured = measured_values(assay.table.labels, columns)
+    predicted = np.full(measured.shape, np.nan)
+    rows = np.concatenate([assay.split.validation, assay.split.test])
+    sequences = [assay.table.sequences[row] for row in rows]
+    predicted[rows] = predict(model, assay.tokenizer, sequences, truncation=True)
+    if not np.isfinite(predicted[rows]).all():
+        raise InputError("Training has diverged: predictions are nan or infinite. Give a lower learning_rate.")
+    return measured, predicted
+
+
+__all__ = ["FineTuned", "Recipe", "finetune"]

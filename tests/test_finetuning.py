@@ -1,0 +1,297 @@
+"""Fine-tuning from a table to a folder, with a small checkpoint and an assay that can be learned in seconds."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import TINY
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, predict
+from modeling_proformer.assays import InputError
+from modeling_proformer.finetuning import (
+    Recipe,
+    depth_of,
+    finetune,
+    model_for,
+    parameter_groups,
+    stretched_positions,
+)
+from modeling_proformer.finetuning_data import Preparation, TableColumns, prepare_assay
+from modeling_proformer.intervals import prediction_interval
+from modeling_proformer.prediction import load_checkpoint
+
+
+COLUMNS = TableColumns("sequence", ["expression"])
+QUICK = {"steps": 60, "batch_size": 32, "learning_rate": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """Of the tests' sizes, for inserts of 12, trained on nothing."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
+    config = ProformerConfig(**TINY, label_mean=[9.0], label_std=[4.0])
+    ProformerForSequenceClassification(config).save_pretrained(folder)
+    ProformerTokenizer(kmer_size=3, insert_width=12).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    """400 inserts of 16 letters; expression is the number of Gs, other outputs follow from it."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for sequence in ("".join(letters) for letters in generator.choice(list("ACGT"), (400, 16))):
+        count = sequence.count("G")
+        rows.append(
+            {
+                "sequence": sequence,
+                "expression": count + generator.normal(0, 0.3),
+                "fold_change": np.exp(count + generator.normal(0, 0.3)),
+                "active": int(count > 4),
+                "low": 8 - min(count, 8),
+                "high": min(count, 8),
+            }
+        )
+    return rows
+
+
+@pytest.fixture
+def table(tmp_path, rows) -> Path:
+    path = tmp_path / "assay.csv"
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.fixture
+def fine_tune(tmp_path, table, checkpoint):
+    def fine_tune(columns: TableColumns = COLUMNS, name: str = "tuned", **recipe):
+        return finetune(
+            table, columns, tmp_path / name, checkpoint, recipe=Recipe(**QUICK | recipe), show=lambda sentence: None
+        )
+
+    return fine_tune
+
+
+def correlation_on_test(fine_tuned, transform=lambda values: values) -> float:
+    test = fine_tuned.assay.split.test
+    return np.corrcoef(transform(fine_tuned.measured[test, 0]), transform(fine_tuned.predicted[test, 0]))[0, 1]
+
+
+class TestFolder:
+    def test_it_opens_and_predicts_what_was_reported(self, tmp_path, fine_tune, rows):
+        fine_tuned = fine_tune()
+        assert correlation_on_test(fine_tuned) > 0.8
+        folder = tmp_path / "tuned"
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert tokenizer.insert_width == 16 and model.config.id2label == {0: "expression"}
+        test = fine_tuned.assay.split.test
+        predicted = predict(model, tokenizer, [rows[row]["sequence"] for row in test])
+        np.testing.assert_allclose(predicted, fine_tuned.predicted[test], atol=1e-5)
+        low, high = prediction_interval(predicted, model.config, 0.9)
+        covered = (low <= fine_tuned.measured[test]) & (fine_tuned.measured[test] <= high)
+        assert covered.mean() > 0.75
+        assert np.isnan(fine_tuned.predicted[fine_tuned.assay.split.train]).all()
+
+    def test_nothing_else_is_left_in_it(self, tmp_path, fine_tune):
+        fine_tune()
+        assert sorted(path.name for path in (tmp_path / "tuned").iterdir()) == [
+            "README.md",
+            "config.json",
+            "configuration_proformer.py",
+            "learning_curve.png",
+            "metrics.json",
+            "model.safetensors",
+            "modeling_proformer.py",
+            "predictions.tsv",
+            "scatter.png",
+            "tokenization_proformer.py",
+            "tokenizer_config.json",
+        ]
+
+    def test_a_folder_with_a_model_is_left_alone(self, tmp_path, table, checkpoint):
+        with pytest.raises(InputError, match="this folder is not empty; name a new one"):
+            finetune(table, COLUMNS, checkpoint)
+
+
+class TestMethods:
+    def test_a_new_head_on_a_frozen_encoder(self, fine_tune, checkpoint):
+        tuned = fine_tune(method="head").model
+        before = load_checkpoint(checkpoint)[0]
+        for name, weight in before.proformer.named_parameters():
+            if "position_embeddings" not in name:
+                torch.testing.assert_close(tuned.proformer.get_parameter(name), weight)
+        assert not torch.equal(tuned.expression_head.dense.weight, before.expression_head.dense.weight)
+
+    def test_lora_is_merged_into_the_matrices(self, tmp_path, fine_tune, checkpoint):
+        pytest.importorskip("peft", reason="peft is not installed")
+        fine_tuned = fine_tune(method="lora")
+        assert correlation_on_test(fine_tuned) > 0.5
+        tuned, before = load_checkpoint(tmp_path / "tuned")[0], load_checkpoint(checkpoint)[0]
+        query, old = (model.proformer.layers[0].self_attn.q_proj.weight for model in (tuned, before))
+        change = torch.linalg.svdvals((query - old).detach())
+        assert change[0] > 1e-3 and change[8:].max() < 1e-5  # of rank 8
+
+    def test_from_scratch_nothing_of_the_checkpoint_is_left(self, table, checkpoint):
+        pretrained, reference = load_checkpoint(checkpoint)
+        assay = prepare_assay(table, COLUMNS, Preparation(), reference)
+        models = {
+            scratch: model_for(assay, COLUMNS, Recipe(from_scratch=scratch), pretrained, reference)
+            for scratch in (False, True)
+        }
+        weights = {scratch: model.proformer.layers[0].self_attn.q_proj.weight for scratch, model in models.items()}
+        old = pretrained.proformer.layers[0].self_attn.q_proj.weight
+        assert torch.equal(weights[False], old) and not torch.equal(weights[True], old)
+        assert models[True].config.max_position_embeddings == models[False].config.max_position_embeddings == 32
+
+    def test_rates_shrink_from_the_head_to_the_embeddings(self, tiny_config):
+        model = ProformerForSequenceClassification(tiny_config)
+        groups = parameter_groups(model, Recipe(learning_rate=1.0, layer_decay=0.5))
+        assert [group["lr"] for group in groups] == [1.0, 0.5, 0.25, 0.125]
+        assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+        assert depth_of("proformer.layers.1.convolution.pointwise.weight", 2) == 1
+        assert depth_of("proformer.embeddings.kmer_projection.weight", 2) == 3
+
+
+class TestPositions:
+    def test_each_strand_is_stretched_on_its_own(self):
+        positions = torch.randn(24, 16)
+        old, new = (ProformerTokenizer(kmer_size=3, insert_width=width) for width in (12, 36))
+        stretched = stretched_positions(positions, old, new)
+        # Three positions for one: the middle one of them is the old one.
+        torch.testing.assert_close(stretched[1::3], positions)
+        torch.testing.assert_close(stretched[2], (2 * positions[0] + positions[1]) / 3)
+        torch.testing.assert_close(stretched_positions(positions, old, old), positions)
+        forward = ProformerTokenizer(kmer_size=3, insert_width=36, strands="forward")
+        torch.testing.assert_close(stretched_positions(positions, old, forward), stretched[:36])
+
+    def test_the_forward_strand_alone(self, tmp_path, table, checkpoint):
+        preparation, recipe = Preparation(strands="forward"), Recipe(**QUICK)
+        finetune(table, COLUMNS, tmp_path / "tuned", checkpoint, preparation, recipe, show=str)
+        model, tokenizer = load_checkpoint(tmp_path / "tuned")
+        assert tokenizer.num_tokens == model.config.max_position_embeddings == 16
+        with pytest.raises(InputError, match="knows the forward strand alone: give strands forward"):
+            finetune(table, COLUMNS, tmp_path / "both", tmp_path / "tuned", recipe=recipe, show=str)
+
+    def test_ends_that_do_not_fit_are_cut_throughout(self, tmp_path, table, checkpoint):
+        preparation = Preparation(insert_width=14, too_long="cut")
+        fine_tuned = finetune(table, COLUMNS, tmp_path / "tuned", checkpoint, preparation, Recipe(**QUICK), show=str)
+        assert fine_tuned.assay.tokenizer.insert_width == 14
+        assert "400 rows have inserts longer than 14 letters, whose ends are cut off." in fine_tuned.assay.findings
+
+
+class TestTargets:
+    def test_several_outputs(self, fine_tune):
+        fine_tuned = fine_tune(TableColumns("sequence", ["expression", "high"]))
+        assert fine_tuned.model.config.id2label == {0: "expression", 1: "high"}
+        assert fine_tuned.predicted.shape == (len(fine_tuned.assay.table), 2)
+
+    def test_logarithms(self, tmp_path, fine_tune):
+        fine_tuned = fine_tune(TableColumns("sequence", ["fold_change"]), transform="log")
+        assert correlation_on_test(fine_tuned, np.log) > 0.8
+        # In the assay's units again.
+        test = fine_tuned.assay.split.test
+        ratio = np.median(fine_tuned.predicted[test] / fine_tuned.measured[test])
+        assert 0.7 < ratio < 1.4
+
+    def test_reads_in_sorting_bins(self, fine_tune):
+        fine_tuned = fine_tune(TableColumns("sequence", ["low", "high"], bins=[0.0, 1.0]))
+        assert fine_tuned.model.config.expression_bins == [0.0, 1.0]
+        assert fine_tuned.model.config.id2label == {0: "mean_bin"}
+        assert correlation_on_test(fine_tuned) > 0.6
+
+    def test_zeros_and_ones_are_classes(self, tmp_path, fine_tune):
+        fine_tuned = fine_tune(TableColumns("sequence", ["active"]))
+        assert fine_tuned.model.config.problem_type == "multi_label_classification"
+        test = fine_tuned.assay.split.test
+        assert ((fine_tuned.predicted[test] > 0) & (fine_tuned.predicted[test] < 1)).all()
+        assert ((fine_tuned.predicted[test] > 0.5) == fine_tuned.measured[test]).mean() > 0.8
+        metrics = json.loads((tmp_path / "tuned" / "metrics.json").read_text())
+        assert "roc_auc" in json.dumps(metrics)
+
+    @pytest.mark.parametrize(
+        ("columns", "recipe", "reason"),
+        [
+            ({}, {"from_scratch": True, "method": "head"}, "The method head needs a checkpoint"),
+            ({"targets": ["low", "high"], "bins": [1.0, 0.0]}, {}, "`expression_bins` must be two or more, ascending"),
+            ({"targets": ["low", "high"], "bins": [0.0, 1.0]}, {"transform": "log1p"}, "leave out `label_mean`"),
+            ({"targets": ["low", "high"], "bins": [0.0, 1.0]}, {"task": "classification"}, "are a regression"),
+            ({"targets": ["active"]}, {"transform": "log1p"}, "`label_transform` is for regression"),
+        ],
+    )
+    def test_options_that_contradict_each_other_are_refused(self, fine_tune, columns, recipe, reason):
+        with pytest.raises(InputError, match=reason):
+            fine_tune(TableColumns(**{"sequence": "sequence", "targets": ["expression"]} | columns), **recipe)
+
+    def test_training_that_diverges_is_told(self, tmp_path, fine_tune):
+        with pytest.raises(InputError, match=r"Training has diverged: .* Give a lower learning_rate"):
+            fine_tune(learning_rate=1e12)
+
+    def test_what_does_not_fit_is_refused_by_row(self, fine_tune):
+        with pytest.raises(
+            InputError, match=r"line \d+, column 'expression': for classification, .* should be 0 or 1"
+        ):
+            fine_tune(task="classification")
+        with pytest.raises(
+            InputError, match=r"line \d+, column 'active': 0 has no log; \d+ measurements are 0 or less"
+        ):
+            fine_tune(TableColumns("sequence", ["active"]), transform="log", task="regression")
+
+
+class TestInterruption:
+    def test_it_goes_on_to_the_same_model(self, tmp_path, table, checkpoint, monkeypatch):
+        """Stopped after the fourth checkpoint and started again, or never stopped: the same bits."""
+        whole = finetune(table, COLUMNS, tmp_path / "whole", checkpoint, recipe=Recipe(**QUICK), show=str)
+        saved = []
+
+        def stop_after_four(trainer, *arguments):
+            save(trainer, *arguments)
+            saved.append(arguments)
+            if len(saved) == 4:
+                raise KeyboardInterrupt
+
+        from modeling_proformer.training import ProformerTrainer
+
+        save = ProformerTrainer._save_checkpoint
+        monkeypatch.setattr(ProformerTrainer, "_save_checkpoint", stop_after_four)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=Recipe(**QUICK), show=str)
+        monkeypatch.undo()
+        with pytest.raises(InputError, match=r"holds a training with recipe\.seed 0, not 1"):
+            finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=Recipe(**QUICK, seed=1), show=str)
+        shown = []
+        resumed = finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=Recipe(**QUICK), show=shown.append)
+        assert shown[-1].endswith("checkpoint-12.")
+        for weight, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+            assert torch.equal(weight, other)
+
+
+class TestCommand:
+    def test_from_table_to_predictions(self, tmp_path, table, checkpoint):
+        def proformer(*arguments) -> subprocess.CompletedProcess:
+            command = [sys.executable, "-m", "modeling_proformer.cli", *map(str, arguments)]
+            return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+        options = ["--sequence", "sequence", "--target", "expression", "--from", checkpoint, "--steps", 40]
+        run = proformer("finetune", table, *options, "--learning-rate", 0.01, "--output", "tuned")
+        assert run.returncode == 0, run.stderr
+        assert "400 rows with measurements of expression." in run.stderr
+        run = proformer("predict", table, "--model", "tuned", "--interval", 0.9, "--quiet")
+        assert run.returncode == 0, run.stderr
+        first = next(csv.DictReader(run.stdout.splitlines(), delimiter="\t"))
+        low, middle, high = (float(first[f"predicted_expression{end}"]) for end in ("_low", "", "_high"))
+        assert low < middle < high
+        run = proformer("predict", table, "--model", "tuned", "--interval", 0.99)
+        assert run.stderr.strip().startswith("proformer: --interval 0.99: The model has no prediction intervals")
+        run = proformer("finetune", table, *options, "--output", "tuned")
+        assert run.returncode == 1 and "this folder is not empty; name a new one" in run.stderr
