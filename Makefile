@@ -1,14 +1,20 @@
-# Two commands do all the set-up: `make demo` and `make test`.
+# Each command does all the set-up: `make demo`, `make finetune-demo`, `make test`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test format clean
+.PHONY: demo finetune-demo test format clean
 
 demo: $(VENV)/installed
 	mkdir -p demo
 	$(BIN)/proformer predict examples/data/motif_promoters.tsv -o demo/expression.tsv
 	$(BIN)/python examples/motif_effects.py demo/expression.tsv --figure demo/motif_effects.png
+
+finetune-demo: $(VENV)/installed
+	rm -rf demo/lac-promoters
+	$(BIN)/proformer finetune examples/data/lac_promoters.tsv.gz --sequence sequence --split-column split \
+	    --target bin_0 bin_1 bin_2 bin_3 bin_4 bin_5 bin_6 bin_7 bin_8 bin_9 --bins 0 1 2 3 4 5 6 7 8 9 \
+	    --output demo/lac-promoters
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -25,5 +31,5 @@ clean:
 $(VENV)/installed: setup.py constraints.txt
 	@echo "Setting up $(VENV): torch and its companions are large, this may take some minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,lora,dev]"
 	touch $@

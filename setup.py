@@ -41,6 +41,8 @@ setup(
         # The Trainer needs accelerate, tables to train on datasets: neither is needed to load and use a checkpoint.
         # evaluate is for `metric_module` alone: the metrics are plain functions. Recipes are YAML.
         "train": ["accelerate>=1.1", "datasets>=3.2", "evaluate>=0.4.6", "pyyaml"],
+        # For `proformer finetune --method lora`.
+        "lora": ["peft>=0.17"],
         # parameterized and protobuf are for the library's own common tests; the latter its 5.4 needs to say what it
         # could not load. scikit-learn is for examples/kmer_ridge.py.
         "dev": [

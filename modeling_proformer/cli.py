@@ -243,6 +243,7 @@ def add_finetune(commands: argparse._SubParsersAction):
     table("--duplicates", choices=["refuse", "average"], help="different measurements of one insert (default: refuse)")
     table("--split", dest="split_by", choices=["homology", "random"], help="sides of the rows (default: homology)")
     table("--validation-fraction", type=float, metavar="SHARE", help="of the rows (default: 0.15)")
+    table("--train-rows", type=positive_int, metavar="ROWS", help="train on so many, to see what more of them bring")
     table("--test-fraction", type=float, metavar="SHARE", help="of the rows (default: 0.15)")
 
     recipe = finetune.add_argument_group("training").add_argument

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +16,15 @@ import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 
 from .assays import InputError, first_line
 from .collation import ProformerCollator
@@ -130,6 +139,7 @@ def finetune(
     """
     from .cards import write_report
 
+    require_libraries()
     preparation, recipe, output = preparation or Preparation(), recipe or Recipe(), Path(output)
     run = output / RUN_FOLDER
     if output.exists() and not run.exists() and any(output.iterdir()):
@@ -152,6 +162,7 @@ def finetune(
     else:
         record_training(run, tables, settings)
     trainer = trainer_for(model, assay, columns, recipe, run)
+    trainer.add_callback(ShownEvaluations(show))
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=resumed)
     seconds = None if resumed else time.perf_counter() - started
@@ -166,6 +177,17 @@ def finetune(
     write_report(output, fine_tuned, columns, preparation, recipe)
     shutil.rmtree(run)
     return fine_tuned
+
+
+def require_libraries():
+    """
+    Raises:
+        InputError: what only training needs is not installed.
+    """
+    if missing := [name for name in ("accelerate", "datasets") if find_spec(name) is None]:
+        raise InputError(
+            f"Fine-tuning needs {' and '.join(missing)}: pip install 'modeling-proformer[train]', or these alone."
+        )
 
 
 def file_digest(path: str | os.PathLike) -> str:
@@ -334,11 +356,12 @@ def trainer_for(
         use_cpu=not torch.cuda.is_available(),
         seed=recipe.seed,
         report_to="none",
+        disable_tqdm=True,
         remove_unused_columns=False,
         max_grad_norm=1.0,
     )
     collator = partial(ProformerCollator, assay.tokenizer, label_columns=list(labels), truncation=True)
-    return ProformerTrainer(
+    trainer = ProformerTrainer(
         model=trained,
         args=arguments,
         data_collator=collator(
@@ -352,6 +375,20 @@ def trainer_for(
         callbacks=[EarlyStoppingCallback(recipe.patience)],
         optimizers=(torch.optim.AdamW(parameter_groups(trained, recipe), weight_decay=0.01), None),
     )
+    # What it prints is not for people; see `ShownEvaluations`.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+class ShownEvaluations(TrainerCallback):
+    """Tells how far training is, and how good, at every evaluation."""
+
+    def __init__(self, show: Callable[[str], None]):
+        self.show = show
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        score = metrics.get("eval_score", float("nan"))
+        self.show(f"Step {state.global_step:,} of {state.max_steps:,}: validation score {score:.3f}.")
 
 
 def prepared_for(method: str, model: ProformerForSequenceClassification) -> nn.Module:
@@ -456,4 +493,4 @@ def predict_held_out(
     return measured, predicted
 
 
-__all__ = ["FineTuned", "Recipe", "finetune"]
+__all__ = ["FineTuned", "Recipe", "finetune", "measured_values", "metrics_for", "model_for", "parameter_groups"]

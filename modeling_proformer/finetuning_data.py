@@ -114,6 +114,8 @@ class Preparation:
         split_by: where no column says it: "homology", so that no two sides share related sequences; or "random".
         validation_fraction: share of the rows by which the best step is chosen and intervals are calibrated.
         test_fraction: share of the rows that tell how good the model is.
+        train_rows: train on so many rows, chosen at random, and as large a share of those for validation; to see what
+            more of them bring. The test rows stay the same.
         seed: of the split.
     """
 
@@ -126,6 +128,7 @@ class Preparation:
     split_by: Literal["homology", "random"] = "homology"
     validation_fraction: float = 0.15
     test_fraction: float = 0.15
+    train_rows: int | None = None
     seed: int = 0
 
 
@@ -178,6 +181,8 @@ def prepare_assay(
         findings.append(f"{len(table) - len(merged):,} rows repeat an insert and are merged with its first.")
         inserts = tokenizer.inserts(merged.sequences)
     families, split = split_table(merged, inserts, options)
+    if options.train_rows is not None:
+        split = thinned(split, options.train_rows, options.seed)
     others = np.concatenate([split.train, split.validation])
     twins = near_twins([inserts[row] for row in split.test], [inserts[row] for row in others])
     findings += describe_split(merged, families, split, options, int(twins.sum()))
@@ -300,6 +305,18 @@ def split_as_given(sides: Sequence[str], families: np.ndarray, options: Preparat
         held_out = hold_out_groups(families[train], options.validation_fraction, options.seed)
         train, validation = train[held_out.train], train[held_out.held_out]
     return ThreeWaySplit(train, validation, test)
+
+
+def thinned(split: ThreeWaySplit, train_rows: int, seed: int) -> ThreeWaySplit:
+    """The same split with so many training rows, if there are more, and as large a share of the validation rows."""
+    share = min(1.0, train_rows / len(split.train))
+    generator = np.random.default_rng(seed)
+
+    def some(rows: np.ndarray) -> np.ndarray:
+        count = max(FEWEST_HELD_OUT, round(share * len(rows)))
+        return np.sort(generator.permutation(rows)[:count])
+
+    return ThreeWaySplit(some(split.train), some(split.validation), split.test)
 
 
 def describe_split(

@@ -202,6 +202,38 @@ def ablation_plot(path: str | os.PathLike, results: Mapping[tuple[int, int], Map
     save(figure, axes, path)
 
 
+def benchmark_plot(path: str | os.PathLike, results: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]):
+    """
+    Held-out Pearson's r over the number of rows trained on.
+
+    Args:
+        path: of the PNG file.
+        results: for each assay (a panel) and method (a line) the r of each seed, by the number of rows.
+    """
+    across = min(3, len(results))
+    down = -(-len(results) // across)
+    figure = Figure(figsize=(3.4 * across, 2.9 * down + 0.4), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for panel in panels[len(results) :]:
+        panel.remove()
+    colors = {}
+    for panel, (assay, methods) in zip(panels, results.items(), strict=False):
+        for method, found in methods.items():
+            color = colors.setdefault(method, (GREY, BLUE, ORANGE)[len(colors) % 3])
+            rows = sorted(found)
+            panel.plot(rows, [np.mean(found[row]) for row in rows], color=color, label=method)
+            for row in rows:
+                panel.scatter([row] * len(found[row]), found[row], s=9, color=color, linewidths=0)
+        panel.set_xscale("log")
+        panel.set_title(assay, fontsize=10)
+        panel.set_xlabel("rows trained on")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
+    panels[0].set_ylabel("held-out Pearson r")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=150, format="png")
+
+
 def save(figure: Figure, axes: Axes | Sequence[Axes], path: str | os.PathLike):
     for each in np.ravel(axes):
         each.spines[["top", "right"]].set_visible(False)
@@ -212,6 +244,7 @@ __all__ = [
     "MOST_PANELS",
     "ComparedOutput",
     "ablation_plot",
+    "benchmark_plot",
     "effect_plot",
     "learning_curve",
     "paired_effects",

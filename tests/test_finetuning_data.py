@@ -209,6 +209,13 @@ class TestSplit:
         assert random.test_twins > len(random.split.test) / 2
         assert any("have a near twin on another side: the test says" in finding for finding in random.findings)
 
+    def test_fewer_rows_to_train_on_leave_the_test_as_it_is(self, prepare, rows):
+        whole, few = prepare(rows).split, prepare(rows, train_rows=35).split
+        assert (len(whole.train), len(whole.validation)) == (70, 15)
+        assert (len(few.train), len(few.validation)) == (35, 8)
+        assert set(few.train) < set(whole.train) and set(few.validation) < set(whole.validation)
+        np.testing.assert_array_equal(few.test, whole.test)
+
     def test_as_a_column_says(self, prepare, rows):
         names = ["Train", "train", "training", "val", "TEST"]
         rows = [row | {"fold": names[number % 5]} for number, row in enumerate(rows)]

@@ -1,0 +1,57 @@
+"""One output in the place of several: the mean of their standardised predictions, on the scale of the first.
+
+    python examples/average_outputs.py measured averaged --name expression
+
+For a checkpoint fine-tuned on assays of one thing under several conditions, such as promoters in two media, where what
+they have in common is wanted. The head is linear, so the new one is the mean of the old ones, and nothing is trained.
+"""
+
+import argparse
+import sys
+
+import torch
+
+from modeling_proformer import ProformerConfig, ProformerForSequenceClassification
+from modeling_proformer.assays import InputError
+from modeling_proformer.configuration_proformer import OF_THE_LABELS
+from modeling_proformer.prediction import load_checkpoint
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", help="folder or Hub repository of a model with several outputs")
+    parser.add_argument("output", help="folder to write")
+    parser.add_argument("--name", default="expression", help="of the new output (default: expression)")
+    arguments = parser.parse_args()
+
+    model, tokenizer = load_checkpoint(arguments.checkpoint)
+    averaged = average_outputs(model, arguments.name)
+    averaged.save_pretrained(arguments.output)
+    tokenizer.save_pretrained(arguments.output)
+
+
+def average_outputs(model: ProformerForSequenceClassification, name: str) -> ProformerForSequenceClassification:
+    config = model.config
+    if config.label_std is None or config.label_transform is not None:
+        raise InputError("Only outputs with a label_std, and without a label_transform, can be averaged.")
+    fields = {
+        **config.to_dict(),
+        **dict.fromkeys(OF_THE_LABELS),
+        "id2label": {0: name},
+        "label2id": {name: 0},
+        "label_mean": config.label_mean[:1],
+        "label_std": config.label_std[:1],
+    }
+    averaged = ProformerForSequenceClassification(ProformerConfig(**fields))
+    averaged.proformer.load_state_dict(model.proformer.state_dict())
+    with torch.no_grad():
+        averaged.expression_head.dense.weight.copy_(model.expression_head.dense.weight.mean(dim=0, keepdim=True))
+        averaged.expression_head.dense.bias.copy_(model.expression_head.dense.bias.mean(dim=0, keepdim=True))
+    return averaged.eval()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"average_outputs.py: {error}")

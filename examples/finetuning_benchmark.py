@@ -1,0 +1,165 @@
+"""What fine-tuning is worth on an assay: a checkpoint fine-tuned, its architecture from scratch, a ridge on k-mers.
+
+    python examples/finetuning_benchmark.py assay.tsv --name "my assay" --sequence sequence --target expression \
+        --rows 300 1000 3000 --seeds 0 1 2 --output benchmark.tsv
+
+Each is trained on so many rows (and, last, on all), with the same split for all three, another one for each seed, and
+`proformer finetune`'s defaults. The ridge regression counts 6-mers on the strand as given; its strength is chosen on
+the validation rows. Results go to the table, one line each, and all assays in it into a figure beside it; what is
+there is not computed again. Needs scikit-learn.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import Ridge
+
+from modeling_proformer.assays import InputError
+from modeling_proformer.finetuning import Recipe, finetune, measured_values
+from modeling_proformer.finetuning_data import Preparation, PreparedAssay, TableColumns, prepare_assay
+from modeling_proformer.metrics import correlation, correlation_intervals
+from modeling_proformer.prediction import load_checkpoint
+from modeling_proformer.report import benchmark_plot
+
+
+FIELDS = [
+    "assay", "rows", "seed", "method", "output", "trained_on", "tested_on", "pearson_r", "pearson_r_low",
+    "pearson_r_high", "spearman_rho", "spearman_rho_low", "spearman_rho_high", "coverage_90", "seconds",
+]  # fmt: skip
+ALPHAS = [1.0, 10.0, 100.0, 1000.0, 10_000.0]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("table", type=Path, help="TSV, CSV or Parquet file")
+    add("--name", required=True, help="of the assay")
+    add("--sequence", required=True, help="column of the sequences")
+    add("--target", nargs="+", required=True, help="columns of the measurements, or of reads with --bins")
+    add("--bins", type=float, nargs="+", help="centres of the sorting bins that reads were counted in")
+    add("--split-column", help="column of the sides")
+    add("--group-column", help="column of the families")
+    add("--duplicates", choices=["refuse", "average"], default="average", help="(default: average)")
+    add("--from", dest="checkpoint", help="folder or Hub repository; by default the embedded checkpoint")
+    add("--rows", type=int, nargs="*", default=[300, 1000, 3000], help="to train on (default: 300 1000 3000)")
+    add("--not-all", action="store_true", help="do not train on all rows last")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    add("--bf16", action="store_true", help="compute in bfloat16")
+    add("--output", type=Path, required=True, help="TSV file to add to; the figure has the ending .png")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
+    columns = TableColumns(
+        arguments.sequence,
+        arguments.target,
+        bins=arguments.bins,
+        split=arguments.split_column,
+        group=arguments.group_column,
+    )
+    if not arguments.output.exists():
+        arguments.output.write_text("\t".join(FIELDS) + "\n")
+    for rows in [*arguments.rows, *([] if arguments.not_all else [None])]:
+        for seed in arguments.seeds:
+            preparation = Preparation(duplicates=arguments.duplicates, train_rows=rows, seed=seed)
+            for method, run in {"ridge": ridge, "fine-tuned": proformer, "from scratch": proformer}.items():
+                key = [arguments.name, str(rows or "all"), str(seed), method]
+                if any([line[field] for field in FIELDS[:4]] == key for line in read(arguments.output)):
+                    continue
+                lines = run(arguments, columns, preparation, Recipe(from_scratch=method == "from scratch", seed=seed))
+                with open(arguments.output, "a", newline="") as file:
+                    writer = csv.DictWriter(file, FIELDS, delimiter="\t", lineterminator="\n")
+                    writer.writerows(dict(zip(FIELDS, key, strict=False)) | line for line in lines)
+                print(*key, *(f"{line['output']} r {line['pearson_r']:.3f}" for line in lines), flush=True)
+        draw(arguments.output)
+
+
+def proformer(
+    arguments: argparse.Namespace, columns: TableColumns, preparation: Preparation, recipe: Recipe
+) -> list[dict]:
+    recipe.bf16 = arguments.bf16
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "model")
+        finetune(
+            arguments.table, columns, output, arguments.checkpoint, preparation, recipe, show=lambda sentence: None
+        )
+        found = json.loads((output / "metrics.json").read_text())
+    return [
+        {
+            "output": name,
+            "trained_on": found["rows"]["train"],
+            "tested_on": metrics["rows"],
+            "coverage_90": metrics["coverage"].get("0.9"),
+            "seconds": found["seconds"],
+        }
+        | {
+            f"{metric}{suffix}": metrics[metric][end]
+            for metric in ("pearson_r", "spearman_rho")
+            for suffix, end in (("", "value"), ("_low", "low"), ("_high", "high"))
+        }
+        for name, metrics in found["held_out"]["test"].items()
+    ]
+
+
+def ridge(
+    arguments: argparse.Namespace, columns: TableColumns, preparation: Preparation, recipe: Recipe
+) -> list[dict]:
+    assay = prepare_assay(arguments.table, columns, preparation, load_checkpoint(arguments.checkpoint)[1])
+    inserts = assay.tokenizer.inserts(assay.table.sequences)
+    counts = CountVectorizer(analyzer="char", ngram_range=(6, 6), lowercase=False, dtype=np.float32).fit_transform(
+        inserts
+    )
+    measured = measured_values(assay.table.labels, columns)
+    return [
+        {"output": name} | ridge_of_output(assay, counts, measured[:, output])
+        for output, name in enumerate(columns.outputs)
+    ]
+
+
+def ridge_of_output(assay: PreparedAssay, counts, measured: np.ndarray) -> dict:
+    train, validation, test = (rows[~np.isnan(measured[rows])] for rows in assay.split)
+    models = [Ridge(alpha=alpha, solver="sparse_cg").fit(counts[train], measured[train]) for alpha in ALPHAS]
+    best = min(models, key=lambda model: np.mean((model.predict(counts[validation]) - measured[validation]) ** 2))
+    predicted = best.predict(counts[test])
+    found = correlation(measured[test], predicted)
+    intervals = correlation_intervals(measured[test], predicted, assay.families[test])
+    return {"trained_on": len(train), "tested_on": len(test)} | {
+        f"{metric}{suffix}": value
+        for metric in ("pearson_r", "spearman_rho")
+        for suffix, value in (
+            ("", getattr(found, metric)),
+            ("_low", getattr(intervals, metric).low),
+            ("_high", getattr(intervals, metric).high),
+        )
+    }
+
+
+def read(table: Path) -> list[dict]:
+    with open(table, newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def draw(table: Path):
+    """One panel for each assay and output: r over the rows trained on, of each method."""
+    results = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    lines = read(table)
+    for line in lines:
+        several = len({other["output"] for other in lines if other["assay"] == line["assay"]}) > 1
+        panel = f"{line['assay']}, {line['output']}" if several else line["assay"]
+        results[panel][line["method"]][int(line["trained_on"])].append(float(line["pearson_r"]))
+    benchmark_plot(table.with_suffix(".png"), results)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"finetuning_benchmark.py: {error}")
