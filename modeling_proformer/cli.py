@@ -87,21 +87,25 @@ def with_interval(predicted: np.ndarray, config: ProformerConfig, level: float) 
 def finetune_command(arguments: argparse.Namespace):
     from .finetuning import Recipe, finetune
     from .finetuning_data import Preparation, TableColumns
+    from .training import CheckpointError
 
     given = vars(arguments)
 
     def options(kind: type) -> Any:
         return kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given})
 
-    finetune(
-        arguments.table,
-        options(TableColumns),
-        arguments.output,
-        checkpoint=arguments.checkpoint,
-        preparation=options(Preparation),
-        recipe=options(Recipe),
-        show=lambda sentence: print(sentence, file=sys.stderr),
-    )
+    try:
+        finetune(
+            arguments.table,
+            options(TableColumns),
+            arguments.output,
+            checkpoint=arguments.checkpoint,
+            preparation=options(Preparation),
+            recipe=options(Recipe),
+            show=lambda sentence: print(sentence, file=sys.stderr),
+        )
+    except CheckpointError as error:
+        raise InputError(str(error)) from error
 
 
 def figure_path(output: Path) -> Path:
@@ -254,6 +258,7 @@ def add_finetune(commands: argparse._SubParsersAction):
     recipe("--learning-rate", type=float, help="highest rate")
     recipe("--steps", type=positive_int, help="weight updates at most")
     recipe("--batch-size", type=positive_int, help="sequences in a step")
+    recipe("--patience", type=positive_int, help="evaluations without improvement, of 20 in all, to stop after")
     recipe("--bf16", action="store_true", help="compute in bfloat16: faster where the hardware has it")
     recipe("--seed", type=int, help="of the split, the weights and the order of rows (default: 0)")
     finetune.set_defaults(run=finetune_command)
