@@ -46,7 +46,7 @@ def main():
         save_strategy="epoch",
         save_total_limit=1,
         load_best_model_at_end=True,
-        metric_for_best_model="score",
+        metric_for_best_model="score",  # over several processes, the loss is not exact
         greater_is_better=True,
     )
     options, training = parser.parse_args_into_dataclasses()

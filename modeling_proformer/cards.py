@@ -100,10 +100,10 @@ def scale_of(config: ProformerConfig) -> str:
 
 
 def best_step(log_history: Sequence[Mapping[str, Any]]) -> int | None:
-    """The step that the Trainer goes back to: the first with the highest score."""
-    scores = {entry["step"]: entry["eval_score"] for entry in log_history if "eval_score" in entry}
-    defined = {step: score for step, score in scores.items() if not np.isnan(score)}
-    return max(defined, key=defined.get, default=None)
+    """The step that the Trainer goes back to: the first with the lowest loss."""
+    losses = {entry["step"]: entry["eval_loss"] for entry in log_history if "eval_loss" in entry}
+    defined = {step: loss for step, loss in losses.items() if not np.isnan(loss)}
+    return min(defined, key=defined.get, default=None)
 
 
 def output_metrics(fine_tuned: FineTuned, rows: np.ndarray, output: int) -> dict[str, Any]:

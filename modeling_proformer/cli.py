@@ -258,7 +258,7 @@ def add_finetune(commands: argparse._SubParsersAction):
     recipe("--learning-rate", type=float, help="highest rate")
     recipe("--steps", type=positive_int, help="weight updates at most")
     recipe("--batch-size", type=positive_int, help="sequences in a step")
-    recipe("--patience", type=positive_int, help="evaluations without improvement, of 20 in all, to stop after")
+    recipe("--patience", type=positive_int, help="evaluations without a lower loss, of 20 in all, to stop after")
     recipe("--bf16", action="store_true", help="compute in bfloat16: faster where the hardware has it")
     recipe("--seed", type=int, help="of the split, the weights and the order of rows (default: 0)")
     finetune.set_defaults(run=finetune_command)

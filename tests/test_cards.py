@@ -34,9 +34,9 @@ LOG = [
     {"step": 10, "loss": 1.2},
     {"step": 10, "eval_score": float("nan"), "eval_loss": 1.1},
     {"step": 20, "loss": 0.8},
-    {"step": 20, "eval_score": 0.7},
+    {"step": 20, "eval_score": 0.6, "eval_loss": 0.4},
     {"step": 30, "loss": 0.7},
-    {"step": 30, "eval_score": 0.6},
+    {"step": 30, "eval_score": 0.7, "eval_loss": 0.5},
     {"step": 30, "train_loss": 0.9},
 ]
 
