@@ -71,7 +71,7 @@ def test_its_card_tells_its_score(shared, tmp_path, card):
             rf"\| {name} \| {count} \| {float(pearson):.3f} \(.*\) \| {float(spearman):.3f} \(.*\) \|", card
         )
     pearson_score = float(table.splitlines()[-1].split()[3].rstrip(","))
-    assert pearson_score >= 0.55
+    assert pearson_score >= 0.62
     metadata = yaml.safe_load(card.split("---")[1])
     (result,) = metadata["model-index"][0]["results"]
     stated = {metric["name"]: metric["value"] for metric in result["metrics"]}
