@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
-from conftest import ROOT
 from tiny import TINY
 
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, predict
 from modeling_proformer.prediction import load_checkpoint
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def test_the_mean_of_the_standardised_outputs(tmp_path, tiny_tokenizer):
@@ -16,7 +19,7 @@ def test_the_mean_of_the_standardised_outputs(tmp_path, tiny_tokenizer):
     model = ProformerForSequenceClassification(config)
     model.save_pretrained(tmp_path / "two")
     tiny_tokenizer.save_pretrained(tmp_path / "two")
-    command = [sys.executable, ROOT / "examples" / "average_outputs.py", tmp_path / "two", tmp_path / "one"]
+    command = [sys.executable, EXAMPLES / "average_outputs.py", tmp_path / "two", tmp_path / "one"]
     subprocess.run([*command, "--name", "activity"], check=True)
     averaged, tokenizer = load_checkpoint(tmp_path / "one")
     assert averaged.config.id2label == {0: "activity"}

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from tiny import TINY
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -28,6 +27,7 @@ from modeling_proformer.intervals import prediction_interval
 from modeling_proformer.prediction import load_checkpoint
 
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 COLUMNS = TableColumns("sequence", ["expression"])
 QUICK = {"steps": 60, "batch_size": 32, "learning_rate": 1e-2}
 
@@ -300,7 +300,7 @@ class TestCommand:
 
 class TestExamples:
     def test_step_by_step(self, tmp_path, table, checkpoint):
-        command = [sys.executable, ROOT / "examples" / "finetune.py", "--table", table, "--checkpoint", checkpoint]
+        command = [sys.executable, EXAMPLES / "finetune.py", "--table", table, "--checkpoint", checkpoint]
         options = "--sequence sequence --targets expression --num_train_epochs 8 --learning_rate 1e-2 --report_to none"
         run = subprocess.run(
             [*command, *options.split(), "--use_cpu", "True", "--output_dir", tmp_path / "tuned"],
@@ -313,7 +313,7 @@ class TestExamples:
 
     def test_benchmark(self, tmp_path, table, checkpoint):
         """Three methods at two sizes; what is in the table is not computed again."""
-        command = [sys.executable, ROOT / "examples" / "finetuning_benchmark.py", table, "--from", checkpoint]
+        command = [sys.executable, EXAMPLES / "finetuning_benchmark.py", table, "--from", checkpoint]
         options = "--name Gs --sequence sequence --target expression --rows 100 --seeds 0 --not-all --output"
         for _ in range(2):
             run = subprocess.run(
