@@ -78,7 +78,7 @@ def main():
                 with open(arguments.output, "a", newline="") as file:
                     writer = csv.DictWriter(file, FIELDS, delimiter="\t", lineterminator="\n")
                     writer.writerows(dict(zip(FIELDS, key, strict=False)) | line for line in lines)
-                print(*key, *(f"{line['output']} r {line['pearson_r']:.3f}" for line in lines), flush=True)
+                print(*key, *(f"{line['output']} r {line['pearson_r']}" for line in lines), flush=True)
         draw(arguments.output)
 
 
@@ -150,7 +150,7 @@ def read(table: Path) -> list[dict]:
 def draw(table: Path):
     """One panel for each assay and output: r over the rows trained on, of each method."""
     results = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    lines = read(table)
+    lines = [line for line in read(table) if line["pearson_r"]]
     for line in lines:
         several = len({other["output"] for other in lines if other["assay"] == line["assay"]}) > 1
         panel = f"{line['assay']}, {line['output']}" if several else line["assay"]

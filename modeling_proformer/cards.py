@@ -127,6 +127,7 @@ def agreement(
     measured: np.ndarray, predicted: np.ndarray, families: np.ndarray, config: ProformerConfig
 ) -> dict[str, Any]:
     """Correlations, or the area under the ROC curve and the number of ones."""
+    families = drawn_whole(families)
     if config.problem_type == "regression":
         found, intervals = correlation(measured, predicted), correlation_intervals(measured, predicted, families)
         return {
@@ -134,6 +135,15 @@ def agreement(
         }
     area, interval = roc_auc(measured, predicted), roc_auc_interval(measured, predicted, families)
     return {"ones": int(measured.sum()), "roc_auc": estimate(area, interval)}
+
+
+def drawn_whole(families: np.ndarray) -> np.ndarray | None:
+    """
+    The families, for a bootstrap over them; None, for one over rows, where one family has most of the rows: how often
+    it is drawn would be all that such an interval tells.
+    """
+    dominated = len(families) and np.unique(families, return_counts=True)[1].max() > len(families) / 2
+    return None if dominated else families
 
 
 def estimate(value: float, interval: Interval) -> dict[str, float | None]:
@@ -217,7 +227,8 @@ def model_card(
         embedded=Path(model.name_or_path) == checkpoint_path(),
         regression=model.config.problem_type == "regression",
         outputs=listed(list(outputs)),
-        targets=listed(columns.targets),
+        targets=listed(columns.targets, "columns"),
+        by_family=drawn_whole(assay.families[assay.split.test]) is not None,
         flanks=flanks_of(assay.tokenizer),
         example=example_sequence(assay.tokenizer),
         findings=[line for finding in assay.findings for line in finding.splitlines()],
@@ -319,12 +330,12 @@ def code(text: str) -> str:
     return f"`{text}`"
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], kind: str = "outputs") -> str:
     """Names in a sentence; of many, the first and the last."""
     if len(names) == 1:
         return code(names[0])
     if len(names) > MOST_NAMES:
-        return f"{len(names):,} outputs ({code(names[0])}, {code(names[1])} … {code(names[-1])})"
+        return f"{len(names):,} {kind} ({code(names[0])}, {code(names[1])} … {code(names[-1])})"
     return f"{', '.join(map(code, names[:-1]))} and {code(names[-1])}"
 
 

@@ -167,6 +167,22 @@ def positive_int(text: str) -> int:
     return int(text)
 
 
+def positive_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return value
+
+
+def seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1:,}")
+    return int(text)
+
+
 def available_device(text: str) -> torch.device:
     try:
         torch.zeros(1, device=text).item()
@@ -221,7 +237,7 @@ def add_finetune(commands: argparse._SubParsersAction):
         # What is not given is left to the library's defaults.
         argument_default=argparse.SUPPRESS,
     )
-    finetune.add_argument("table", type=Path, help="TSV or CSV (also gzipped), Parquet or FASTA file")
+    finetune.add_argument("table", type=Path, help="TSV or CSV (also gzipped) or Parquet file; before the options")
     finetune.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     finetune.add_argument("--from", dest="checkpoint", default=None, help="folder or Hub repository to start from")
 
@@ -255,12 +271,12 @@ def add_finetune(commands: argparse._SubParsersAction):
     recipe("--from-scratch", action="store_true", help="new weights, to see what the checkpoint is worth")
     recipe("--transform", choices=["log", "log1p"], help="train on logarithms of the measurements")
     recipe("--task", choices=["regression", "classification"], help="default: what the measurements look like")
-    recipe("--learning-rate", type=float, help="highest rate")
+    recipe("--learning-rate", type=positive_float, help="highest rate")
     recipe("--steps", type=positive_int, help="weight updates at most")
     recipe("--batch-size", type=positive_int, help="sequences in a step")
     recipe("--patience", type=positive_int, help="evaluations without a lower loss, of 20 in all, to stop after")
     recipe("--bf16", action="store_true", help="compute in bfloat16: faster where the hardware has it")
-    recipe("--seed", type=int, help="of the split, the weights and the order of rows (default: 0)")
+    recipe("--seed", type=seed, help="of the split, the weights and the order of rows (default: 0)")
     finetune.set_defaults(run=finetune_command)
 
 

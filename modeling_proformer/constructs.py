@@ -129,7 +129,9 @@ class Flank(NamedTuple):
     similar: np.ndarray
 
 
-def detect_construct(sequences: Sequence[str]) -> Construct:
+def detect_construct(
+    sequences: Sequence[str], five_prime_flank: str | None = None, three_prime_flank: str | None = None
+) -> Construct:
     """
     Finds the flanks of an assay's construct, and how long its inserts are, from the sequences alone.
 
@@ -146,17 +148,23 @@ def detect_construct(sequences: Sequence[str]) -> Construct:
 
     Args:
         sequences: of the table, in any order, inserts of different lengths included. Case, and U for T, do not matter.
+        five_prime_flank, three_prime_flank: where they are known; "" for none.
 
     Raises:
-        ValueError: there are no sequences.
+        ValueError: there are no sequences; or most of them do not have a flank that is said to be known.
         InvalidSequenceError: the first sequence that is empty, or holds a letter other than A C G T U N.
     """
     if not len(sequences):
         raise ValueError("There are no sequences to find a construct in.")
     letters = read_letters(sequences)
-    five_prime, three_prime = None, None
-    if len(set(letters.texts())) >= MIN_SEQUENCES:
-        five_prime, three_prime = find_flank(letters), find_flank(letters.backwards())
+    enough = len(set(letters.texts())) >= MIN_SEQUENCES
+    five_prime, three_prime = (
+        (find_flank(side) if enough else None) if known is None else known_flank(side, known, end)
+        for side, known, end in (
+            (letters, five_prime_flank, "5′"),
+            (letters.backwards(), None if three_prime_flank is None else three_prime_flank[::-1], "3′"),
+        )
+    )
     flanks = [flank for flank in (five_prime, three_prime) if flank]
     exact, missing_flanks = judge_flanks(flanks, letters.lengths)
     settings = {
@@ -195,6 +203,17 @@ def find_flank(letters: Letters) -> Flank | None:
     if len(flank) < MIN_FLANK_LETTERS or insert_agreement(letters, exact, len(flank)) > MAX_INSERT_AGREEMENT:
         return None
     flank = np.array(flank, dtype=np.uint8)
+    return Flank(flank, exact, exact | has_half(letters, flank, ~exact))
+
+
+def known_flank(letters: Letters, spelling: str, end: str) -> Flank | None:
+    """The flank that the sequences are said to begin with; none if it has no letters."""
+    if not spelling:
+        return None
+    flank = DIGIT_OF_BYTE[np.frombuffer(spelling.encode("ascii", "replace"), dtype=np.uint8)]
+    exact = np.logical_and.reduce([letters.column(place) == digit for place, digit in enumerate(flank)])
+    if exact.mean() < 0.5:
+        raise ValueError(f"Only {exact.sum():,} of {len(exact):,} sequences have the {end} flank that was given.")
     return Flank(flank, exact, exact | has_half(letters, flank, ~exact))
 
 

@@ -36,7 +36,7 @@ from .modeling_proformer import IGNORED, TRANSFORMS, ProformerForSequenceClassif
 from .prediction import load_checkpoint, predict
 from .tokenization import ProformerTokenizer
 from .training import ProformerTrainer, last_checkpoint
-from .training_data import TrainingTable, check_training, label_scale, record_training
+from .training_data import RECORD, TrainingTable, check_training, label_scale, record_training, require_variation
 
 
 # Where a run keeps what it needs to go on; removed once the model is there.
@@ -125,7 +125,7 @@ def finetune(
     predictions of the rows held out, figures. Stopped and started again, it goes on from where it was.
 
     Args:
-        table: FASTA, TSV, CSV, Parquet or Arrow file.
+        table: TSV, CSV, Parquet or Arrow file.
         columns: of the table.
         output: folder to write, a new one.
         checkpoint: folder or Hub repository to start from; by default the checkpoint within this package.
@@ -142,7 +142,9 @@ def finetune(
     require_libraries()
     preparation, recipe, output = preparation or Preparation(), recipe or Recipe(), Path(output)
     run = output / RUN_FOLDER
-    if output.exists() and not run.exists() and any(output.iterdir()):
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: this is a file; name a folder.")
+    if output.exists() and any(output.iterdir()) and not (run / RECORD).exists():
         raise InputError(f"{output}: this folder is not empty; name a new one.")
     pretrained, reference = load_checkpoint(checkpoint)
     assay = prepare_assay(table, columns, preparation, reference)
@@ -166,7 +168,7 @@ def finetune(
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=resumed)
     seconds = None if resumed else time.perf_counter() - started
-    model = plain_model(trainer.model)
+    model = plain_model(trainer)
     measured, predicted = predict_held_out(model, assay, columns)
     if model.config.problem_type == "regression":
         validation = assay.split.validation
@@ -274,6 +276,8 @@ def config_for(
         "label_transform": recipe.transform,
         "expression_bins": None if columns.bins is None else [float(bin) for bin in columns.bins],
     }
+    for name, values in zip(columns.outputs, measured_values(table.labels[train], columns).T, strict=True):
+        require_variation("the training rows", name, values)
     if task_of(table, columns, recipe) == "classification":
         fields["problem_type"] = "multi_label_classification"
     elif columns.bins is None:
@@ -331,7 +335,7 @@ def trainer_for(
     weights = {} if table.weights is None else {"weight": table.weights}
     rows = datasets.Dataset.from_dict({"sequence": table.sequences, **labels, **weights})
     steps = recipe.most_steps(len(split.train))
-    every = max(1, steps // EVALUATIONS)
+    every = -(-steps // EVALUATIONS)
     # On a CPU in bfloat16, eager attention trains twice as fast as the library's choice.
     model.set_attn_implementation("sdpa" if torch.cuda.is_available() else "eager")
     trained = prepared_for(recipe.method, model)
@@ -339,7 +343,8 @@ def trainer_for(
         output_dir=str(run),
         max_steps=steps,
         per_device_train_batch_size=min(recipe.batch_size, len(split.train)),
-        per_device_eval_batch_size=256,
+        # Attention takes memory with the square of the tokens.
+        per_device_eval_batch_size=int(np.clip(256 * (200 / assay.tokenizer.num_tokens) ** 2, 1, 256)),
         lr_scheduler_type="cosine",
         warmup_steps=steps // 20,
         eval_strategy="steps",
@@ -420,9 +425,12 @@ def prepared_for(method: str, model: ProformerForSequenceClassification) -> nn.M
     )
 
 
-def plain_model(trained: nn.Module) -> ProformerForSequenceClassification:
-    """The model itself, with adapters merged into its matrices."""
-    model = trained.merge_and_unload() if hasattr(trained, "merge_and_unload") else trained
+def plain_model(trainer: ProformerTrainer) -> ProformerForSequenceClassification:
+    """The model as it will be loaded: without autocast, and with adapters merged into its matrices."""
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model.set_attn_implementation("sdpa")
     return model.eval().requires_grad_(True)
 
 
@@ -434,7 +442,7 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             groups.setdefault(depth_of(name, blocks), []).append(parameter)
-    decay = recipe.layer_decay if recipe.method == "full" else 1.0
+    decay = 1.0 if recipe.from_scratch or recipe.method != "full" else recipe.layer_decay
     return [{"params": group, "lr": rate * decay**depth} for depth, group in sorted(groups.items())]
 
 

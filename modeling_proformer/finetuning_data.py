@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .assays import InputError, Row, measured_value, read_rows, require_columns, sequence_text, weight_value
-from .constructs import Construct, construct_tokenizer, detect_construct, orientation_of
+from .assays import InputError, Row, measured_value, no_weight, read_rows, require_columns, sequence_text, weight_value
+from .constructs import construct_tokenizer, detect_construct, orientation_of
 from .splits import ThreeWaySplit, hold_out_groups, homology_groups, near_twins, split_groups
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 from .training_data import require_variation
@@ -19,6 +19,10 @@ from .training_data import require_variation
 # Fewer held-out rows give neither a correlation nor an interval worth the name.
 FEWEST_ROWS = 50
 FEWEST_HELD_OUT = 5
+# Attention over the k-mers of both strands takes memory with the square of their number.
+MOST_LETTERS = 1000
+# Beyond it, a training in float32 would only see infinity.
+GREATEST = float(np.finfo(np.float32).max)
 
 SIDES = {
     "train": ("train", "training"),
@@ -160,7 +164,7 @@ def prepare_assay(
     Reads a table, finds its construct, and splits it.
 
     Args:
-        path: FASTA, TSV, CSV, Parquet or Arrow file.
+        path: TSV, CSV, Parquet or Arrow file.
         columns: of the table.
         options: what to make of it.
         reference: tokenizer of the checkpoint to start from: gives the k-mers, and the width where the construct is
@@ -177,6 +181,7 @@ def prepare_assay(
     findings += found
     inserts = tokenizer.inserts(table.sequences)
     merged = merge_duplicates(table, inserts, columns, options.duplicates)
+    require_rows(table.source, len(merged))
     if len(merged) < len(table):
         findings.append(f"{len(table) - len(merged):,} rows repeat an insert and are merged with its first.")
         inserts = tokenizer.inserts(merged.sequences)
@@ -199,16 +204,18 @@ def fit_construct(
         InputError: a sequence cannot be read or is too long, or an option does not fit.
     """
     try:
-        construct = with_given_flanks(detect_construct(table.sequences), options)
+        construct = detect_construct(table.sequences, options.five_prime_flank, options.three_prime_flank)
         make = partial(
             construct_tokenizer, construct, reference.kmer_size, reference.kmer_stride, strands=options.strands
         )
         lengths = make().insert_lengths(table.sequences)
         findings = construct.describe().splitlines()
         if options.insert_width is not None:
+            refuse_giants(table, options.insert_width)
             kept, found = rows_within(table, lengths, options)
             return make(insert_width=options.insert_width), table.take(kept), findings + found
         width = width_of_all(table, lengths)
+        refuse_giants(table, width)
         orientation = orientation_of(construct, reference)
         if orientation == "forward" and width <= reference.insert_width:
             width = reference.insert_width
@@ -241,9 +248,12 @@ def rows_within(table: AssayTable, lengths: np.ndarray, options: Preparation) ->
     return np.flatnonzero(~longer), [f"{others} and are left out."]
 
 
-def with_given_flanks(construct: Construct, options: Preparation) -> Construct:
-    given = {"five_prime_flank": options.five_prime_flank, "three_prime_flank": options.three_prime_flank}
-    return construct._replace(**{name: flank or None for name, flank in given.items() if flank is not None})
+def refuse_giants(table: AssayTable, width: int):
+    if width > MOST_LETTERS:
+        raise InputError(
+            f"{table.source}: inserts of {width:,} letters are more than the {MOST_LETTERS:,} that a model is made "
+            "for. Give a smaller insert_width, and decide on longer inserts (too_long leave_out or cut)."
+        )
 
 
 def width_of_all(table: AssayTable, lengths: np.ndarray) -> int:
@@ -276,8 +286,12 @@ def split_table(table: AssayTable, inserts: Sequence[str], options: Preparation)
     if table.groups is not None:
         refuse_divided_groups(table, split)
     for side, rows in split._asdict().items():
-        if len(rows) < FEWEST_HELD_OUT:
-            raise InputError(f"{table.source}: {len(rows)} rows are left for {side}; {FEWEST_HELD_OUT} is the least.")
+        measured = (~np.isnan(table.labels[rows])).sum(axis=0).min()
+        if measured < FEWEST_HELD_OUT:
+            raise InputError(
+                f"{table.source}: {measured} rows are left for {side}, or have a measurement of one of the outputs; "
+                f"{FEWEST_HELD_OUT} is the least."
+            )
     return families, split
 
 
@@ -338,7 +352,7 @@ def describe_split(
 
 def read_table(path: str | os.PathLike, columns: TableColumns) -> AssayTable:
     """
-    Reads a FASTA, TSV, CSV, Parquet or Arrow file.
+    Reads a TSV, CSV, Parquet or Arrow file.
 
     Raises:
         InputError: see `read_rows`; or the columns contradict each other or are missing, a cell is not a sequence, a
@@ -350,7 +364,7 @@ def read_table(path: str | os.PathLike, columns: TableColumns) -> AssayTable:
     kept, unmeasured = [], 0
     for row in read_rows(path):
         require_columns(path, row.cells, columns.named())
-        labels = [measured_value(path, row, target) for target in columns.targets]
+        labels = [label_of(path, row, target) for target in columns.targets]
         if columns.bins:
             labels = checked_reads(path, row, columns.targets, labels)
         if np.isnan(labels).all():
@@ -360,11 +374,7 @@ def read_table(path: str | os.PathLike, columns: TableColumns) -> AssayTable:
         group = None if columns.group is None else group_of(path, row, columns.group)
         sequence = sequence_text(path, row, columns.sequence)
         kept.append((row.place, sequence, labels, weight_of(path, row, columns), side, group))
-    if len(kept) < FEWEST_ROWS:
-        raise InputError(
-            f"{path}: {len(kept)} rows with measurements are too few to train on and to test with; there should be "
-            f"{FEWEST_ROWS} at the very least, and some hundreds for a model worth having."
-        )
+    require_rows(path, len(kept))
     places, sequences, labels, weights, sides, groups = (list(column) for column in zip(*kept, strict=True))
     table = AssayTable(
         path,
@@ -378,12 +388,24 @@ def read_table(path: str | os.PathLike, columns: TableColumns) -> AssayTable:
     )
     if columns.standard_error:
         table.weights = precision_weights(path, columns.standard_error, table.weights)
+    if columns.weight and not table.weights.any():
+        raise InputError(no_weight(str(path), columns.weight))
     for number, target in enumerate([] if columns.bins else columns.targets):
         require_variation(f"{path}", target, table.labels[:, number])
     return table
 
 
+def require_rows(path: Path, rows: int):
+    if rows < FEWEST_ROWS:
+        raise InputError(
+            f"{path}: {rows} rows with measurements are too few to train on and to test with; there should be "
+            f"{FEWEST_ROWS} at the very least, and some hundreds for a model worth having."
+        )
+
+
 def check_columns(path: Path, columns: TableColumns):
+    if isinstance(columns.targets, str):
+        raise InputError(f"{path}: targets are a list, such as [{columns.targets!r}].")
     if len(set(columns.targets)) < len(columns.targets):
         raise InputError(f"{path}: a target is named twice among {', '.join(columns.targets)}.")
     if columns.weight and columns.standard_error:
@@ -399,6 +421,13 @@ def weight_of(path: Path, row: Row, columns: TableColumns) -> float | None:
     if error < 0:
         raise InputError(f"{path}, {row.place}, column {columns.standard_error!r}: the error {error:g} is below 0.")
     return error
+
+
+def label_of(path: Path, row: Row, column: str) -> float:
+    value = measured_value(path, row, column)
+    if abs(value) > GREATEST:
+        raise InputError(f"{path}, {row.place}, column {column!r}: {value:g} is too large.")
+    return value
 
 
 def group_of(path: Path, row: Row, column: str) -> str:
@@ -460,10 +489,10 @@ def merge_duplicates(
     first_row = {}
     firsts = np.array([first_row.setdefault(key, row) for row, key in enumerate(keys)])
     kept, members = np.unique(firsts, return_inverse=True)
+    if duplicates == "refuse" and not columns.bins:
+        refuse_conflicts(table, columns, np.unique(np.asarray(inserts), return_inverse=True)[1])
     if len(kept) == len(table):
         return table
-    if duplicates == "refuse" and not columns.bins:
-        refuse_conflicts(table, columns, members)
     present = ~np.isnan(table.labels)
     weights = np.ones(len(table)) if table.weights is None else table.weights
     shares = present * (1 if columns.bins else weights[:, None])
@@ -471,7 +500,7 @@ def merge_duplicates(
     np.add.at(sums, members, np.where(present, table.labels, 0) * shares)
     np.add.at(mass, members, shares)
     merged = table.take(kept)
-    merged.labels = sums if columns.bins else np.divide(sums, mass, out=np.full_like(sums, np.nan), where=mass > 0)
+    merged.labels = sums if columns.bins else np.divide(sums, mass, out=merged.labels, where=mass > 0)
     if table.weights is not None:
         merged.weights = np.bincount(members, weights)
     return merged

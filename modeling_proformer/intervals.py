@@ -69,6 +69,8 @@ def prediction_interval(
     centre = transformed(predicted.astype(np.float64), config)
     inverse = INVERSE_TRANSFORMS[config.label_transform]
     low, high = (inverse(torch.as_tensor(centre + sign * half_width)).numpy() for sign in (-1, 1))
+    if config.expression_bins is not None:
+        low, high = (np.clip(end, config.expression_bins[0], config.expression_bins[-1]) for end in (low, high))
     return low, high
 
 

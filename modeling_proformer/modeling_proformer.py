@@ -371,7 +371,8 @@ class ProformerExpressionHead(nn.Module):
     def expression(self, scores: torch.Tensor) -> torch.Tensor:
         """Predictions (batch, outputs) in the assay's units; of bins, their mean under the scores."""
         if self.config.expression_bins is not None:
-            return scores.softmax(dim=-1) @ scores.new_tensor(self.config.expression_bins)
+            # Not as a matrix product, which autocast would compute in its own type.
+            return (scores.softmax(dim=-1) * scores.new_tensor(self.config.expression_bins)).sum(dim=-1)
         return INVERSE_TRANSFORMS[self.config.label_transform](scores)
 
 

@@ -19,7 +19,7 @@ from modeling_proformer import (
     cards,
     checkpoint_path,
 )
-from modeling_proformer.cards import card_data, eval_results, write_report
+from modeling_proformer.cards import card_data, drawn_whole, eval_results, write_report
 from modeling_proformer.finetuning import FineTuned, Recipe
 from modeling_proformer.finetuning_data import AssayTable, Preparation, PreparedAssay, TableColumns
 from modeling_proformer.intervals import half_widths, prediction_interval
@@ -294,3 +294,10 @@ def test_a_folder_may_be_named_by_where_one_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_report(Path("."), found, columns, Preparation(), Recipe())
     assert ModelCard.load(tmp_path / "README.md").data.model_name == tmp_path.name
+
+
+def test_one_dominating_family_is_not_drawn_whole():
+    """How often it is drawn would be all that an interval tells."""
+    families = np.array([0] * 60 + list(range(1, 41)))
+    assert drawn_whole(families) is None
+    np.testing.assert_array_equal(drawn_whole(families[30:]), families[30:])

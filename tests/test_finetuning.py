@@ -58,6 +58,7 @@ def rows() -> list[dict]:
                 "active": int(count > 4),
                 "low": 8 - min(count, 8),
                 "high": min(count, 8),
+                "unread": 0,
             }
         )
     return rows
@@ -123,6 +124,21 @@ class TestFolder:
     def test_a_folder_with_a_model_is_left_alone(self, tmp_path, table, checkpoint):
         with pytest.raises(InputError, match="this folder is not empty; name a new one"):
             finetune(table, COLUMNS, checkpoint)
+
+    def test_so_is_a_folder_of_that_name_that_is_no_run(self, tmp_path, table, checkpoint):
+        (tmp_path / "project" / "training").mkdir(parents=True)
+        (tmp_path / "project" / "training" / "precious.txt").write_text("mine")
+        with pytest.raises(InputError, match="this folder is not empty"):
+            finetune(table, COLUMNS, tmp_path / "project", checkpoint)
+        with pytest.raises(InputError, match="this is a file; name a folder"):
+            finetune(table, COLUMNS, table, checkpoint)
+
+    @pytest.mark.parametrize("columns", [COLUMNS, TableColumns("sequence", ["low", "high"], bins=[0.0, 1.0])])
+    def test_in_bfloat16_the_report_is_that_of_the_model_as_it_is_loaded(self, tmp_path, fine_tune, rows, columns):
+        fine_tuned = fine_tune(columns, bf16=True)
+        test = fine_tuned.assay.split.test
+        predicted = predict(*load_checkpoint(tmp_path / "tuned"), [rows[row]["sequence"] for row in test])
+        np.testing.assert_allclose(predicted, fine_tuned.predicted[test], atol=1e-5)
 
 
 class TestMethods:
@@ -228,6 +244,7 @@ class TestTargets:
             ({"targets": ["low", "high"], "bins": [0.0, 1.0]}, {"transform": "log1p"}, "leave out `label_mean`"),
             ({"targets": ["low", "high"], "bins": [0.0, 1.0]}, {"task": "classification"}, "are a regression"),
             ({"targets": ["active"]}, {"transform": "log1p"}, "`label_transform` is for regression"),
+            ({"targets": ["unread", "high"], "bins": [0.0, 1.0]}, {}, "'mean_bin' has no two different values"),
         ],
     )
     def test_options_that_contradict_each_other_are_refused(self, fine_tune, columns, recipe, reason):

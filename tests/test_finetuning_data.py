@@ -77,6 +77,23 @@ class TestConstruct:
         assert (assay.tokenizer.five_prime_flank, assay.tokenizer.insert_width) == ("ACGT", 64)
         assert assay.tokenizer.num_tokens == 64
 
+    def test_flanks_by_hand_are_looked_for(self, prepare, rows):
+        for row in rows[:90]:
+            row["sequence"] = "ACGTAA" + row["sequence"]
+        assay = prepare(rows, five_prime_flank="ACGTAA", three_prime_flank="")
+        assert assay.tokenizer.insert_width == 60
+        assert any("which 10 of them lack" in finding or "10 of" in finding for finding in assay.findings)
+        with pytest.raises(InputError, match=r"Only 0 of 100 sequences have the 3′ flank that was given"):
+            prepare(rows, three_prime_flank="GGGGGGGGGG")
+
+    def test_constructs_beyond_all_measure_are_refused(self, prepare, rows):
+        for row in rows:
+            row["sequence"] *= 20
+        with pytest.raises(InputError, match="inserts of 1,200 letters are more than the 1,000"):
+            prepare(rows)
+        with pytest.raises(InputError, match="inserts of 100,000 letters are more than the 1,000"):
+            prepare(rows, insert_width=100_000)
+
     def test_inserts_longer_than_the_width_by_hand_need_a_decision(self, prepare, rows):
         rows[41]["sequence"] += "ACGT"
         too_long = r"line 43: the insert has 64 letters; 1 rows have inserts longer than 60 letters. Make the insert_w"
@@ -138,6 +155,7 @@ class TestTargets:
         [
             (7, {"expression": "high"}, r"line 9, column 'expression': 'high' is not a finite number"),
             (7, {"sequence": "ACGTXACGT"}, r"line 9: 'X' at position 5 is not one of A C G T U N"),
+            (7, {"expression": "1e39"}, r"line 9, column 'expression': 1e\+39 is too large"),
             (7, {"sequence": " "}, r"line 9, column 'sequence': the sequence is empty"),
         ],
     )
@@ -145,6 +163,16 @@ class TestTargets:
         rows[row] |= cells
         with pytest.raises(InputError, match=reason):
             prepare(rows)
+
+    def test_weights_that_are_all_zero_are_refused(self, prepare, rows):
+        with pytest.raises(InputError, match="column 'reads': every weight is 0"):
+            prepare([row | {"reads": 0} for row in rows], TableColumns("sequence", ["expression"], weight="reads"))
+
+    def test_an_output_without_measurements_on_a_side_is_refused(self, prepare, rows):
+        rows = [row | {"other": number if number < 40 else ""} for number, row in enumerate(rows)]
+        rows = [row | {"fold": ("train", "validation", "test")[number // 40]} for number, row in enumerate(rows)]
+        with pytest.raises(InputError, match="0 rows are left for validation, or have a measurement of one of"):
+            prepare(rows, TableColumns("sequence", ["expression", "other"], split="fold"))
 
     def test_a_constant_target_is_refused(self, prepare, rows):
         with pytest.raises(InputError, match="the column 'expression' has no two different values"):
@@ -167,6 +195,15 @@ class TestDuplicates:
             InputError, match=r"line 11 and line 52 have the same insert .*\(expression 2\.5 and 7\.5\)"
         ):
             prepare(rows)
+
+    def test_on_two_sides_of_a_split_too(self, prepare, rows):
+        rows = [row | {"fold": ("train", "validation", "test")[number % 3]} for number, row in enumerate(rows)]
+        rows[50] |= {"sequence": rows[9]["sequence"]}
+        columns = TableColumns("sequence", ["expression"], split="fold")
+        with pytest.raises(InputError, match=r"line 11 and line 52 have the same insert"):
+            prepare(rows, columns)
+        assay = prepare(rows, columns, duplicates="average")
+        assert len(assay.table) == 100 and assay.test_twins == 1
 
     def test_a_gap_in_the_first_of_them_hides_nothing(self, prepare, rows):
         for row, value in zip((9, 50, 60), ("", 5, 9), strict=True):

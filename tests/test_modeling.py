@@ -396,6 +396,13 @@ class TestLosses:
         outputs.loss.backward()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
+    def test_the_mean_of_the_bins_is_exact_under_autocast(self, tiny_config, batch):
+        model = ProformerForSequenceClassification(with_fields(tiny_config, expression_bins=[0.0, 100.0, 200.0]))
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = model(**batch)
+        shares = outputs.position_logits.mean(dim=1).softmax(dim=-1)
+        torch.testing.assert_close(outputs.logits, shares @ torch.tensor([0.0, 100.0, 200.0]), rtol=1e-5, atol=0)
+
     def test_labels_that_do_not_fit_are_refused(self, tiny_config, batch):
         with pytest.raises(ValueError, match=r"Labels of shape \(3, 2\) for predictions of shape \(3, 1\)"):
             ProformerForSequenceClassification(tiny_config)(**batch, labels=torch.zeros(3, 2))
