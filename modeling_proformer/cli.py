@@ -106,6 +106,9 @@ def finetune_command(arguments: argparse.Namespace):
         )
     except CheckpointError as error:
         raise InputError(str(error)) from error
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on from the last evaluation.", file=sys.stderr)
+        raise
 
 
 def figure_path(output: Path) -> Path:

@@ -49,9 +49,9 @@ class Recipe:
     How a checkpoint is fine-tuned.
 
     Attributes:
-        method: "full" trains all weights, at rates that shrink from the head down to the embeddings; "head" only a new
-            head on the encoder as it is; "lora" low-rank changes of the encoder's matrices (with peft), which are then
-            merged into them.
+        method: "full" trains all weights, at rates that shrink from the head down to the embeddings; "head" only the
+            head, on the encoder as it is; "lora" low-rank changes of the encoder's matrices (with peft), which are
+            then merged into them.
         from_scratch: start from new weights of the checkpoint's architecture, to see what the checkpoint is worth.
         learning_rate: highest rate, that of the head; by default one tried out for the method.
         layer_decay: rate of each block, and of the embeddings, relative to what lies above it ("full").

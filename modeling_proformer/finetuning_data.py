@@ -346,7 +346,8 @@ def describe_split(
         how = "at random"
     sizes = ", ".join(f"{len(rows):,} rows for {side}" for side, rows in split._asdict().items())
     near = f"{twins:,} test rows ({twins / len(split.test):.0%}) have a near twin on another side"
-    warning = ": the test says how well twins are predicted, not new sequences" if twins else ""
+    mostly = twins > len(split.test) / 2
+    warning = ": the test says how well twins are predicted, not new sequences" if mostly else ""
     return [f"Split {how}: {sizes}.", f"{near}{warning}."]
 
 
