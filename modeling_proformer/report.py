@@ -210,14 +210,9 @@ def benchmark_plot(path: str | os.PathLike, results: Mapping[str, Mapping[str, M
         path: of the PNG file.
         results: for each assay (a panel) and method (a line) the r of each seed, by the number of rows.
     """
-    across = min(3, len(results))
-    down = -(-len(results) // across)
-    figure = Figure(figsize=(3.4 * across, 2.9 * down + 0.4), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).ravel()
-    for panel in panels[len(results) :]:
-        panel.remove()
+    figure, axes = panels(len(results))
     colors = {}
-    for panel, (assay, methods) in zip(panels, results.items(), strict=False):
+    for panel, (assay, methods) in zip(axes, results.items(), strict=True):
         for method, found in methods.items():
             color = colors.setdefault(method, (GREY, BLUE, ORANGE)[len(colors) % 3])
             rows = sorted(found)
@@ -227,11 +222,10 @@ def benchmark_plot(path: str | os.PathLike, results: Mapping[str, Mapping[str, M
         panel.set_xscale("log")
         panel.set_title(assay, fontsize=10)
         panel.set_xlabel("rows trained on")
-        panel.spines[["top", "right"]].set_visible(False)
         panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
-    panels[0].set_ylabel("held-out Pearson r")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
-    figure.savefig(path, dpi=150, format="png")
+    axes[0].set_ylabel("held-out Pearson r")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    save(figure, axes, path)
 
 
 def save(figure: Figure, axes: Axes | Sequence[Axes], path: str | os.PathLike):
