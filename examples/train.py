@@ -296,6 +296,8 @@ def main():
     if training.do_train and trainer.is_world_process_zero():
         (output / "log_history.json").write_text(json.dumps(trainer.state.log_history, indent=1))
         learning_curve(output / "learning_curve.png", trainer.state.log_history)
+    # A process that exits before its group is taken down may be aborted by the group's threads.
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

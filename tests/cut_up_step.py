@@ -90,3 +90,5 @@ results = {
 }
 if int(os.environ.get("RANK", 0)) == 0:
     torch.save({"processes": processes, **results}, output / "results.pt")
+if processes > 1:
+    torch.distributed.destroy_process_group()

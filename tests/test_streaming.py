@@ -282,7 +282,9 @@ from test_streaming import *
 tokenizer = ProformerTokenizer(kmer_size=3, insert_width=12)
 stream = stream_assay(sys.argv[1], tokenizer, batch_size=16, processes=2)
 arguments = {"num_train_epochs": 1, "per_device_train_batch_size": 16, "dataloader_num_workers": 1, "optim": "sgd"}
-train(Path(sys.argv[2]), stream, save_strategy="no", **arguments).save_model()
+trainer = train(Path(sys.argv[2]), stream, save_strategy="no", **arguments)
+trainer.save_model()
+trainer.accelerator.end_training()
 """
 
 
