@@ -1,12 +1,19 @@
 """Sequences to expression."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BatchEncoding,
+    PreTrainedModel,
+)
 from transformers.utils import cached_file
 
 from .assays import InputError, Row, first_line, read_rows, require_columns, sequence_text
@@ -115,6 +122,31 @@ def predict_batches(
     """`predict` for more sequences than memory holds: one array for each `batch_size` of them, as soon as known."""
     if isinstance(sequences, str):
         raise TypeError("Expected several sequences, got one string; put it in a list.")
+    make_ready(model, batch_size, device)
+    sequences = iter(sequences)
+    row = 0
+    while batch := list(islice(sequences, batch_size)):
+        with counted_from(row):
+            # No attention mask: a construct has no padding, and without one faster attention can be chosen.
+            inputs = tokenizer(batch, return_tensors="pt", truncation=truncation, return_attention_mask=False)
+        yield predict_tokens(model, inputs, dtype)
+        row += len(batch)
+
+
+@contextlib.contextmanager
+def counted_from(first: int) -> Iterator[None]:
+    """Makes the `row` of a sequence that cannot be tokenized count through all sequences, not those of one call."""
+    try:
+        yield
+    except ValueError as error:
+        # Told by its row: a tokenizer that came with a checkpoint's own code has another class of this name.
+        if not hasattr(error, "row"):
+            raise
+        raise InvalidSequenceError(first + error.row, error.reason) from None
+
+
+def make_ready(model: PreTrainedModel, batch_size: int, device: str | torch.device | None):
+    """Puts a model in evaluation mode, where it is to compute, or says why it cannot predict."""
     if not hasattr(model, "expression_head"):
         raise TypeError(
             f"{type(model).__name__} does not predict expression: load it as a ProformerForSequenceClassification."
@@ -124,21 +156,13 @@ def predict_batches(
     model.eval()
     if device is not None:
         model.to(device)
-    sequences = iter(sequences)
-    row = 0
-    while batch := list(islice(sequences, batch_size)):
-        try:
-            # No attention mask: a construct has no padding, and without one faster attention can be chosen.
-            inputs = tokenizer(batch, return_tensors="pt", truncation=truncation, return_attention_mask=False)
-        except ValueError as error:
-            # Told by its row: a tokenizer that came with a checkpoint's own code has another class of this name.
-            if not hasattr(error, "row"):
-                raise
-            raise InvalidSequenceError(row + error.row, error.reason) from None
-        with torch.inference_mode(), torch.autocast(model.device.type, dtype, enabled=dtype is not None):
-            outputs = predictions(model(**inputs.to(model.device)).logits, model.config)
-        yield outputs.float().cpu().numpy()
-        row += len(batch)
+
+
+def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.dtype | None = None) -> np.ndarray:
+    """`predict` for a batch of tokens: (sequences, outputs)."""
+    with torch.inference_mode(), torch.autocast(model.device.type, dtype, enabled=dtype is not None):
+        outputs = predictions(model(**inputs.to(model.device)).logits, model.config)
+    return outputs.float().cpu().numpy()
 
 
 def predictions(logits: torch.Tensor, config: ProformerConfig) -> torch.Tensor:

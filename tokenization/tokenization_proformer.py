@@ -223,8 +223,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
             starts = starts + (excess if self.truncation_side == "left" else 0)
             lengths = lengths - excess
 
-        padding = self.insert_width - lengths
-        left = padding // 2 + (padding & self.insert_width & 1)
+        left = self.insert_starts(lengths)
         forward = np.full((len(sequences), self.insert_width), NUCLEOTIDE_N, dtype=np.uint8)
         columns = np.arange(self.insert_width)
         inside = (columns >= left[:, None]) & (columns < (left + lengths)[:, None])
@@ -232,6 +231,11 @@ class ProformerTokenizer(PreTrainedTokenizer):
         if self.strands == "forward":
             return forward
         return np.concatenate([forward, COMPLEMENT[forward[:, ::-1]]], axis=1)
+
+    def insert_starts(self, lengths: np.ndarray) -> np.ndarray:
+        """Where inserts of these lengths begin on the forward strand, counted from 0: at the N's end."""
+        padding = self.insert_width - lengths
+        return padding // 2 + (padding & self.insert_width & 1)
 
     def insert_lengths(self, sequences: Sequence[str]) -> np.ndarray:
         """
