@@ -32,8 +32,8 @@ def main():
 
 def average_outputs(model: ProformerForSequenceClassification, name: str) -> ProformerForSequenceClassification:
     config = model.config
-    if config.label_std is None or config.label_transform is not None:
-        raise InputError("Only outputs with a label_std, and without a label_transform, can be averaged.")
+    if None in (config.label_mean, config.label_std) or config.label_transform is not None:
+        raise InputError("Only outputs with label_mean and label_std, without a label_transform, can be averaged.")
     fields = {
         **config.to_dict(),
         **dict.fromkeys(OF_THE_LABELS),

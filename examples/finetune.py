@@ -2,9 +2,9 @@
 
     python examples/finetune.py --table assay.tsv --sequence sequence --targets expression --output_dir my-model
 
-`proformer finetune` does the same in one call, and writes a report besides. Here every step stands on its own, and all
-options of the library's Trainer are there (`--help`). On several GPUs, put `torchrun --nproc_per_node 4` before the
-script instead of `python`.
+`proformer finetune` does this in one call, with early stopping, prediction intervals and a report besides. Here every
+step stands on its own, and all options of the library's Trainer are there (`--help`). On several GPUs, put `torchrun
+--nproc_per_node 4` before the script instead of `python`.
 """
 
 import sys

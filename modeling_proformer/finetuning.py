@@ -7,13 +7,13 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
@@ -43,6 +43,7 @@ from .training_data import RECORD, TrainingTable, check_training, label_scale, r
 RUN_FOLDER = "training"
 
 
+@strict
 @dataclass
 class Recipe:
     """
@@ -66,8 +67,8 @@ class Recipe:
 
     method: Literal["full", "head", "lora"] = "full"
     from_scratch: bool = False
-    learning_rate: float | None = None
-    layer_decay: float = 0.8
+    learning_rate: float | int | None = None
+    layer_decay: float | int = 0.8
     steps: int | None = None
     batch_size: int = 32
     patience: int = 6
@@ -153,7 +154,8 @@ def finetune(
     set_seed(recipe.seed)
     model = model_for(assay, columns, recipe, pretrained, reference)
     show(f"Training by {model.config.problem_type.replace('_', ' ')}, {model.num_parameters():,} parameters.")
-    settings = {"checkpoint": None if checkpoint is None else str(checkpoint)}
+    source = None if checkpoint is None else str(checkpoint)
+    settings = {"checkpoint": source, "checkpoint.weights": weights_digest(pretrained)}
     for kind, options in (("columns", columns), ("preparation", preparation), ("recipe", recipe)):
         settings |= {f"{kind}.{name}": value for name, value in asdict(options).items()}
     tables = [TrainingTable(str(table), 1, len(assay.table), assay.table.unmeasured, file_digest(table))]
@@ -195,6 +197,13 @@ def require_libraries():
 def file_digest(path: str | os.PathLike) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def weights_digest(model: nn.Module) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for name, weight in model.state_dict().items():
+        digest.update(name.encode() + weight.float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def measured_values(labels: np.ndarray, columns: TableColumns) -> np.ndarray:
@@ -366,15 +375,19 @@ def trainer_for(
         remove_unused_columns=False,
         max_grad_norm=1.0,
     )
-    collator = partial(ProformerCollator, assay.tokenizer, label_columns=list(labels), truncation=True)
+    # Rows count for the validation loss, which chooses the best step, as they do for the training loss.
+    collator = ProformerCollator(
+        assay.tokenizer,
+        label_columns=list(labels),
+        weight_column="weight" if weights else None,
+        mean_weight=float(table.weights[split.train].mean()) if weights else 1.0,
+        truncation=True,
+    )
     trainer = ProformerTrainer(
         model=trained,
         args=arguments,
-        data_collator=collator(
-            weight_column="weight" if weights else None,
-            mean_weight=float(table.weights[split.train].mean()) if weights else 1.0,
-        ),
-        eval_data_collator=collator(),
+        data_collator=collator,
+        eval_data_collator=collator,
         train_dataset=rows.select(split.train),
         eval_dataset=rows.select(split.validation),
         compute_metrics=metrics_for(config, columns),

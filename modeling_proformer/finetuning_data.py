@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from huggingface_hub.dataclasses import strict
 
 from .assays import InputError, Row, measured_value, no_weight, read_rows, require_columns, sequence_text, weight_value
 from .constructs import construct_tokenizer, detect_construct, orientation_of
@@ -104,6 +105,7 @@ class AssayTable:
         )
 
 
+@strict
 @dataclass
 class Preparation:
     """
@@ -130,8 +132,8 @@ class Preparation:
     strands: Literal["both", "forward"] = "both"
     duplicates: Literal["refuse", "average"] = "refuse"
     split_by: Literal["homology", "random"] = "homology"
-    validation_fraction: float = 0.15
-    test_fraction: float = 0.15
+    validation_fraction: float | int = 0.15
+    test_fraction: float | int = 0.15
     train_rows: int | None = None
     seed: int = 0
 
@@ -171,12 +173,18 @@ def prepare_assay(
             the same.
 
     Raises:
-        InputError: see `read_table`, `fit_construct`, `merge_duplicates` and `split_table`.
+        InputError: see `read_table`, `fit_construct`, `merge_duplicates` and `split_table`; or an option would have no
+            effect.
     """
+    refuse_idle_options(Path(path), columns, options)
     table = read_table(path, columns)
     findings = [f"{len(table):,} rows with measurements of {', '.join(columns.outputs)}."]
     if table.unmeasured:
         findings.append(f"{table.unmeasured:,} rows without a measurement are left out.")
+    if table.weights is not None and not table.weights.all():
+        findings.append(f"{(table.weights == 0).sum():,} rows of weight 0 are left out.")
+        table = table.take(np.flatnonzero(table.weights))
+        require_rows(table.source, len(table))
     tokenizer, table, found = fit_construct(table, options, reference)
     findings += found
     inserts = tokenizer.inserts(table.sequences)
@@ -187,11 +195,21 @@ def prepare_assay(
         inserts = tokenizer.inserts(merged.sequences)
     families, split = split_table(merged, inserts, options)
     if options.train_rows is not None:
+        there = len(split.train)
         split = thinned(split, options.train_rows, options.seed)
+        findings.append(f"{len(split.train):,} of {there:,} rows for training are used, chosen at random.")
     others = np.concatenate([split.train, split.validation])
     twins = near_twins([inserts[row] for row in split.test], [inserts[row] for row in others])
     findings += describe_split(merged, families, split, options, int(twins.sum()))
     return PreparedAssay(merged, tokenizer, families, split, int(twins.sum()), findings)
+
+
+def refuse_idle_options(path: Path, columns: TableColumns, options: Preparation):
+    column = columns.split or columns.group
+    if options.split_by == "random" and column:
+        raise InputError(f"{path}: the column {column!r} splits the rows, not chance; leave out one of both.")
+    if options.too_long != "refuse" and options.insert_width is None:
+        raise InputError(f"{path}: too_long {options.too_long} is about an insert_width; give one.")
 
 
 def fit_construct(
@@ -279,7 +297,7 @@ def split_table(table: AssayTable, inserts: Sequence[str], options: Preparation)
         if table.sides is not None:
             split = split_as_given(table.sides, families, options)
         else:
-            groups = np.arange(len(table)) if options.split_by == "random" and table.groups is None else families
+            groups = np.arange(len(table)) if options.split_by == "random" else families
             split = split_groups(groups, options.validation_fraction, options.test_fraction, options.seed)
     except ValueError as error:
         raise InputError(f"{table.source}: {error}") from error

@@ -63,7 +63,7 @@ def prediction_interval(
     """
     known = config.interval_half_widths or {}
     if str(level) not in known:
-        there = f"those for {', '.join(known)}" if known else "none: fine-tuning finds them"
+        there = f"those for {', '.join(known)}" if known else "none: fine-tuning finds them, of regressions"
         raise ValueError(f"The model has no prediction intervals for a level of {level}; it has {there}.")
     half_width = np.array(known[str(level)], dtype=np.float64)
     centre = transformed(predicted.astype(np.float64), config)

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from modeling_proformer import ProformerConfig, ProformerForSequenceClassificati
 from modeling_proformer.assays import InputError
 from modeling_proformer.finetuning import (
     Recipe,
+    ShownEvaluations,
     depth_of,
     finetune,
     model_for,
@@ -265,11 +268,36 @@ class TestTargets:
         ):
             fine_tune(TableColumns("sequence", ["active"]), transform="log", task="regression")
 
+    def test_rows_that_weigh_little_teach_little(self, tmp_path, rows, checkpoint):
+        """Half of the rows say the opposite, at a hundredth of the others' weight."""
+        generator = np.random.default_rng(1)
+        wrong = generator.random(len(rows)) < 0.5
+        table = tmp_path / "weighted.tsv"
+        with open(table, "w", newline="") as file:
+            writer = csv.writer(file, delimiter="\t")
+            writer.writerow(["sequence", "expression", "weight"])
+            for row, opposite in zip(rows, wrong, strict=True):
+                value = 10 - row["expression"] if opposite else row["expression"]
+                writer.writerow([row["sequence"], value, 0.01 if opposite else 1])
+        columns = TableColumns("sequence", ["expression"], weight="weight")
+        fine_tuned = finetune(table, columns, tmp_path / "tuned", checkpoint, recipe=Recipe(**QUICK), show=str)
+        counts = [sequence.count("G") for sequence in fine_tuned.assay.table.sequences]
+        test = fine_tuned.assay.split.test
+        assert np.corrcoef(np.array(counts)[test], fine_tuned.predicted[test, 0])[0, 1] > 0.8
+
+
+def interrupt(*arguments, **named):
+    raise KeyboardInterrupt
+
 
 class TestInterruption:
-    def test_it_goes_on_to_the_same_model(self, tmp_path, table, checkpoint, monkeypatch):
+    @pytest.mark.parametrize("method", ["full", "lora"])
+    def test_it_goes_on_to_the_same_model(self, tmp_path, table, checkpoint, monkeypatch, method):
         """Stopped after the fourth checkpoint and started again, or never stopped: the same bits."""
-        whole = finetune(table, COLUMNS, tmp_path / "whole", checkpoint, recipe=Recipe(**QUICK), show=str)
+        if method == "lora":
+            pytest.importorskip("peft", reason="peft is not installed")
+        recipe = Recipe(**QUICK, method=method)
+        whole = finetune(table, COLUMNS, tmp_path / "whole", checkpoint, recipe=recipe, show=str)
         saved = []
 
         def stop_after_four(trainer, *arguments):
@@ -283,15 +311,27 @@ class TestInterruption:
         save = ProformerTrainer._save_checkpoint
         monkeypatch.setattr(ProformerTrainer, "_save_checkpoint", stop_after_four)
         with pytest.raises(KeyboardInterrupt):
-            finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=Recipe(**QUICK), show=str)
+            finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=recipe, show=str)
         monkeypatch.undo()
         with pytest.raises(InputError, match=r"holds a training with recipe\.seed 0, not 1"):
-            finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=Recipe(**QUICK, seed=1), show=str)
+            finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=replace(recipe, seed=1), show=str)
         shown = []
-        resumed = finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=Recipe(**QUICK), show=shown.append)
+        resumed = finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=recipe, show=shown.append)
         assert any(sentence.endswith("checkpoint-12.") for sentence in shown)
         for weight, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
             assert torch.equal(weight, other)
+
+    def test_it_does_not_go_on_from_another_checkpoint_of_that_name(self, tmp_path, table, checkpoint, monkeypatch):
+        start = tmp_path / "start"
+        shutil.copytree(checkpoint, start)
+        monkeypatch.setattr(ShownEvaluations, "on_evaluate", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            finetune(table, COLUMNS, tmp_path / "stopped", start, recipe=Recipe(**QUICK), show=str)
+        model, _ = load_checkpoint(start)
+        torch.nn.init.zeros_(model.expression_head.dense.bias)
+        model.save_pretrained(start)
+        with pytest.raises(InputError, match=r"holds a training with checkpoint\.weights"):
+            finetune(table, COLUMNS, tmp_path / "stopped", start, recipe=Recipe(**QUICK), show=str)
 
 
 class TestCommand:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 
 from modeling_proformer import ProformerTokenizer
 from modeling_proformer.assays import InputError
@@ -164,6 +165,12 @@ class TestTargets:
         with pytest.raises(InputError, match=reason):
             prepare(rows)
 
+    def test_rows_of_weight_zero_are_on_no_side(self, prepare, rows):
+        rows = [row | {"reads": 0 if number % 4 == 0 else 3} for number, row in enumerate(rows)]
+        assay = prepare(rows, TableColumns("sequence", ["expression"], weight="reads"))
+        assert sum(map(len, assay.split)) == len(assay.table) == 75
+        assert "25 rows of weight 0 are left out." in assay.findings
+
     def test_weights_that_are_all_zero_are_refused(self, prepare, rows):
         with pytest.raises(InputError, match="column 'reads': every weight is 0"):
             prepare([row | {"reads": 0} for row in rows], TableColumns("sequence", ["expression"], weight="reads"))
@@ -252,6 +259,7 @@ class TestSplit:
         assert (len(few.train), len(few.validation)) == (35, 8)
         assert set(few.train) < set(whole.train) and set(few.validation) < set(whole.validation)
         np.testing.assert_array_equal(few.test, whole.test)
+        assert "35 of 70 rows for training are used, chosen at random." in prepare(rows, train_rows=35).findings
 
     def test_as_a_column_says(self, prepare, rows):
         names = ["Train", "train", "training", "val", "TEST"]
@@ -294,6 +302,30 @@ class TestSplit:
         rows[30] |= cells
         with pytest.raises(InputError, match=reason):
             prepare(rows, TableColumns("sequence", ["expression"], split="fold", group="gene"))
+
+    @pytest.mark.parametrize(
+        ("columns", "options", "reason"),
+        [
+            (
+                {"split": "fold"},
+                {"split_by": "random"},
+                "the column 'fold' splits the rows, not chance; leave out one of both",
+            ),
+            (
+                {"group": "gene"},
+                {"split_by": "random"},
+                "the column 'gene' splits the rows, not chance; leave out one of both",
+            ),
+            ({}, {"too_long": "cut"}, "too_long cut is about an insert_width; give one"),
+        ],
+    )
+    def test_options_without_effect_are_refused(self, prepare, rows, columns, options, reason):
+        with pytest.raises(InputError, match=reason):
+            prepare(rows, TableColumns("sequence", ["expression"], **columns), **options)
+
+    def test_options_that_are_none_are_refused(self):
+        with pytest.raises(StrictDataclassFieldValidationError, match="split_by"):
+            Preparation(split_by="homolgy")
 
     def test_variants_of_one_promoter_need_another_split(self, prepare, rows):
         variants = [

@@ -308,11 +308,8 @@ class ProformerTokenizer(PreTrainedTokenizer):
                     )
                     if not present
                 ]
-                raise InvalidSequenceError(
-                    row,
-                    f"{' and '.join(missing)}. Complete the construct, give the insert alone (with "
-                    'missing_flanks="keep"), or cut by length (missing_flanks="cut").',
-                )
+                alone = ", or give the insert alone" if self.missing_flanks == "keep" else ""
+                raise InvalidSequenceError(row, f"{' and '.join(missing)}. Complete the construct{alone}.")
         hollow = trimmed & (inserts < 1)
         if hollow.any():
             raise InvalidSequenceError(int(hollow.argmax()), "there is no insert between its flanks.")
