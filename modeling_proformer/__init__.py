@@ -14,13 +14,14 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 
 # Installed, `tokenization` lies within this package; in a clone that is not installed, beside it.
 if not Path(__file__).with_name("tokenization").is_dir():
     __path__.append(str(Path(__file__).parents[1]))
 
-from .configuration_proformer import ProformerConfig
+from .configuration_proformer import EXPRESSION_PIPELINE, ProformerConfig
 from .modeling_proformer import (
     ProformerForMaskedLM,
     ProformerForPreTraining,
@@ -28,6 +29,7 @@ from .modeling_proformer import (
     ProformerModel,
     ProformerPreTrainedModel,
 )
+from .pipeline_proformer import PromoterExpressionPipeline
 from .prediction import checkpoint_path, predict
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
@@ -47,6 +49,13 @@ for _auto_class, _model_class in {
     _model_class.register_for_auto_class(_auto_class.__name__)
 ProformerConfig.register_for_auto_class()
 ProformerTokenizer.register_for_auto_class()
+PIPELINE_REGISTRY.register_pipeline(
+    EXPRESSION_PIPELINE,
+    PromoterExpressionPipeline,
+    pt_model=AutoModelForSequenceClassification,
+    # What `pipeline` opens where no model is named.
+    default={"model": (str(checkpoint_path()), "main")},
+)
 
 __all__ = [
     "InvalidSequenceError",
@@ -57,6 +66,7 @@ __all__ = [
     "ProformerModel",
     "ProformerPreTrainedModel",
     "ProformerTokenizer",
+    "PromoterExpressionPipeline",
     "checkpoint_path",
     "predict",
 ]

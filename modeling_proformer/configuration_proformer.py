@@ -15,11 +15,15 @@ require_version("transformers>=5.4.0", "Proformer needs transformers 5.4 or newe
 
 from huggingface_hub.dataclasses import strict  # noqa: E402
 from transformers import PreTrainedConfig  # noqa: E402
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME  # noqa: E402
 from transformers.utils.type_validators import interval, probability  # noqa: E402
 
 
 # What belongs to the outputs that a checkpoint was saved with, and to no others.
 OF_THE_LABELS = ("label_mean", "label_std", "expression_bins", "label_transform", "interval_half_widths")
+
+# Name of the pipeline that travels with a checkpoint, see `pipeline_proformer.py`.
+EXPRESSION_PIPELINE = "promoter-expression"
 
 
 @strict
@@ -148,6 +152,11 @@ class ProformerConfig(PreTrainedConfig):
         outputs = kwargs.get("num_labels", len(kwargs.get("id2label") or names))
         if outputs != len(names) or kwargs.get("problem_type", "regression") != "regression":
             config_dict = {**config_dict, **dict.fromkeys(OF_THE_LABELS)}
+        pipelines = dict(config_dict.get("custom_pipelines") or {})
+        # Named here, the library asks for trust in the checkpoint's code, even where the package has it registered.
+        if EXPRESSION_PIPELINE in pipelines and not cls.__module__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
+            del pipelines[EXPRESSION_PIPELINE]
+            config_dict = {**config_dict, "custom_pipelines": pipelines}
         return super().from_dict(config_dict, **kwargs)
 
     def to_diff_dict(self) -> dict:

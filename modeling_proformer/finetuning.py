@@ -33,6 +33,7 @@ from .finetuning_data import AssayTable, Preparation, PreparedAssay, TableColumn
 from .intervals import half_widths, transformed
 from .metrics import correlation, roc_auc
 from .modeling_proformer import IGNORED, TRANSFORMS, ProformerForSequenceClassification
+from .pipeline_proformer import PromoterExpressionPipeline
 from .prediction import load_checkpoint, predict
 from .tokenization import ProformerTokenizer
 from .training import ProformerTrainer, last_checkpoint
@@ -56,6 +57,8 @@ class Recipe:
         from_scratch: start from new weights of the checkpoint's architecture, to see what the checkpoint is worth.
         learning_rate: highest rate, that of the head; by default one tried out for the method.
         layer_decay: rate of each block, and of the embeddings, relative to what lies above it ("full").
+        dropout: share of the feed-forward layers' activations left out in training, which keeps it from learning few
+            and noisy rows by heart.
         steps: weight updates at most; by default from the number of rows.
         batch_size: sequences in a step.
         patience: evaluations without a lower validation loss, of 20 in all, after which training stops.
@@ -69,6 +72,7 @@ class Recipe:
     from_scratch: bool = False
     learning_rate: float | int | None = None
     layer_decay: float | int = 0.8
+    dropout: float | int = 0.2
     steps: int | None = None
     batch_size: int = 32
     patience: int = 6
@@ -176,8 +180,7 @@ def finetune(
         validation = assay.split.validation
         model.config.interval_half_widths = half_widths(measured[validation], predicted[validation], model.config)
     fine_tuned = FineTuned(model, assay, measured, predicted, trainer.state.log_history, seconds)
-    assay.tokenizer.save_pretrained(output)
-    model.save_pretrained(output)
+    PromoterExpressionPipeline(model, assay.tokenizer, device=model.device).save_pretrained(output)
     write_report(output, fine_tuned, columns, preparation, recipe)
     shutil.rmtree(run)
     return fine_tuned
@@ -282,6 +285,7 @@ def config_for(
         "id2label": dict(enumerate(columns.outputs)),
         "label2id": {name: number for number, name in enumerate(columns.outputs)},
         "problem_type": "regression",
+        "hidden_dropout": recipe.dropout,
         "label_transform": recipe.transform,
         "expression_bins": None if columns.bins is None else [float(bin) for bin in columns.bins],
     }

@@ -216,6 +216,11 @@ class ProformerPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": ProformerLayer, "attentions": ProformerAttention}
 
+    def __init__(self, config: ProformerConfig, *args, **kwargs):
+        # It names code that only the pipeline's own `save_pretrained` puts beside a model.
+        vars(config).pop("custom_pipelines", None)
+        super().__init__(config, *args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """Keras' defaults, as published: Glorot-uniform kernels with its own fans, zero biases, small embeddings."""
@@ -579,6 +584,15 @@ class ProformerForPreTraining(ProformerPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+
+def predictions(logits: torch.Tensor, config: ProformerConfig) -> torch.Tensor:
+    """Of regression, the logits themselves; of classification, probabilities. Both (batch, outputs)."""
+    if config.problem_type == "multi_label_classification":
+        return logits.sigmoid()
+    if config.problem_type == "single_label_classification":
+        return logits.softmax(dim=-1)
+    return logits
 
 
 class ProformerForMaskedLM(ProformerPreTrainedModel):

@@ -18,6 +18,7 @@ from transformers.utils import cached_file
 
 from .assays import InputError, Row, first_line, read_rows, require_columns, sequence_text
 from .configuration_proformer import ProformerConfig
+from .modeling_proformer import predictions
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 
@@ -163,15 +164,6 @@ def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.d
     with torch.inference_mode(), torch.autocast(model.device.type, dtype, enabled=dtype is not None):
         outputs = predictions(model(**inputs.to(model.device)).logits, model.config)
     return outputs.float().cpu().numpy()
-
-
-def predictions(logits: torch.Tensor, config: ProformerConfig) -> torch.Tensor:
-    """Of regression, the logits themselves; of classification, probabilities."""
-    if config.problem_type == "multi_label_classification":
-        return logits.sigmoid()
-    if config.problem_type == "single_label_classification":
-        return logits.softmax(dim=-1)
-    return logits
 
 
 def predict_file(

@@ -3,17 +3,14 @@
 import ast
 import inspect
 import json
-import os
-import subprocess
 import sys
-import sysconfig
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fresh_process import make_python_without_package, run
 from tiny import TINY
 
 from modeling_proformer import (
@@ -23,13 +20,20 @@ from modeling_proformer import (
     ProformerForSequenceClassification,
     ProformerModel,
     ProformerTokenizer,
+    PromoterExpressionPipeline,
 )
+from modeling_proformer.intervals import prediction_interval
 
 
 MODEL_CLASSES = [ProformerModel, ProformerForPreTraining, ProformerForSequenceClassification, ProformerForMaskedLM]
 TRAVELLING_FILES = {
     Path(inspect.getsourcefile(cls)).name: Path(inspect.getsourcefile(cls))
     for cls in (ProformerConfig, ProformerModel, ProformerTokenizer)
+}
+# A saved pipeline brings these as well.
+PIPELINE_FILES = {
+    Path(inspect.getsourcefile(thing)).name: Path(inspect.getsourcefile(thing))
+    for thing in (PromoterExpressionPipeline, prediction_interval)
 }
 SEQUENCES = ["ACGTTGCAAGCT", "ttgacanu", "TGCAGGATATTC"]
 # The second has a name that is no identifier.
@@ -143,32 +147,9 @@ def observe(sequences: list, checkpoints: dict, trust: dict) -> dict:
     return observations
 
 
-def run(python: Path, script: str, work: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """A script in a fresh interpreter (isolated: nothing of this one's paths), without network or earlier caches."""
-    work.mkdir(exist_ok=True)
-    (work / "script.py").write_text(script)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
-    environment |= {"HF_HOME": str(work / "huggingface"), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [python, "-I", work / "script.py", *arguments],
-        cwd=work,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def python_without_package(tmp_path_factory) -> Path:
-    """An interpreter that sees everything installed here but this package, however that was installed."""
-    environment = tmp_path_factory.mktemp("without") / "venv"
-    venv.create(environment, symlinks=True)
-    (site_packages,) = environment.glob("lib/python*/site-packages")
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if entry.suffix != ".pth" and not entry.name.startswith(("modeling_proformer", "__editable__")):
-            (site_packages / entry.name).symlink_to(entry)
-    return environment / "bin" / "python"
+    return make_python_without_package(tmp_path_factory.mktemp("without"))
 
 
 @dataclass
@@ -264,15 +245,15 @@ def test_code_lies_beside_the_weights(checkpoints, name):
         assert (folder / file).read_bytes() == source.read_bytes()
 
 
-@pytest.mark.parametrize("file", TRAVELLING_FILES)
+@pytest.mark.parametrize("file", TRAVELLING_FILES | PIPELINE_FILES)
 def test_travelling_files_import_only_what_travels_or_is_required(file):
     """The library copies `from .sibling import name` and nothing else; it reads imports inside functions too."""
     installed = {"torch", "numpy", "transformers", "huggingface_hub", *sys.stdlib_module_names}
-    for node in ast.walk(ast.parse(TRAVELLING_FILES[file].read_text())):
+    for node in ast.walk(ast.parse((TRAVELLING_FILES | PIPELINE_FILES)[file].read_text())):
         if isinstance(node, ast.Import):
             assert {alias.name.split(".")[0] for alias in node.names} <= installed
         elif isinstance(node, ast.ImportFrom) and node.level:
-            assert node.level == 1 and f"{node.module}.py" in TRAVELLING_FILES
+            assert node.level == 1 and f"{node.module}.py" in TRAVELLING_FILES | PIPELINE_FILES
         elif isinstance(node, ast.ImportFrom):
             # Annotations would become strings, and strict configurations would no longer be checked.
             assert node.module.split(".")[0] in installed - {"__future__"}
