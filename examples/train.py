@@ -6,7 +6,8 @@ On one machine, with the recipe of the embedded checkpoint:
 
 A recipe is a small file of the options below; those on the command line win. On several GPUs, put `torchrun
 --nproc_per_node 4` before the script instead of `python`, or start it through one of examples/accelerate/. A run that
-was stopped goes on from its last checkpoint when the same command is given again.
+was stopped goes on from its last checkpoint when the same command is given again. The model's card, README.md,
+tells what was done and how good it is.
 """
 
 import json
@@ -42,6 +43,7 @@ from modeling_proformer.training import (
     published_optimization,
 )
 from modeling_proformer.training_data import check_training, load_training_data, record_training
+from modeling_proformer.training_report import write_training_report
 
 
 @dataclass
@@ -289,13 +291,17 @@ def main():
             record_training(output, rows.tables, settings)
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
+    evaluation = None
     if training.do_eval:
-        metrics = trainer.evaluate()
-        trainer.log_metrics("eval", metrics)
-        trainer.save_metrics("eval", metrics)
+        # Does what `evaluate` does, which keeps the predictions to itself.
+        evaluation = trainer.predict(rows.held_out, metric_key_prefix="eval")
+        trainer.log(evaluation.metrics)
+        trainer.log_metrics("eval", evaluation.metrics)
+        trainer.save_metrics("eval", evaluation.metrics)
     if training.do_train and trainer.is_world_process_zero():
         (output / "log_history.json").write_text(json.dumps(trainer.state.log_history, indent=1))
         learning_curve(output / "learning_curve.png", trainer.state.log_history)
+        write_training_report(trainer, rows, {**asdict(data), **asdict(options)}, evaluation, resumed=bool(checkpoint))
     # A process that exits before its group is taken down may be aborted by the group's threads.
     trainer.accelerator.end_training()
 

@@ -1,37 +1,46 @@
-"""What lies beside a fine-tuned model: metrics, predictions of the rows held out, figures and the model card."""
+"""Model cards, and what else lies beside a fine-tuned model: metrics, predictions of the rows held out, figures."""
 
 import csv
 import json
+import os
+import platform
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+import transformers
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers import PreTrainedModel
 
 from . import __version__
+from .assays import InputError
 from .configuration_proformer import ProformerConfig
 from .finetuning import FineTuned, Recipe
 from .finetuning_data import Preparation, TableColumns
 from .intervals import prediction_interval, transformed
 from .metrics import Interval, correlation, correlation_intervals, roc_auc, roc_auc_interval
-from .prediction import checkpoint_path
+from .pipeline_proformer import PromoterExpressionPipeline
+from .prediction import checkpoint_path, load_checkpoint
 from .report import MOST_PANELS, ComparedOutput, learning_curve, roc_curves, scatter_plots
 from .tokenization import ProformerTokenizer
 
 
-TEMPLATE = Path(__file__).parent / "templates" / "finetuned_card.md"
 TAGS = ["biology", "genomics", "dna", "gene-expression", "regulatory-genomics", "proformer"]
 HELD_OUT = ("validation", "test")
 
 # Of the interval in the table of predictions.
 LEVEL = 0.9
 
-# Name and identifier, at hf.co/metrics, of each metric that says how well an output is predicted.
+# Name and identifier, at hf.co/metrics where it has one, of each metric that says how well an output is predicted.
 METRICS = {
+    "pearson_score": ("DREAM Pearson score", "dream_pearson_score"),
+    "spearman_score": ("DREAM Spearman score", "dream_spearman_score"),
     "pearson_r": ("Pearson r", "pearsonr"),
     "spearman_rho": ("Spearman ρ", "spearmanr"),
     "roc_auc": ("ROC AUC", "roc_auc"),
@@ -49,47 +58,92 @@ MOST_NAMES = 6
 EXAMPLE_INSERT = "ACGTTACCCGGTAAAT"
 
 
+class Example(NamedTuple):
+    """
+    What the examples of a card compute, and what they print.
+
+    Attributes:
+        sequence: a made-up construct, as a Python expression.
+        position: of the variant in it, counted from 1.
+        allele: the alternate letter there.
+        predicted: the values of each output, with the ends of their intervals where there are any.
+        effect: the alternate allele's values less the reference's.
+    """
+
+    sequence: str
+    position: int
+    allele: str
+    predicted: str
+    effect: str
+
+
 def write_report(output: Path, fine_tuned: FineTuned, columns: TableColumns, preparation: Preparation, recipe: Recipe):
     """
     Writes `metrics.json`, `predictions.tsv`, `scatter.png` or, for classification, `roc_curve.png`,
     `learning_curve.png` and the model card `README.md`. None of them holds a path.
 
     Args:
-        output: folder, which is there; its name is the model's.
+        output: folder that the model and its tokenizer were saved in; its name is the model's.
         fine_tuned: the model, and what it predicts for the rows held out.
         columns, preparation, recipe: those of `finetune`.
     """
     metrics = metrics_of(fine_tuned)
-    text = json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False)
-    (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    write_metrics(output, metrics)
     write_predictions(output / "predictions.tsv", fine_tuned)
     draw_figures(output, fine_tuned)
-    card = model_card(output.resolve().name, metrics, fine_tuned, columns, preparation, recipe)
+    card = finetuned_card(output, metrics, fine_tuned, columns, preparation, recipe)
     card.save(output / "README.md")
+
+
+def write_metrics(output: Path, metrics: Mapping[str, Any]):
+    text = json.dumps(metrics, indent=1, ensure_ascii=False, allow_nan=False)
+    (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
 
 
 def metrics_of(fine_tuned: FineTuned) -> dict[str, Any]:
     """The content of `metrics.json`; what is not defined is None."""
     model, assay, config = fine_tuned.model, fine_tuned.assay, fine_tuned.model.config
+    values = fine_tuned.measured, fine_tuned.predicted, assay.families
     return {
-        "modeling_proformer": __version__,
+        **software(),
         "table": assay.table.source.name,
         "problem_type": config.problem_type,
         "scale": scale_of(config),
         "parameters": model.num_parameters(),
         "steps": max((entry["step"] for entry in fine_tuned.log_history), default=0),
         "best_step": best_step(fine_tuned.log_history),
+        "hardware": hardware(model.device),
         "seconds": None if fine_tuned.seconds is None else round(fine_tuned.seconds, 1),
         "rows": {side: len(rows) for side, rows in assay.split._asdict().items()},
         "test_twins": assay.test_twins,
         "held_out": {
-            side: {
-                name: output_metrics(fine_tuned, getattr(assay.split, side), number)
-                for number, name in config.id2label.items()
-            }
-            for side in HELD_OUT
+            side: held_out_metrics(*(each[getattr(assay.split, side)] for each in values), config) for side in HELD_OUT
         },
     }
+
+
+def software() -> dict[str, str]:
+    """Versions of what a model was trained with."""
+    return {
+        "modeling_proformer": __version__,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def hardware(device: torch.device, devices: int = 1) -> str:
+    """What a model was trained on, such as `8 × NVIDIA H100`; of a CPU, how many of its cores."""
+    if device.type == "cpu":
+        return f"{processor()}, {devices * torch.get_num_threads()} of {os.cpu_count()} cores"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{devices} × {name}" if devices > 1 else name
+
+
+def processor() -> str:
+    """Name of the CPU, as far as the system tells it."""
+    information = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)$", information.read_text() if information.exists() else "", re.M)
+    return f"CPU {' '.join(names[0].split()) if names else platform.processor() or platform.machine()}"
 
 
 def scale_of(config: ProformerConfig) -> str:
@@ -106,18 +160,34 @@ def best_step(log_history: Sequence[Mapping[str, Any]]) -> int | None:
     return min(defined, key=defined.get, default=None)
 
 
-def output_metrics(fine_tuned: FineTuned, rows: np.ndarray, output: int) -> dict[str, Any]:
-    """How well an output is predicted on those of the rows that have a measurement of it."""
-    config = fine_tuned.model.config
-    rows = measured_rows(fine_tuned, rows, output)
-    _, measured, predicted = compared(fine_tuned, rows, output)
+def held_out_metrics(
+    measured: np.ndarray, predicted: np.ndarray, families: np.ndarray, config: ProformerConfig
+) -> dict[str, dict[str, Any]]:
+    """
+    How well each output is predicted, on those rows that have a measurement of it.
+
+    Args:
+        measured, predicted: (rows, outputs) in the assay's units; measurements that are missing are NaN.
+        families: (rows,) which of them are related.
+        config: of the model.
+    """
+    return {
+        name: output_metrics(measured, predicted, families, config, output) for output, name in config.id2label.items()
+    }
+
+
+def output_metrics(
+    measured: np.ndarray, predicted: np.ndarray, families: np.ndarray, config: ProformerConfig, output: int
+) -> dict[str, Any]:
+    rows = ~np.isnan(measured[:, output])
+    _, measured, predicted = compared(measured[rows], predicted[rows], config, output)
     errors = np.abs(measured - predicted)
     return {
-        "rows": len(rows),
-        **agreement(measured, predicted, fine_tuned.assay.families[rows], config),
-        "root_mean_square_error": float(np.sqrt(np.mean(errors**2))) if len(rows) else None,
+        "rows": len(errors),
+        **agreement(measured, predicted, families[rows], config),
+        "root_mean_square_error": float(np.sqrt(np.mean(errors**2))) if len(errors) else None,
         "coverage": {
-            level: float(np.mean(errors <= half_widths[output])) if len(rows) else None
+            level: float(np.mean(errors <= half_widths[output])) if len(errors) else None
             for level, half_widths in (config.interval_half_widths or {}).items()
         },
     }
@@ -152,16 +222,10 @@ def estimate(value: float, interval: Interval) -> dict[str, float | None]:
     return {name: None if np.isnan(end) else end for name, end in ends.items()}
 
 
-def measured_rows(fine_tuned: FineTuned, rows: np.ndarray, output: int) -> np.ndarray:
-    """Those of the rows that have a measurement of an output."""
-    return rows[~np.isnan(fine_tuned.measured[rows, output])]
-
-
-def compared(fine_tuned: FineTuned, rows: np.ndarray, output: int) -> ComparedOutput:
+def compared(measured: np.ndarray, predicted: np.ndarray, config: ProformerConfig, output: int) -> ComparedOutput:
     """An output of rows that have a measurement of it, on the scale that the model is trained on."""
-    config = fine_tuned.model.config
-    values = (transformed(each[rows, output], config) for each in (fine_tuned.measured, fine_tuned.predicted))
     name = config.id2label[output]
+    values = (transformed(each[:, output], config) for each in (measured, predicted))
     return ComparedOutput(f"{config.label_transform}({name})" if config.label_transform else name, *values)
 
 
@@ -184,7 +248,12 @@ def write_predictions(path: Path, fine_tuned: FineTuned):
 
 def draw_figures(output: Path, fine_tuned: FineTuned):
     config, test = fine_tuned.model.config, fine_tuned.assay.split.test
-    outputs = [compared(fine_tuned, measured_rows(fine_tuned, test, number), number) for number in config.id2label]
+    measured, predicted = fine_tuned.measured[test], fine_tuned.predicted[test]
+    present = ~np.isnan(measured)
+    outputs = [
+        compared(measured[present[:, output]], predicted[present[:, output]], config, output)
+        for output in config.id2label
+    ]
     if config.problem_type == "regression":
         scatter_plots(output / "scatter.png", outputs)
     else:
@@ -194,8 +263,8 @@ def draw_figures(output: Path, fine_tuned: FineTuned):
     learning_curve(output / "learning_curve.png", fine_tuned.log_history, "eval_score", label)
 
 
-def model_card(
-    name: str,
+def finetuned_card(
+    output: Path,
     metrics: Mapping[str, Any],
     fine_tuned: FineTuned,
     columns: TableColumns,
@@ -206,53 +275,90 @@ def model_card(
     The card of a fine-tuned model.
 
     Args:
-        name: of the model.
+        output, fine_tuned, columns, preparation, recipe: those of `write_report`.
         metrics: those of `metrics_of`.
-        fine_tuned, columns, preparation, recipe: those of `write_report`.
     """
-    model, assay, outputs = fine_tuned.model, fine_tuned.assay, metrics["held_out"]["test"]
+    model, assay = fine_tuned.model, fine_tuned.assay
+    train, test = assay.split.train, assay.split.test
     on_the_hub = not Path(model.name_or_path).is_dir()
-    return ModelCard.from_template(
-        card_data(name, metrics, model.name_or_path if on_the_hub and not recipe.from_scratch else None),
-        template_path=str(TEMPLATE),
-        name=name,
-        name_in_shell=shlex.quote(name),
-        metrics=metrics,
-        config=model.config,
-        tokenizer=assay.tokenizer,
+    return model_card(
+        "finetuned_card.md",
+        output.resolve().name,
+        model.config,
+        assay.tokenizer,
+        metrics,
+        run_examples(*load_checkpoint(output)),
+        {"base_model": model.name_or_path} if on_the_hub and not recipe.from_scratch else {},
         columns=columns,
         preparation=preparation,
         recipe=recipe,
         checkpoint=checkpoint_of(model),
         embedded=Path(model.name_or_path) == checkpoint_path(),
-        regression=model.config.problem_type == "regression",
-        outputs=listed(list(outputs)),
-        targets=listed(columns.targets, "columns"),
-        by_family=drawn_whole(assay.families[assay.split.test]) is not None,
-        flanks=flanks_of(assay.tokenizer),
-        example=example_sequence(assay.tokenizer),
+        by_family=drawn_whole(assay.families[test]) is not None,
         findings=[line for finding in assay.findings for line in finding.splitlines()],
         families={side: len(np.unique(assay.families[rows])) for side, rows in assay.split._asdict().items()},
+        measurements=[
+            {"output": code(name), **distribution(fine_tuned.measured[train, number])}
+            for number, name in model.config.id2label.items()
+        ],
         method=METHODS[recipe.method],
         learning_rate=recipe.highest_rate(),
         batch_size=min(recipe.batch_size, metrics["rows"]["train"]),
         most_steps=recipe.most_steps(metrics["rows"]["train"]),
-        duration=duration(fine_tuned.seconds),
-        headline=headline(outputs),
-        results=markdown_table([results_row(*each) for each in outputs.items()]),
-        panels=min(len(outputs), MOST_PANELS),
-        code=code,
+        panels=min(len(columns.outputs), MOST_PANELS),
     )
 
 
-def card_data(name: str, metrics: Mapping[str, Any], base_model: str | None = None) -> ModelCardData:
+def model_card(
+    template: str,
+    name: str,
+    config: ProformerConfig,
+    tokenizer: ProformerTokenizer,
+    metrics: Mapping[str, Any],
+    example: Example,
+    metadata: Mapping[str, Any],
+    **details,
+) -> ModelCard:
     """
-    Metadata of a fine-tuned model.
+    The card of a model.
+
+    Args:
+        template: file in `templates`, an extension of `model_card.md`.
+        name: of the model.
+        config, tokenizer: of the model.
+        metrics: content of its `metrics.json`.
+        example: see `run_examples`.
+        metadata: more of them, see `card_data`.
+        details: what the template asks for, beyond what all cards of models do.
+    """
+    _, outputs = evaluated(metrics)
+    levels = config.interval_half_widths or {}
+    text = ENVIRONMENT.get_template(template).render(
+        card_data=card_data(name, metrics, **metadata),
+        name=name,
+        metrics=metrics,
+        config=config,
+        tokenizer=tokenizer,
+        regression=config.problem_type == "regression",
+        outputs=listed(list(config.id2label.values())),
+        flanks=flanks_of(tokenizer),
+        level=str(LEVEL) if str(LEVEL) in levels else max(levels, key=float, default=None),
+        example=example,
+        headline=headline(outputs) if outputs else None,
+        results=[results_row(*each) for each in outputs.items()],
+        **details,
+    )
+    return ModelCard(text)
+
+
+def card_data(name: str, metrics: Mapping[str, Any], **metadata) -> ModelCardData:
+    """
+    Metadata of a model.
 
     Args:
         name: of the model.
         metrics: the content of its `metrics.json`.
-        base_model: repository on the Hub that it was fine-tuned from.
+        metadata: more of them, such as `base_model`, the repository on the Hub that it was fine-tuned from.
     """
     results = eval_results(metrics)
     return ModelCardData(
@@ -260,30 +366,68 @@ def card_data(name: str, metrics: Mapping[str, Any], base_model: str | None = No
         pipeline_tag="text-classification",
         tags=TAGS,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
-        base_model=base_model,
         model_name=name,
-        eval_results=results or None,
+        eval_results=results,
+        **metadata,
     )
 
 
+def evaluated(metrics: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The side that tells how good a model is, the test rows if there are any, and each output's metrics on it."""
+    side = "test" if "test" in metrics["held_out"] else "validation"
+    return side, metrics["held_out"].get(side, {})
+
+
 def eval_results(metrics: Mapping[str, Any]) -> list[EvalResult]:
-    """The metrics of the test rows as the Hub lists them; those that are not defined are left out."""
+    """The metrics of a model as the Hub lists them; those that are not defined are left out."""
     kind = "regression" if metrics["problem_type"] == "regression" else "classification"
+    side, outputs = evaluated(metrics)
     return [
         EvalResult(
             task_type="text-classification",
             task_name=f"Activity of DNA sequences ({kind})",
             dataset_type=re.sub(r"[^\w.-]+", "-", metrics["table"]),
             dataset_name=metrics["table"],
-            dataset_split="test",
+            dataset_split=side,
             metric_type=identifier,
             metric_name=f"{label} of {output}",
             metric_value=round(found[metric]["value"], 4),
         )
-        for output, found in metrics["held_out"]["test"].items()
+        for output, found in outputs.items()
         for metric, (label, identifier) in METRICS.items()
         if metric in found and found[metric]["value"] is not None
     ]
+
+
+def run_examples(model: PreTrainedModel, tokenizer: ProformerTokenizer) -> Example:
+    """
+    Computes what the examples of a card do: the expression of a made-up construct, and the effect of a variant of it.
+
+    Raises:
+        InputError: the weights are not sound.
+    """
+    pipe = PromoterExpressionPipeline(model=model, tokenizer=tokenizer, device="cpu")
+    flanks = [tokenizer.five_prime_flank or "", tokenizer.three_prime_flank or ""]
+    times = max(tokenizer.insert_width // len(EXAMPLE_INSERT), 1)
+    part = EXAMPLE_INSERT[: tokenizer.insert_width]
+    sequence = flanks[0] + part * times + flanks[1]
+    written = [f'"{flanks[0]}"', f'"{part}" * {times}' if times > 1 else f'"{part}"', f'"{flanks[1]}"']
+    place = len(flanks[0]) + len(part) * times // 2
+    allele = "A" if sequence[place] == "T" else "T"
+    reference, alternate = pipe([sequence, sequence[:place] + allele + sequence[place + 1 :]])
+    effects = {name: alternate[name]["value"] - found["value"] for name, found in reference.items()}
+    if not np.isfinite(list(effects.values())).all():
+        raise InputError("Predictions are nan or infinite: training has diverged. Give a lower learning_rate.")
+    return Example(
+        sequence=" + ".join(each for each in written if each != '""'),
+        position=place + 1,
+        allele=allele,
+        predicted="\n".join(
+            " ".join([name, *(f"{kind} {value:.6f}" for kind, value in found.items())])
+            for name, found in reference.items()
+        ),
+        effect="\n".join(f"{name} {effect:+.6f}" for name, effect in effects.items()),
+    )
 
 
 def headline(outputs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -309,6 +453,19 @@ def results_row(name: str, found: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def distribution(values: np.ndarray) -> dict[str, str]:
+    """Where measurements lie, as cells of a table; missing ones are NaN."""
+    present = values[~np.isnan(values)]
+    numbers = {
+        "lowest": present.min(),
+        "median": np.median(present),
+        "highest": present.max(),
+        "mean": present.mean(),
+        "standard deviation": present.std(),
+    }
+    return {"rows": f"{len(present):,}", **{name: f"{number:.4g}" for name, number in numbers.items()}}
+
+
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows with the same columns."""
     lines = [rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows)]
@@ -327,7 +484,9 @@ def percent(share: float | str) -> str:
 
 
 def code(text: str) -> str:
-    return f"`{text}`"
+    """Text as it is; between more backticks than it has in a row."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{text}{fence}" if fence == "`" else f"{fence} {text} {fence}"
 
 
 def listed(names: Sequence[str], kind: str = "outputs") -> str:
@@ -341,7 +500,7 @@ def listed(names: Sequence[str], kind: str = "outputs") -> str:
 
 def duration(seconds: float | None) -> str:
     if seconds is None:
-        return "not known: training was interrupted"
+        return "not known: training was taken up again"
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
@@ -362,12 +521,23 @@ def flanks_of(tokenizer: ProformerTokenizer) -> str:
     return " and ".join(f"{end} flank {code(flank)}" for end, flank in flanks.items() if flank)
 
 
-def example_sequence(tokenizer: ProformerTokenizer) -> str:
-    """A made-up construct that the tokenizer takes, as a Python expression."""
-    repeats = tokenizer.insert_width // len(EXAMPLE_INSERT)
-    insert = f'"{EXAMPLE_INSERT}" * {repeats}' if repeats else f'"{EXAMPLE_INSERT[: tokenizer.insert_width]}"'
-    flanks = [f'"{flank}"' if flank else "" for flank in (tokenizer.five_prime_flank, tokenizer.three_prime_flank)]
-    return " + ".join(filter(None, (flanks[0], insert, flanks[1])))
+ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+ENVIRONMENT.filters |= {
+    "code": code,
+    "count": "{:,}".format,
+    "duration": duration,
+    "listed": listed,
+    "percent": percent,
+    "python": partial(json.dumps, ensure_ascii=False),
+    "shell": shlex.quote,
+    "table": markdown_table,
+}
 
 
 __all__ = ["card_data", "eval_results", "write_report"]

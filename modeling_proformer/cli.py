@@ -6,7 +6,7 @@ import csv
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TextIO
@@ -89,19 +89,14 @@ def finetune_command(arguments: argparse.Namespace):
     from .finetuning_data import Preparation, TableColumns
     from .training import CheckpointError
 
-    given = vars(arguments)
-
-    def options(kind: type) -> Any:
-        return kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given})
-
     try:
         finetune(
             arguments.table,
-            options(TableColumns),
+            options(TableColumns, arguments),
             arguments.output,
             checkpoint=arguments.checkpoint,
-            preparation=options(Preparation),
-            recipe=options(Recipe),
+            preparation=options(Preparation, arguments),
+            recipe=options(Recipe, arguments),
             show=lambda sentence: print(sentence, file=sys.stderr),
         )
     except CheckpointError as error:
@@ -109,6 +104,39 @@ def finetune_command(arguments: argparse.Namespace):
     except KeyboardInterrupt:
         print("Stopped; the same command goes on from the last evaluation.", file=sys.stderr)
         raise
+
+
+def publish_command(arguments: argparse.Namespace):
+    from .hub import publish
+
+    publish(
+        arguments.checkpoint,
+        arguments.repo_id,
+        license=arguments.license,
+        private=arguments.private,
+        create_pr=arguments.pr,
+        dry_run=arguments.dry_run,
+    )
+
+
+def options(kind: type, arguments: argparse.Namespace) -> Any:
+    """A dataclass of those of its options that were given."""
+    given = vars(arguments)
+    return kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given})
+
+
+def dataset_card_command(arguments: argparse.Namespace):
+    from .dataset_cards import dataset_card
+    from .finetuning_data import Preparation, TableColumns
+
+    if arguments.output and arguments.output.exists():
+        raise InputError(f"{arguments.output}: there is one already, which may have been edited; name another file.")
+    columns, preparation = options(TableColumns, arguments), options(Preparation, arguments)
+    card = dataset_card(arguments.table, columns, arguments.license, preparation)
+    with output_file(arguments.output) as file:
+        file.write(str(card))
+    if arguments.output:
+        print(f"Put {arguments.output} beside {arguments.table.name} in the dataset's repository.", file=sys.stderr)
 
 
 def figure_path(output: Path) -> Path:
@@ -228,6 +256,8 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--quiet", action="store_true", help="no progress bar")
     predict.set_defaults(run=predict_command)
     add_finetune(commands)
+    add_dataset_card(commands)
+    add_publish(commands)
     return command
 
 
@@ -244,30 +274,10 @@ def add_finetune(commands: argparse._SubParsersAction):
     finetune.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     finetune.add_argument("--from", dest="checkpoint", default=None, help="folder or Hub repository to start from")
 
-    columns = finetune.add_argument_group("columns of the table").add_argument
-    columns("--sequence", required=True, metavar="COLUMN", help="sequences, with or without flanks")
-    columns(
-        "--target", dest="targets", nargs="+", required=True, metavar="COLUMN", help="measurements; several outputs"
-    )
-    columns(
-        "--bins", nargs="+", type=float, metavar="CENTRE", help="the targets are reads counted in these sorting bins"
-    )
-    columns("--weight", metavar="COLUMN", help="how much each row counts (replicates, reads)")
-    columns("--standard-error", metavar="COLUMN", help="of the measurements, from which the weights follow")
-    columns("--split-column", dest="split", metavar="COLUMN", help="side of each row: train, validation or test")
-    columns("--group-column", dest="group", metavar="COLUMN", help="family of each row, never divided between sides")
-
-    table = finetune.add_argument_group("what to make of it (constructs are detected)").add_argument
-    table("--five-prime-flank", metavar="LETTERS", help='constant letters before every insert; "" for none')
-    table("--three-prime-flank", metavar="LETTERS", help='constant letters after every insert; "" for none')
-    table("--insert-width", type=positive_int, metavar="LETTERS", help="width that inserts are padded to")
-    table("--too-long", choices=["refuse", "leave_out", "cut"], help="inserts longer than --insert-width")
+    add_columns(finetune)
+    table = add_preparation(finetune)
     table("--strands", choices=["both", "forward"], help="forward alone for assays of RNA (default: both)")
-    table("--duplicates", choices=["refuse", "average"], help="different measurements of one insert (default: refuse)")
-    table("--split", dest="split_by", choices=["homology", "random"], help="sides of the rows (default: homology)")
-    table("--validation-fraction", type=float, metavar="SHARE", help="of the rows (default: 0.15)")
     table("--train-rows", type=positive_int, metavar="ROWS", help="train on so many, to see what more of them bring")
-    table("--test-fraction", type=float, metavar="SHARE", help="of the rows (default: 0.15)")
 
     recipe = finetune.add_argument_group("training").add_argument
     recipe("--method", choices=["full", "head", "lora"], help="what is trained (default: full)")
@@ -281,6 +291,68 @@ def add_finetune(commands: argparse._SubParsersAction):
     recipe("--bf16", action="store_true", help="compute in bfloat16: faster where the hardware has it")
     recipe("--seed", type=seed, help="of the split, the weights and the order of rows (default: 0)")
     finetune.set_defaults(run=finetune_command)
+
+
+def add_publish(commands: argparse._SubParsersAction):
+    publish = commands.add_parser(
+        "publish",
+        help="a model to the Hugging Face Hub",
+        description="Makes a release of a model, with all that others need to use it without this package, checks it, "
+        "and uploads it in one commit with the next of the tags v1, v2 and so on. Given again, it puts a new release "
+        "in the place of the old one. The first example of the model's card is run as one of the checks.",
+    )
+    publish.add_argument("checkpoint", metavar="DIR", type=Path, help="folder of a model with its card, README.md")
+    publish.add_argument("repo_id", metavar="REPO_ID", help="repository, ACCOUNT/NAME; made if it is not there")
+    publish.add_argument("--license", metavar="ID", help="licence to put into the card, such as cc-by-4.0")
+    publish.add_argument("--private", action="store_true", help="make a new repository that is not for all to see")
+    publish.add_argument("--pr", action="store_true", help="open a pull request instead, without a tag")
+    publish.add_argument("--dry-run", action="store_true", help="do all but the upload; needs no network")
+    publish.set_defaults(run=publish_command)
+
+
+def add_columns(command: argparse.ArgumentParser):
+    columns = command.add_argument_group("columns of the table").add_argument
+    columns("--sequence", required=True, metavar="COLUMN", help="sequences, with or without flanks")
+    columns(
+        "--target", dest="targets", nargs="+", required=True, metavar="COLUMN", help="measurements; several outputs"
+    )
+    columns(
+        "--bins", nargs="+", type=float, metavar="CENTRE", help="the targets are reads counted in these sorting bins"
+    )
+    columns("--weight", metavar="COLUMN", help="how much each row counts (replicates, reads)")
+    columns("--standard-error", metavar="COLUMN", help="of the measurements, from which the weights follow")
+    columns("--split-column", dest="split", metavar="COLUMN", help="side of each row: train, validation or test")
+    columns("--group-column", dest="group", metavar="COLUMN", help="family of each row, never divided between sides")
+
+
+def add_preparation(command: argparse.ArgumentParser) -> Callable:
+    """Returns what adds more options to the same group."""
+    table = command.add_argument_group("what to make of it (constructs are detected)").add_argument
+    table("--five-prime-flank", metavar="LETTERS", help='constant letters before every insert; "" for none')
+    table("--three-prime-flank", metavar="LETTERS", help='constant letters after every insert; "" for none')
+    table("--insert-width", type=positive_int, metavar="LETTERS", help="width that inserts are padded to")
+    table("--too-long", choices=["refuse", "leave_out", "cut"], help="inserts longer than --insert-width")
+    table("--duplicates", choices=["refuse", "average"], help="different measurements of one insert (default: refuse)")
+    table("--split", dest="split_by", choices=["homology", "random"], help="sides of the rows (default: homology)")
+    table("--validation-fraction", type=float, metavar="SHARE", help="of the rows (default: 0.15)")
+    table("--test-fraction", type=float, metavar="SHARE", help="of the rows (default: 0.15)")
+    return table
+
+
+def add_dataset_card(commands: argparse._SubParsersAction):
+    card = commands.add_parser(
+        "dataset-card",
+        help="a README.md for a table of sequences and measurements",
+        description="Describes a table as a dataset of the Hub: its columns, its construct, what was measured, how "
+        "fine-tuning splits it, and the metadata by which the Hub shows it. The options are those of fine-tuning.",
+        argument_default=argparse.SUPPRESS,
+    )
+    card.add_argument("table", type=Path, help="TSV or CSV (also gzipped) or Parquet file; before the options")
+    card.add_argument("-o", "--output", type=Path, default=None, help="file to write; standard output by default")
+    card.add_argument("--license", required=True, metavar="ID", help="of the data, such as cc-by-4.0")
+    add_columns(card)
+    add_preparation(card)
+    card.set_defaults(run=dataset_card_command)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,12 +1,15 @@
-"""What is written beside a fine-tuned model: every number is that of its rows, and the card's example runs."""
+"""What is written beside a fine-tuned model: every number is that of its rows, and the card's examples run."""
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from fresh_process import make_python_without_package, run
 from huggingface_hub import ModelCard
 from matplotlib.image import imread
 from sklearn.metrics import roc_auc_score
@@ -16,14 +19,19 @@ from modeling_proformer import (
     ProformerConfig,
     ProformerForSequenceClassification,
     ProformerTokenizer,
+    PromoterExpressionPipeline,
     cards,
     checkpoint_path,
+    predict,
 )
+from modeling_proformer.assays import InputError
 from modeling_proformer.cards import card_data, drawn_whole, eval_results, write_report
+from modeling_proformer.cli import parser
 from modeling_proformer.finetuning import FineTuned, Recipe
 from modeling_proformer.finetuning_data import AssayTable, Preparation, PreparedAssay, TableColumns
 from modeling_proformer.intervals import half_widths, prediction_interval
 from modeling_proformer.metrics import correlation, correlation_intervals, roc_auc_interval
+from modeling_proformer.prediction import load_checkpoint
 from modeling_proformer.splits import ThreeWaySplit
 
 
@@ -100,8 +108,9 @@ def sorted_into_bins() -> tuple[FineTuned, TableColumns]:
 def written(
     folder: Path, found: FineTuned, columns: TableColumns, preparation=None, recipe=None
 ) -> tuple[dict, pd.DataFrame, ModelCard]:
-    """Metrics, predictions and card, as they are read from a folder."""
+    """Metrics, predictions and card, as they are read from a folder with the model."""
     folder.mkdir()
+    PromoterExpressionPipeline(found.model, found.assay.tokenizer).save_pretrained(folder)
     write_report(folder, found, columns, preparation or Preparation(), recipe or Recipe(steps=40))
 
     def refuse(constant: str):
@@ -161,7 +170,7 @@ def test_what_is_not_defined_is_null(tmp_path):
         assert none["rows"] == 0
         assert none["root_mean_square_error"] is None
         assert set(none["coverage"].values()) == {None}
-    assert card.data.eval_results is None
+    assert card.data.to_dict()["model-index"] == [{"name": "none", "results": []}]
     assert "**no Pearson r**" in card.text
 
 
@@ -186,7 +195,8 @@ def test_few_rows_leave_out_what_they_cannot_vouch_for(tmp_path):
     found.model.config.interval_half_widths = {"0.5": [0.2], "0.8": [0.4]}
     _, predictions, card = written(tmp_path / "model", found, columns)
     assert predictions.columns.tolist()[3:] == ["measured_mean_bin", "predicted_mean_bin"]
-    assert "level=0.8" in card.text
+    assert "holds the measurement in 80 % of cases" in card.text
+    assert "--interval 0.8 " in card.text
 
 
 def test_classes(tmp_path):
@@ -202,23 +212,34 @@ def test_classes(tmp_path):
     assert predictions.columns.tolist()[3:] == ["measured_active", "predicted_active"]
     (result,) = card.data.eval_results
     assert (result.metric_type, result.metric_value) == ("roc_auc", round(of_output["roc_auc"]["value"], 4))
-    assert "prediction_interval" not in card.text
+    assert "--interval" not in card.text
+    assert "as the probability of a 1" in card.text
 
 
 @pytest.mark.parametrize("make", [regression, classification, sorted_into_bins])
 def test_the_card_shows_figures_that_are_there_and_no_path(tmp_path, make):
     found, columns = make()
-    _, _, card = written(tmp_path / "model", found, columns)
-    shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", card.text)
-    files = {path.name for path in (tmp_path / "model").iterdir()}
-    assert files == {"metrics.json", "predictions.tsv", "README.md", *shown}
+    folder = tmp_path / "model"
+    _, _, card = written(folder, found, columns)
+    shown, told = (set(re.findall(rf"{sign}\[[^]]+\]\((\w[^:)]+)\)", card.text)) for sign in ("!", "[^!]"))
+    assert told == {"metrics.json", "predictions.tsv"}
     for name in shown:
-        assert imread(tmp_path / "model" / name).size
-    for name in files - set(shown):
-        text = (tmp_path / "model" / name).read_text()
+        assert imread(folder / name).size
+    for name in (*told, "README.md"):
+        text = (folder / name).read_text()
         assert not re.search(r"/home|/tmp|somebody", text)
         assert str(tmp_path) not in text
         assert str(checkpoint_path()) not in text
+
+
+@pytest.mark.parametrize("make", [regression, classification, sorted_into_bins])
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(from_scratch=True, bf16=True, method="head")])
+def test_nothing_in_the_card_is_left_to_fill_in_but_the_licence(tmp_path, make, recipe):
+    _, _, card = written(tmp_path / "model", *make(), recipe=recipe)
+    assert not re.search(r"\{\{|\{%|None|nan\b|undefined|TODO|\[More Information Needed\]", card.text)
+    (licence,) = [part for part in card.text.split("\n\n") if part.startswith("No licence is stated yet: ")]
+    assert licence.replace("\n", " ").endswith("put it as `license` into the first lines of this file.")
+    assert "license" not in card.data.to_dict()
 
 
 def test_the_metadata_are_those_of_the_test_rows(tmp_path):
@@ -262,18 +283,60 @@ def test_the_card_says_where_the_model_started(tmp_path):
     assert "https://huggingface.co/somelab/proformer-liver" in card.text
 
 
-def test_the_cards_example_runs(tmp_path, monkeypatch):
+# Neither an identifier nor anything that Python or a shell would take as it is.
+AWKWARD = 'it\'s "my" model|v1'
+NUMBER = re.compile(r"[-+]?\d+\.\d{6}")
+
+
+def test_the_cards_examples_print_what_it_says_where_the_package_is_unknown(tmp_path):
+    makes = {AWKWARD: regression, "classes": classification, "bins.v2": sorted_into_bins}
+    cards = [written(tmp_path / name, *make())[2] for name, make in makes.items()]
+    embedded = checkpoint_path()
+    PromoterExpressionPipeline(*load_checkpoint(embedded)).save_pretrained(tmp_path / embedded.name)
+    cards.append(ModelCard.load(embedded / "README.md"))
+    script, said = "", ""
+    for card in cards:
+        examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", card.text, re.DOTALL)
+        assert card.text.partition("```python\n")[2].startswith(examples[0][0])
+        assert len(examples) == 2
+        for code, prints in examples:
+            script += code
+            said += prints
+    outcome = run(make_python_without_package(tmp_path), script, tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    assert NUMBER.split(outcome.stdout) == NUMBER.split(said)
+    numbers = [[float(number) for number in NUMBER.findall(text)] for text in (outcome.stdout, said)]
+    # Of the prediction, with an interval for both that were fine-tuned by regression, and of the variant's effect.
+    assert len(numbers[0]) == (2 * 3 + 2) + (1 + 1) + (3 + 1) + (1 + 1)
+    assert numbers[0] == pytest.approx(numbers[1], abs=1e-5)
+
+
+def test_the_example_is_the_models_own_prediction(tmp_path):
     found, columns = regression()
     _, _, card = written(tmp_path / "model", found, columns)
-    found.model.save_pretrained(tmp_path / "model")
-    found.assay.tokenizer.save_pretrained(tmp_path / "model")
-    (example,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(example, names)
-    assert names["predicted"].shape == (1, 2)
-    assert (names["low"] < names["predicted"]).all()
-    assert (names["predicted"] < names["high"]).all()
+    code, prints = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", card.text, re.DOTALL).groups()
+    (sequence,) = re.findall("^sequence = (.*)$", code, re.MULTILINE)
+    predicted = predict(found.model, found.assay.tokenizer, [eval(sequence)])
+    low, high = prediction_interval(predicted, found.model.config)
+    said = np.array([[float(number) for number in NUMBER.findall(line)] for line in prints.splitlines()])
+    np.testing.assert_allclose(said, np.stack([predicted[0], low[0], high[0]], axis=1), atol=1e-5)
+
+
+def test_the_cards_commands_are_understood(tmp_path):
+    _, _, card = written(tmp_path / AWKWARD, *regression())
+    (commands,) = re.findall(r"```bash\n(.*?)```", card.text, re.DOTALL)
+    predicting, tuning = (parser().parse_args(shlex.split(line)[1:]) for line in commands.splitlines())
+    assert predicting.model == tuning.checkpoint == AWKWARD
+    assert str(predicting.interval) == "0.9"
+
+
+def test_weights_that_are_not_sound_have_no_card(tmp_path):
+    found, columns = sorted_into_bins()
+    with torch.no_grad():
+        found.model.expression_head.dense.bias.fill_(float("nan"))
+    with pytest.raises(InputError, match="training has diverged"):
+        written(tmp_path / "model", found, columns)
+    assert not (tmp_path / "model" / "README.md").exists()
 
 
 def test_a_card_of_many_outputs_is_a_table(tmp_path, monkeypatch):
@@ -282,16 +345,19 @@ def test_a_card_of_many_outputs_is_a_table(tmp_path, monkeypatch):
     _, _, card = written(tmp_path / "model", found, columns)
     assert "Predicts 30 outputs" in card.text
     assert "Shown are the first 24 outputs." in card.text
-    lines = [line for line in card.text.splitlines() if line.startswith(r"| `cell\|type_")]
-    assert len(lines) == 30
-    (header,) = [line for line in card.text.splitlines() if line.startswith("| output |")]
-    assert {line.replace(r"\|", "").count("|") for line in lines} == {header.count("|")}
+    for section in ("## What it was trained on", "## How good it is"):
+        table = card.text.partition(section)[2].partition("\n## ")[0].splitlines()
+        lines = [line for line in table if line.startswith(r"| `cell\|type_")]
+        assert len(lines) == 30
+        (header,) = [line for line in table if line.startswith("| output |")]
+        assert {line.replace(r"\|", "").count("|") for line in lines} == {header.count("|")}
     assert "None" not in card.text
 
 
 def test_a_folder_may_be_named_by_where_one_stands(tmp_path, monkeypatch):
     found, columns = sorted_into_bins()
     monkeypatch.chdir(tmp_path)
+    PromoterExpressionPipeline(found.model, found.assay.tokenizer).save_pretrained(".")
     write_report(Path("."), found, columns, Preparation(), Recipe())
     assert ModelCard.load(tmp_path / "README.md").data.model_name == tmp_path.name
 
