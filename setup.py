@@ -26,9 +26,12 @@ setup(
     python_requires=">=3.11",
     # All of `proformer predict`, Parquet files and figures included, so that the first thing users try just works.
     install_requires=[
+        "huggingface_hub>=1.31",
+        "jinja2>=3.1",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pyarrow>=15",
+        "pyyaml>=6",
         "safetensors>=0.4.3",
         "scipy>=1.11",
         "torch>=2.6",
@@ -39,16 +42,22 @@ setup(
     ],
     extras_require={
         # The Trainer needs accelerate, tables to train on datasets: neither is needed to load and use a checkpoint.
-        # evaluate is for `metric_module` alone: the metrics are plain functions. Recipes are YAML.
-        "train": ["accelerate>=1.1", "datasets>=3.2", "evaluate>=0.4.6", "pyyaml"],
+        # evaluate is for `metric_module` alone: the metrics are plain functions.
+        "train": ["accelerate>=1.1", "datasets>=3.2", "evaluate>=0.4.6"],
         # For `proformer finetune --method lora`.
         "lora": ["peft>=0.17"],
+        # For `make docs`.
+        "docs": ["furo", "myst-parser>=5", "sphinx>=9"],
         # parameterized and protobuf are for the library's own common tests; the latter its 5.4 needs to say what it
-        # could not load. scikit-learn is for examples/kmer_ridge.py.
+        # could not load. scikit-learn is for examples/kmer_ridge.py, markdown-it-py for the documentation's blocks,
+        # playwright and axe for the page of examples/space, which has requirements of its own.
         "dev": [
+            "axe-playwright-python",
             "hypothesis",
+            "markdown-it-py",
             "pandas",
             "parameterized",
+            "playwright",
             "protobuf",
             "pytest>=9",
             "pytest-xdist",

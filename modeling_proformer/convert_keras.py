@@ -1,12 +1,10 @@
 """Weights of the authors' TensorFlow model, brought over.
 
 The authors' model is a Keras one, saved as a TensorFlow checkpoint. Where TensorFlow is installed, this writes its
-variables to the file that `load_keras_weights` reads:
+variables to the file that `load_keras_weights` reads::
 
-```python
-reader = tf.train.load_checkpoint(checkpoint)
-np.savez("proformer.npz", **{name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})
-```
+    reader = tf.train.load_checkpoint(checkpoint)
+    np.savez("proformer.npz", **{name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()})
 """
 
 import json

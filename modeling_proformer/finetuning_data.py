@@ -76,7 +76,8 @@ class AssayTable:
         sequences: inserts or whole constructs, as the table has them.
         labels: (rows, columns) of float64, NaN where missing.
         weights: (rows,), if there are any.
-        sides, groups: the side and the family of each row, if the table says.
+        sides: the side of each row, if the table says.
+        groups: the family of each row, if the table says.
         unmeasured: how many rows were left out, because they have no measurement.
     """
 
@@ -113,7 +114,8 @@ class Preparation:
 
     Attributes:
         insert_width: width that inserts are padded to.
-        five_prime_flank, three_prime_flank: constant letters around every insert; "" for none.
+        five_prime_flank: constant letters before every insert; "" for none.
+        three_prime_flank: constant letters after every insert; "" for none.
         too_long: what to do with inserts longer than an `insert_width` that was given: "refuse", "leave_out" or "cut".
         strands: "both"; or "forward", for assays of RNA.
         duplicates: of different measurements of one insert: "refuse" them, or take their "average".

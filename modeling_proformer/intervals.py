@@ -9,6 +9,7 @@ from .configuration_proformer import ProformerConfig
 from .modeling_proformer import INVERSE_TRANSFORMS, TRANSFORMS
 
 
+#: Of confidence, for which fine-tuning finds intervals.
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 

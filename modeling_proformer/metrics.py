@@ -10,8 +10,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 
-# Weight of each subset in the score of the Random Promoter DREAM Challenge 2022 (Rafi et al., Nature Biotechnology
-# 2024, doi 10.1038/s41587-024-02414-w). The last three are scored on differences between paired sequences.
+#: Weight of each subset in the score of the Random Promoter DREAM Challenge 2022 (Rafi et al., Nature Biotechnology
+#: 2024, doi 10.1038/s41587-024-02414-w). The last three are scored on differences between paired sequences.
 DREAM_WEIGHTS = {
     "all": 1.0,
     "high": 0.3,
@@ -23,7 +23,9 @@ DREAM_WEIGHTS = {
     "motif_perturbation": 0.3,
     "motif_tiling": 0.4,
 }
+#: The subsets that are pairs of sequences.
 DREAM_PAIRS = ("snv", "motif_perturbation", "motif_tiling")
+#: The others, but for all of the sequences.
 DREAM_SUBSETS = tuple(name for name in DREAM_WEIGHTS if name not in ("all", *DREAM_PAIRS))
 
 # Of measured and predicted values, and how often each occurs in each replicate: (replicates, values of the statistic).

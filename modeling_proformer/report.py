@@ -14,8 +14,9 @@ from .metrics import Correlation, correlation, roc_auc
 
 BLUE, ORANGE, GREY = "#2a6f97", "#d1603d", "#8d99ae"
 
-# A figure of hundreds of panels is none that anybody looks at.
-PANELS_ABREAST, MOST_PANELS = 3, 24
+PANELS_ABREAST = 3
+#: Of a figure. One of hundreds is none that anybody looks at.
+MOST_PANELS = 24
 
 
 class ComparedOutput(NamedTuple):

@@ -150,7 +150,8 @@ class AssayStream(IterableDataset):
 
     Attributes:
         tables: what the first pass found in each of the sources.
-        label_mean, label_std: of each label, over the rows that are given.
+        label_mean: of each label, over the rows that are given.
+        label_std: of each label, over the rows that are given.
         mean_weight: of the rows that are given; 1 without a weight column.
     """
 

@@ -22,6 +22,7 @@ from .metrics import correlation, dream_score
 from .modeling_proformer import IGNORED
 
 
+#: What `dream_metrics` gives.
 DREAM_METRICS = ("pearson_score", "spearman_score", "pearson_r", "spearman_rho")
 
 
@@ -39,7 +40,7 @@ class ProformerTrainer(Trainer):
 
     Args:
         eval_data_collator: makes the batches of evaluations and predictions.
-        *args, **kwargs: those of `transformers.Trainer`.
+        args, kwargs: those of `transformers.Trainer`.
 
     Raises:
         InputError: there are fewer rows than one step takes (not of a stream).

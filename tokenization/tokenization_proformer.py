@@ -123,12 +123,9 @@ class ProformerTokenizer(PreTrainedTokenizer):
 
     Example:
 
-    ```python
     >>> tokenizer = ProformerTokenizer(kmer_size=3, insert_width=4)
     >>> tokenizer.tokenize("ACG")
     ['-AC', 'ACG', 'CGN', 'GNN', 'NNC', 'NCG', 'CGT', 'GT-']
-
-    ```
     """
 
     vocab_files_names = {}
