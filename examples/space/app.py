@@ -1,0 +1,288 @@
+"""A page to paste promoters into and see their expression. `python app.py` starts it; README.md says more."""
+
+import html
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import gradio as gr
+import numpy as np
+from figures import Marks, Training, distribution, mutagenesis, read_training
+from gradio.themes.utils.fonts import LocalFont
+from sequences import (
+    MOST_MEGABYTES,
+    MOST_SEQUENCES,
+    Entries,
+    Prediction,
+    alternate_allele,
+    check_entries,
+    columns_of_file,
+    read_file,
+    read_text,
+    with_interval,
+)
+from tables import expression_table, mutagenesis_link, number, predictions_link, short, strongest_changes
+from transformers import PreTrainedModel
+
+from modeling_proformer import ProformerTokenizer, predict
+from modeling_proformer.assays import FASTA_SUFFIXES, InputError
+from modeling_proformer.prediction import load_checkpoint
+from modeling_proformer.report import BLUE
+from modeling_proformer.variants import saturation_mutagenesis, variant_effects
+
+
+FOLDER = Path(__file__).parent
+EXAMPLE = (FOLDER / "example.fasta").read_text(encoding="utf-8")
+# A folder or a repository on the Hub; without it, the checkpoint within the package.
+CHECKPOINT = os.environ.get("PROFORMER_MODEL")
+
+TITLE = "Proformer: promoter in, expression out"
+EXPLANATION = """
+<p>Above, how much expression would fall on average if a letter became another; letters below the line, how much it
+would rise. Under it, what each single change would do: orange is more expression, blue is less, and dots are the
+sequence’s own letters.</p>"""
+CREDITS = """
+<p class="credits"><a href="https://doi.org/10.1186/s12859-024-05645-5">Proformer</a> is the work of Kwak et al. 2024.
+What you paste is kept in no file on the server of this page, and files are deleted within the hour.</p>"""
+
+DARK_BLUE = "#17435f"
+# Fonts that Gradio brings along, in weights that have all letters.
+THEME = gr.themes.Default(
+    primary_hue="blue",
+    neutral_hue="slate",
+    font=[LocalFont("IBM Plex Sans", (400, 700)), "sans-serif"],
+    font_mono=[LocalFont("IBM Plex Mono", (400, 700)), "monospace"],
+).set(
+    button_primary_background_fill=BLUE,
+    button_primary_background_fill_dark=BLUE,
+    button_primary_background_fill_hover=DARK_BLUE,
+    button_primary_background_fill_hover_dark=DARK_BLUE,
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    input_placeholder_color="*neutral_500",
+    input_placeholder_color_dark="*neutral_400",
+)
+
+
+class Served(NamedTuple):
+    """What the page is about. `training` belongs to the model's first output."""
+
+    model: PreTrainedModel
+    tokenizer: ProformerTokenizer
+    introduction: str
+    units: str | None = None
+    training: Training | None = None
+
+
+def embedded() -> Served:
+    return Served(
+        *load_checkpoint(),
+        introduction="Paste promoters, and a small Proformer model predicts how strongly they drive a reporter gene "
+        "in yeast: on the scale of the mean sorting bin, from 0 to 17, as measured by "
+        '<a href="https://doi.org/10.1038/s41587-019-0315-8">de Boer et al. 2020</a>. Other organisms and other '
+        "constructs are beyond it, and changes of single letters are its weak side.",
+        units="mean sorting bin",
+        training=read_training(FOLDER / "training_expression.tsv"),
+    )
+
+
+def answer_expression(served: Served, entries: Entries) -> tuple[Prediction, str]:
+    """The expression of each sequence, and what the page shows of it."""
+    check_entries(served.tokenizer, entries)
+    prediction = with_interval(predict(served.model, served.tokenizer, entries.sequences), served.model.config)
+    labels = [str(row + 1) for row in range(len(entries.names))]
+    count = "1 sequence" if len(labels) == 1 else f"{len(labels):,} sequences"
+    view = (
+        note(f"Predicted the expression of {count}.")
+        + distributions(served, prediction, labels)
+        + expression_table("Predicted expression", "No.", labels, entries.names, prediction, served.training)
+        + predictions_link(entries, prediction)
+    )
+    return prediction, view
+
+
+def answer_mutagenesis(served: Served, entries: Entries, prediction: Prediction, row: int, output: int) -> str:
+    """What the page shows of all single changes of one of the sequences."""
+    sequence = entries.sequences[row]
+    (insert,) = served.tokenizer.inserts([sequence])
+    (expression,) = saturation_mutagenesis(served.model, served.tokenizer, [sequence])
+    expression = expression[:, :, output]
+    changes = expression - prediction.values[row, output]
+    return (
+        note(f"Predicted all single changes of {len(insert)} letters.")
+        + EXPLANATION
+        + mutagenesis(insert, changes, prediction.outputs[output])
+        + strongest_changes(insert, expression, changes, prediction.outputs[output])
+        + mutagenesis_link(insert, expression)
+    )
+
+
+def answer_variant(served: Served, entries: Entries, prediction: Prediction, row: int, text: str) -> str:
+    """What the page shows of a variant and one of the sequences, its reference."""
+    reference = entries.sequences[row]
+    alternate = alternate_allele(served.tokenizer, reference, text)
+    effect = variant_effects(served.model, served.tokenizer, [reference], [alternate])
+    values = prediction.values[row] + np.concatenate([np.zeros_like(effect), effect])
+    both = with_interval(values, served.model.config)
+    labels = ["reference", "variant"]
+    sentences = [
+        f"Predicted {output} changes from {number(before)} to {number(after)} ({number(after - before, '+')})."
+        for output, before, after in zip(both.outputs, *both.values, strict=True)
+    ]
+    names = [entries.names[row], " ".join(text.split())]
+    return (
+        note(" ".join(sentences))
+        + distributions(served, both, labels)
+        + expression_table("Reference and variant", "Allele", labels, names, both, served.training)
+    )
+
+
+def distributions(served: Served, prediction: Prediction, labels: list[str]) -> str:
+    """A figure for each output."""
+    figures = ""
+    for output, name in enumerate(prediction.outputs):
+        column = (slice(None), output)
+        ends = (None, None) if prediction.level is None else (prediction.low[column], prediction.high[column])
+        marks = Marks(labels, prediction.values[column], prediction.level, *ends)
+        scale = f"{name} ({served.units})" if served.units else name
+        figures += distribution(marks, scale, served.training if output == 0 else None)
+    return figures
+
+
+def note(sentence: str) -> str:
+    return f'<p class="note" role="status">{html.escape(sentence)}</p>'
+
+
+def problem(sentence: str | InputError) -> str:
+    return f'<p class="problem" role="alert">{html.escape(str(sentence))}</p>'
+
+
+def build(served: Served) -> gr.Blocks:
+    """The page itself."""
+    outputs = [(name, output) for output, name in served.model.config.id2label.items()]
+
+    def show_columns(path: str | None) -> dict:
+        try:
+            columns, found = ([], None) if path is None else columns_of_file(path)
+        except InputError as error:
+            return {problems: problem(error), column: gr.update(visible=False)}
+        # A FASTA file leaves nothing to choose.
+        to_choose = path is not None and not path.lower().endswith(FASTA_SUFFIXES)
+        return {problems: "", column: gr.update(choices=columns, value=found, visible=to_choose)}
+
+    def show_expression(read: Callable[..., Entries], *given: str | None) -> dict:
+        try:
+            entries = read(*given)
+            prediction, view = answer_expression(served, entries)
+        except InputError as error:
+            return {problems: problem(error), results: gr.update(visible=False)}
+        choices = [(f"{row + 1}. {short(name)}", row) for row, name in enumerate(entries.names)]
+        return {
+            problems: "",
+            results: gr.update(visible=True),
+            session: (entries, prediction),
+            expression_view: view,
+            choice: gr.update(choices=choices, value=0),
+            mutagenesis_view: "",
+            variant_view: "",
+        }
+
+    def show_of_chosen(answer: Callable[..., str], held: tuple | None, row: int | None, given: str | int) -> str:
+        # After an hour, or if the server was started anew, it holds no more of what was predicted.
+        if held is None or row is None:
+            return problem("No sequence is at hand: predict the expression of some, and choose one of them.")
+        try:
+            return answer(served, *held, row, given)
+        except InputError as error:
+            return problem(error)
+
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(900, 1800)) as page:
+        session = gr.State(time_to_live=3600)
+        gr.HTML(f"<h1>{TITLE}</h1><p>{served.introduction}</p>")
+        with gr.Tabs():
+            with gr.Tab("Paste sequences"):
+                text = gr.Textbox(
+                    label="Sequences",
+                    info=f"FASTA, or one sequence a line, {MOST_SEQUENCES:,} at most: inserts of up to "
+                    f"{served.tokenizer.insert_width} letters, with the construct’s flanks or without.",
+                    lines=6,
+                    max_lines=12,
+                    elem_classes="letters",
+                )
+                with gr.Row():
+                    predict_text = gr.Button("Predict expression", variant="primary")
+                    example = gr.Button("Try the example")
+            with gr.Tab("Upload a file"):
+                file = gr.File(label=f"FASTA, CSV or TSV file, {MOST_MEGABYTES} MB at most")
+                column = gr.Dropdown(label="Column of the sequences", visible=False)
+                predict_file = gr.Button("Predict expression of the file", variant="primary")
+        problems = gr.HTML()
+        with gr.Column(visible=False) as results:
+            gr.HTML("<h2>Expression</h2>")
+            expression_view = gr.HTML()
+            gr.HTML("<h2>Letter by letter</h2><p>What every other letter would do, in every position.</p>")
+            with gr.Row():
+                choice = gr.Dropdown(label="Sequence")
+                output = gr.Dropdown(outputs, label="Output", visible=len(outputs) > 1)
+            mutate = gr.Button("Change every letter")
+            mutagenesis_view = gr.HTML()
+            gr.HTML("<h2>A variant</h2><p>Its reference is the sequence chosen above.</p>")
+            variant = gr.Textbox(
+                label="Variant",
+                info="Its whole sequence, or changes such as A34G or 34G; the insert’s first letter has position 1.",
+                max_lines=8,
+                elem_classes="letters",
+            )
+            compare = gr.Button("Compare with its reference")
+            variant_view = gr.HTML()
+        gr.HTML(CREDITS)
+
+        # The model computes for one visitor at a time; what it finds is for the page alone.
+        event = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+        from_text = partial(show_expression, read_text)
+        shown = {
+            "outputs": [problems, results, session, expression_view, choice, mutagenesis_view, variant_view],
+            "show_progress_on": problems,
+        }
+        gr.on([predict_text.click, text.submit], from_text, text, **shown, **event)
+        example.click(lambda: EXAMPLE, None, text, **event).then(from_text, text, **shown, **event)
+        file.change(show_columns, file, [problems, column], show_progress_on=problems, **event)
+        predict_file.click(partial(show_expression, read_file), [file, column], **shown, **event)
+        choice.input(lambda: ("", ""), None, [mutagenesis_view, variant_view], **event)
+        mutate.click(partial(show_of_chosen, answer_mutagenesis), [session, choice, output], mutagenesis_view, **event)
+        gr.on(
+            [compare.click, variant.submit],
+            partial(show_of_chosen, answer_variant),
+            [session, choice, variant],
+            variant_view,
+            **event,
+        )
+    return page
+
+
+def main():
+    try:
+        if CHECKPOINT:
+            served = Served(*load_checkpoint(CHECKPOINT), introduction=f"The model is {html.escape(CHECKPOINT)}.")
+        else:
+            served = embedded()
+    except InputError as error:
+        sys.exit(str(error))
+    build(served).launch(
+        theme=THEME,
+        css_paths=FOLDER / "style.css",
+        footer_links=[],
+        # What is smaller is refused in our own words.
+        max_file_size="100mb",
+        ssr_mode=False,
+        state_session_capacity=200,
+        # Gradio tells screen readers so, but lacks the words.
+        i18n=gr.I18n(en={"common.complete": "Finished"}),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Predictions as tables: HTML for the page, TSV to download. All that a user wrote is escaped."""
+
+import base64
+import csv
+import html
+import io
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from figures import LETTERS, Training, strongest
+from sequences import Entries, Prediction
+
+from modeling_proformer.assays import InputError
+
+
+LONGEST_NAME = 60
+
+
+def short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def number(value: float, sign: str = "") -> str:
+    """With `sign="+"`, positive numbers have one as well."""
+    return f"{value:{sign}.2f}".replace("-", "−")
+
+
+def expression_table(
+    caption: str,
+    label_name: str,
+    labels: Sequence[str],
+    names: Sequence[str],
+    prediction: Prediction,
+    training: Training | None,
+) -> str:
+    """A row for each sequence, labelled as in the figure."""
+    header = [label_name, "Sequence"]
+    for output in prediction.outputs:
+        header.append(f"Predicted {output}")
+        if prediction.level is not None:
+            header.append(f"{prediction.level:.0%} interval")
+    if training is not None:
+        kind = next(iter(training.counts))
+        header.append(f"Measured {kind} below it")
+    rows = []
+    for row, (label, name) in enumerate(zip(labels, names, strict=True)):
+        cells = [label, short(name)]
+        for output, value in enumerate(prediction.values[row]):
+            cells.append(number(value))
+            if prediction.level is not None:
+                cells.append(f"{number(prediction.low[row, output])} to {number(prediction.high[row, output])}")
+        if training is not None:
+            cells.append(f"{training.share_below(kind, prediction.values[row, 0]):.0%}")
+        rows.append(cells)
+    return table(caption, header, rows)
+
+
+def strongest_changes(insert: str, expression: np.ndarray, changes: np.ndarray, output: str) -> str:
+    """The greatest of a saturation mutagenesis, (letters, 4) each, as changes that the variant's box takes."""
+    rows = []
+    for place in zip(*strongest(changes, 5), strict=True):
+        name = f"{insert[place[0]]}{place[0] + 1}{LETTERS[place[1]]}"
+        rows.append([str(len(rows) + 1), name, number(expression[place]), number(changes[place], "+")])
+    return table("The strongest single changes", ["No.", "Change", f"Predicted {output}", "Difference"], rows)
+
+
+def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The second cell of each row is its head; a table too wide or too long scrolls, by keyboard as well."""
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    body = ""
+    for cells in rows:
+        first, name, *others = map(html.escape, cells)
+        body += f'<tr><td>{first}</td><th scope="row">{name}</th>{"".join(f"<td>{cell}</td>" for cell in others)}</tr>'
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{html.escape(caption)}"><table>'
+        f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def predictions_link(entries: Entries, prediction: Prediction) -> str:
+    """
+    Downloads what was given with the columns that `proformer predict` adds to it.
+
+    Raises:
+        InputError: a table has a column of such a name already.
+    """
+    new_columns, values = [], []
+    for output, name in enumerate(prediction.outputs):
+        new_columns.append(f"predicted_{name}")
+        values.append(prediction.values[:, output])
+        if prediction.level is not None:
+            new_columns += [f"predicted_{name}_low", f"predicted_{name}_high"]
+            values += [prediction.low[:, output], prediction.high[:, output]]
+    columns = list(entries.rows[0].cells)
+    if taken := [name for name in new_columns if name in columns]:
+        raise InputError(f"{entries.source}: rename the column {taken[0]!r}; predictions take that name.")
+    rows = [
+        [*row.cells.values(), *(f"{value:.6g}" for value in predicted)]
+        for row, predicted in zip(entries.rows, np.stack(values, axis=1), strict=True)
+    ]
+    return download_link("Download the table (TSV)", "expression.tsv", [*columns, *new_columns], rows)
+
+
+def mutagenesis_link(insert: str, expression: np.ndarray) -> str:
+    """Downloads a saturation mutagenesis, (letters, 4)."""
+    rows = [
+        [position, letter, *(f"{value:.6g}" for value in values)]
+        for position, (letter, values) in enumerate(zip(insert, expression, strict=True), start=1)
+    ]
+    name = "saturation_mutagenesis.tsv"
+    return download_link("Download all single changes (TSV)", name, ["position", "reference", *LETTERS], rows)
+
+
+def download_link(text: str, name: str, header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """A link that holds the file itself, so that the server keeps none."""
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    content = base64.b64encode(file.getvalue().encode("utf-8", "replace")).decode()
+    return f'<a class="download" download="{name}" href="data:text/tab-separated-values;base64,{content}">{text}</a>'
