@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, ModelInfo
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
 from huggingface_hub.utils import httpx, validate_repo_id
 from transformers import AutoModelForPreTraining
@@ -68,6 +68,7 @@ class Repository(NamedTuple):
         head: last commit of its main branch; None if it is not there yet.
         files: paths in that commit.
         version: number of the last of the tags v1, v2 and so on; 0 without any.
+        released: paths in the commit of that tag.
     """
 
     api: HfApi
@@ -75,6 +76,7 @@ class Repository(NamedTuple):
     head: str | None = None
     files: Sequence[str] = ()
     version: int = 0
+    released: Sequence[str] = ()
 
 
 def publish(
@@ -107,9 +109,10 @@ def publish(
         what came of it; None of a dry run.
 
     Raises:
-        InputError: the folder or the repository is not fit for it, a check fails, or the Hub refuses; nothing has
-            changed on the Hub.
-        ConnectionError: the connection was lost; the Hub holds the release whole or as it was before.
+        InputError: the folder or the repository is not fit for it, a check fails, or the Hub refuses; nothing is
+            uploaded.
+        ConnectionError: the connection was lost; the Hub holds the release whole or nothing of it. A new repository
+            may be there, empty.
     """
     require_repo_id(repo_id)
     api = api or HfApi(library_name="modeling_proformer", library_version=__version__)
@@ -189,20 +192,21 @@ def release_card(checkpoint: Path, repo_id: str, license: str | None) -> ModelCa
     if license is not None:
         card.data.license = license
     if card.data.license is not None:
-        card.text = re.sub(rf"^{UNLICENSED}.*?(?:\n\s*\n|\Z)", "", card.text, flags=re.DOTALL | re.MULTILINE)
+        stated = f"Its licence is `{card.data.license}`.\n\n"
+        card.text = re.sub(rf"^{UNLICENSED}.*?(?:\n\s*\n|\Z)", stated, card.text, flags=re.DOTALL | re.MULTILINE)
     card.text = renamed(card.text, card.data.model_name or checkpoint.resolve().name, repo_id)
     return card
 
 
 def renamed(text: str, name: str, repo_id: str) -> str:
-    """The text of a card that calls a model by its repository in blocks of code, and by its name elsewhere."""
+    """The text of a card whose blocks of code open a model from its repository; elsewhere it keeps its name."""
     string, word = re.escape(json.dumps(name, ensure_ascii=False)), re.escape(shlex.quote(name))
 
     def renamed_block(block: re.Match) -> str:
         # A block of text is what code prints; elsewhere, a bare name may be one of code as well.
         if block[1] == "text":
             return block[0]
-        code = re.sub(string, lambda found: json.dumps(repo_id), block[0])
+        code = re.sub(rf"(\bmodel=|from_pretrained\(){string}", lambda found: found[1] + json.dumps(repo_id), block[0])
         return re.sub(rf"(--(?:from|model) ){word}(?=\s)", lambda found: found[1] + repo_id, code)
 
     return FENCED.sub(renamed_block, text)
@@ -243,37 +247,44 @@ def find_repository(api: HfApi, repo_id: str, private: bool, create_pr: bool) ->
             return Repository(api, repo_id)
         if private and not info.private:
             raise InputError(f"All can see {repo_id}: make it private in its settings, or name a new repository.")
-        files = [file.rfilename for file in info.siblings]
-        if not OF_A_NEW_REPOSITORY.issuperset(files):
-            require_release(api, repo_id, info.sha, files)
+        files = paths_in(info)
+        require_release(api, repo_id, info.sha, files)
         versions = [VERSION.fullmatch(tag.name) for tag in api.list_repo_refs(repo_id).tags]
         version = max((int(found[1]) for found in versions if found), default=0)
-        return Repository(api, repo_id, info.sha, files, version)
+        released = paths_in(api.model_info(repo_id, revision=f"v{version}")) if version else []
+        return Repository(api, repo_id, info.sha, files, version, released)
+
+
+def paths_in(info: ModelInfo) -> list[str]:
+    return [file.rfilename for file in info.siblings]
 
 
 def require_release(api: HfApi, repo_id: str, commit: str, files: Sequence[str]):
     """
     Raises:
-        InputError: a repository holds something else than a release of a Proformer, which a release would replace.
+        InputError: a repository holds something else than a Proformer, which a release would replace.
     """
-    config = ""
-    if CONFIG in files:
+
+    def text_of(name: str) -> str:
+        if name not in files:
+            return ""
         with tempfile.TemporaryDirectory() as temporary:
-            path = api.hf_hub_download(repo_id, CONFIG, revision=commit, local_dir=temporary)
-            config = Path(path).read_text(encoding="utf-8")
-    if not re.search(rf'"model_type"\s*:\s*"{ProformerConfig.model_type}"', config):
+            path = api.hf_hub_download(repo_id, name, revision=commit, local_dir=temporary)
+            return Path(path).read_text(encoding="utf-8")
+
+    if OF_A_NEW_REPOSITORY.issuperset(files):
+        # The website puts a card of metadata alone into a new repository.
+        fit = not re.sub(r"\A---\n.*?^---$", "", text_of(CARD), flags=re.DOTALL | re.MULTILINE).strip()
+    else:
+        fit = re.search(rf'"model_type"\s*:\s*"{ProformerConfig.model_type}"', text_of(CONFIG))
+    if not fit:
         raise InputError(f"{repo_id} holds something else than a Proformer, to be replaced: name a new repository.")
-    foreign = [name for name in files if name != ".gitattributes" and Path(name).suffix not in LIMITS]
-    if foreign:
-        raise InputError(
-            f"{repo_id} holds files that are of no release, and would be deleted: {', '.join(foreign)}. Move them "
-            "elsewhere, or name a new repository."
-        )
 
 
 def upload(folder: Path, repository: Repository, private: bool = False, create_pr: bool = False) -> Published:
     """
-    Makes a repository hold a release and nothing else, by one commit upon the last that `find_repository` saw.
+    Makes a repository hold a release and nothing else, by one commit upon the last that `find_repository` saw. What is
+    deleted for it is of the last release.
 
     Args:
         folder: of the release, after its checks.
@@ -281,12 +292,17 @@ def upload(folder: Path, repository: Repository, private: bool = False, create_p
         private, create_pr: those of `publish`.
 
     Raises:
-        InputError: the Hub refuses.
+        InputError: the repository holds files that are of no release, or the Hub refuses.
         ConnectionError: the connection was lost.
     """
-    api, repo_id, head, files, version = repository
+    api, repo_id, head, files, version, released = repository
     names = release_files(folder)
     stale = sorted(set(files) - {*names, ".gitattributes"})
+    if foreign := [name for name in stale if name not in released]:
+        raise InputError(
+            f"{repo_id} holds files that are of no release, and would be deleted: {', '.join(foreign)}. Move them "
+            "elsewhere, or name a new repository."
+        )
     operations = [CommitOperationAdd(name, folder / name) for name in names]
     operations += [CommitOperationDelete(name) for name in stale]
     with told_in_words(repo_id):

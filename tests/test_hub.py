@@ -168,11 +168,13 @@ def test_a_release_holds_what_others_need_and_nothing_else(good_release):
     assert "# leaf\n\nPredicts `leaf`." in card.text and "{'leaf': " in card.text
 
 
-@pytest.mark.parametrize("name", ["liver MPRA", "it's", 'a "b" | c', "model", "predict"])
+@pytest.mark.parametrize("name", ["liver MPRA", "it's", 'a "b" | c', "model", "expression", "promoter-expression"])
 def test_a_model_is_renamed_however_its_name_is_written(name):
     """And no code beside it that happens to have the same name."""
     card = (
-        "# {0}\n\n```python\nmodel = predict(model={1})\n```\n\n```bash\nproformer predict --model {2} -o model\n```\n"
+        '# {0}\n\n```python\nmodel = pipeline("promoter-expression", model={1})\n```\n\n'
+        "```bash\nproformer predict --model {2} -o model\n```\n\n"
+        '```yaml\nlabel_columns: ["expression"]\n```\n'
     )
     written = card.format(name, json.dumps(name), shlex.quote(name))
     assert renamed(written, name, REPO) == card.format(name, f'"{REPO}"', REPO)
@@ -529,13 +531,26 @@ PROFORMER = b'{"model_type": "proformer"}'
     [
         ({"config.json": b'{"model_type": "bert"}', "model.safetensors": b""}, "something else than a Proformer"),
         ({"notes.md": b"# Mine"}, "something else than a Proformer"),
-        ({"config.json": PROFORMER, "poster.pdf": b""}, "are of no release, and would be deleted: poster.pdf"),
+        ({"README.md": b"---\nlicense: mit\n---\n# Plans for a model\n"}, "something else than a Proformer"),
     ],
 )
 def test_a_repository_with_other_content_is_refused(hub, api, files, message):
     hub.create(REPO, files=files)
     with pytest.raises(InputError, match=message):
         find_repository(api, REPO, False, False)
+
+
+def test_what_no_release_put_there_is_not_deleted(hub, api, good_release, release):
+    """Files of an earlier release go, those of others stay, of whatever kind."""
+    (release / "notes.md").write_text("Of this release.\n")
+    upload(release, find_repository(api, REPO, False, False))
+    repository = hub.repositories[REPO]
+    repository.commit("main", {**repository.files(), "measurements.csv": b"precious"})
+    with pytest.raises(InputError, match=r"are of no release, and would be deleted: measurements\.csv"):
+        upload(good_release, find_repository(api, REPO, False, False))
+    repository.commit("main", {name: kept for name, kept in repository.files().items() if name != "measurements.csv"})
+    upload(good_release, find_repository(api, REPO, False, False))
+    assert published_files(hub) == contents(good_release)
 
 
 def test_a_private_model_is_not_put_where_all_see_it(hub, api):

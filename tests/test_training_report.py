@@ -157,7 +157,9 @@ def test_a_validation_table_the_best_step_and_emissions(tmp_path, table, train):
     table.iloc[40:].to_csv("held_out.tsv", index=False, sep="\t")
     (tmp_path / "my-run").mkdir()
     # As codecarbon writes it, in kilograms, to which the Trainer reports with --report_to codecarbon.
-    (tmp_path / "my-run" / "emissions.csv").write_text("project_name,emissions,latitude\ncodecarbon,0.0125,48.1\n")
+    (tmp_path / "my-run" / "emissions.csv").write_text(
+        "project_name,emissions,latitude\ncodecarbon,0.5,48.1\ncodecarbon,0.0125,48.1\n"
+    )
     best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2, "save_steps": 2}
     options = TINY_RUN | {"mask_probability": 0, "save_strategy": "steps", "bf16": True} | best
     columns = {"sequence_column": "dna", "label_columns": OUTPUTS[0]}

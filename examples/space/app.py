@@ -216,7 +216,7 @@ def build(served: Served) -> gr.Blocks:
                     predict_text = gr.Button("Predict expression", variant="primary")
                     example = gr.Button("Try the example")
             with gr.Tab("Upload a file"):
-                file = gr.File(label=f"FASTA, CSV or TSV file, {MOST_MEGABYTES} MB at most")
+                file = gr.File(label=f"FASTA, CSV or TSV file, {MOST_MEGABYTES} MB at most", height=140)
                 column = gr.Dropdown(label="Column of the sequences", visible=False)
                 predict_file = gr.Button("Predict expression of the file", variant="primary")
         problems = gr.HTML()

@@ -194,7 +194,7 @@ def alternate_allele(tokenizer: ProformerTokenizer, reference: str, text: str) -
         check_entries(tokenizer, entries)
         return entries.sequences[0]
     _, (start,), (length,) = tokenizer.read_inserts([reference], allow_mask=False)
-    letters = list(reference)
+    letters, changed = list(reference), set()
     for change in re.split(r"[\s,;]+", text.strip(" \t\r\n,;")):
         found = SUBSTITUTION.fullmatch(change)
         if not found:
@@ -207,5 +207,8 @@ def alternate_allele(tokenizer: ProformerTokenizer, reference: str, text: str) -
         place = int(start) + position - 1
         if expected and expected != reference[place].upper():
             raise InputError(f"{change}: the reference has {reference[place].upper()} at position {position}.")
+        if place in changed:
+            raise InputError(f"{change}: position {position} is changed twice.")
+        changed.add(place)
         letters[place] = letter
     return "".join(letters)
