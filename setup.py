@@ -30,6 +30,7 @@ setup(
         "jinja2>=3.1",
         "matplotlib>=3.8",
         "numpy>=1.26",
+        "pillow>=10",
         "pyarrow>=15",
         "pyyaml>=6",
         "safetensors>=0.4.3",

@@ -17,6 +17,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_imports
 
@@ -41,7 +42,7 @@ LIMITS = {
     ".csv": 1e8,
     ".safetensors": 5e9,
 }
-IMAGES = {".png": b"\x89PNG\r\n\x1a\n", ".jpg": b"\xff\xd8\xff"}
+IMAGES = {".png": "PNG", ".jpg": "JPEG"}
 
 # https://huggingface.co/docs/hub/repositories-licenses, without "unknown" and those of other models.
 LICENSES = """
@@ -61,6 +62,7 @@ PATHS = [
     # Two parts or more, such as /home/somebody, that are neither of an address nor the end of a relative path.
     r"(?<![\w./~-])/[\w.+-]+(?:/[\w.+-]+)+",
     r"file:/+\S+",
+    r"(?<![\w.:/~-])/(?:home|mnt|root|scratch|Users)\b",
     # Letter of a drive; a backslash is written twice in JSON.
     r"(?<![A-Za-z])[A-Za-z]:(?:/|\\{1,2})\w[^\s\"']*",
 ]
@@ -74,6 +76,8 @@ SECRETS = [
     r"\bxox[abprs]-[\w-]{10,}",
     r"\bsk-[\w-]{20,}",
     r"AIza[\w-]{35}",
+    r"://[^\s/:@]+:[^\s/@]{6,}@",
+    r"\b[A-Z0-9_]*(?:API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD)[A-Z0-9_]*=[^\s\"'<$(]{12,}",
     r"(?i:\b(?:api[_-]?key|access[_-]?key|secret|token|password)[\"']?\s*[:=]\s*[\"'][^\s\"']{12,}[\"'])",
 ]
 
@@ -132,7 +136,7 @@ def file_faults(folder: Path) -> Iterator[str]:
         else:
             try:
                 text_in(path)
-            except (ValueError, SafetensorError) as error:
+            except (ValueError, OSError, SafetensorError) as error:
                 yield f"{name} cannot be read: {first_line(error)}"
 
 
@@ -225,6 +229,8 @@ def metadata_faults(folder: Path) -> Iterator[str]:
     for name, expected in (("library_name", "transformers"), ("pipeline_tag", "text-classification")):
         if data.get(name) != expected:
             yield f"{CARD}: {name} should be {expected}, not {data.get(name)}."
+    if data.language:
+        yield f"{CARD}: DNA has no language; leave out {data.language!r}."
     if not data.tags:
         yield f"{CARD} has no tags, by which the model would be found."
     for name in ("datasets", "base_model"):
@@ -292,9 +298,9 @@ def example_faults(folder: Path, repo_id: str) -> Iterator[str]:
         # A folder of the repository's name stands for the repository; a copy, so that nothing gets into the release.
         work = Path(temporary) / "work"
         shutil.copytree(folder, work / repo_id)
-        # Neither tokens nor caches.
-        of_the_hub = ("HF_", "HUGGING", "TRANSFORMERS_")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(of_the_hub)}
+        # Without settings of the Hub and its cache, and without what may be a secret.
+        private = re.compile("^HF_|^HUGGING|^TRANSFORMERS_|TOKEN|SECRET|PASSWORD|CREDENTIAL|_KEY", re.IGNORECASE)
+        environment = {name: value for name, value in os.environ.items() if not private.search(name)}
         environment |= {"HF_HOME": temporary, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUTF8": "1"}
         try:
             process = subprocess.run(
@@ -342,19 +348,18 @@ def release_files(folder: Path) -> list[str]:
 
 def text_in(path: Path) -> str:
     """
-    The text in a file of a release: of weights what lies beside the numbers, of an image none.
+    The text in a file of a release: of weights what lies beside the numbers, of an image what lies beside the picture.
 
     Raises:
-        ValueError, SafetensorError: the file is not what its name says.
+        ValueError, OSError, SafetensorError: the file is not what its name says.
     """
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as weights:
             return json.dumps(weights.metadata())
     if path.suffix in IMAGES:
-        with open(path, "rb") as file:
-            if not file.read(8).startswith(IMAGES[path.suffix]):
-                raise ValueError("it is no image of this kind.")
-        return ""
+        with Image.open(path, formats=[IMAGES[path.suffix]]) as image:
+            image.load()
+            return "\n".join(f"{name}: {value}" for name, value in image.info.items())
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
         json.loads(text)

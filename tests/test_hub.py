@@ -16,6 +16,8 @@ import torch
 from fresh_process import make_python_without_package
 from hub_server import LocalHub
 from huggingface_hub import HfApi, ModelCard
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 from tiny import TINY
 
@@ -55,7 +57,6 @@ METRICS = {
     "table": "leaf.tsv",
     "held_out": {"test": {"leaf": {"pearson_r": {"value": 0.87654}, "spearman_rho": {"value": 0.8}}}},
 }
-PNG = b"\x89PNG\r\n\x1a\n and so on"
 
 CARD = """---
 {metadata}
@@ -103,7 +104,7 @@ def checkpoint_folder(folder: Path, model_class: type, name: str = "leaf") -> Pa
     (folder / "metrics.json").write_text(json.dumps(METRICS))
     (folder / "predictions.tsv").write_text(f"sequence\tpredicted_leaf\n{INSERT}\t{value}\n")
     (folder / "figures").mkdir()
-    (folder / "figures" / "scatter.png").write_bytes(PNG)
+    Image.new("RGB", (4, 4)).save(folder / "figures" / "scatter.png")
     for state in RUN_STATE:
         (folder / state).parent.mkdir(exist_ok=True)
         (folder / state).write_bytes(b"state")
@@ -253,6 +254,15 @@ def halved(weights: dict) -> dict:
     return {name: value.half() if "dense.bias" in name else value for name, value in weights.items()}
 
 
+def with_note_in_figure(text: str) -> Callable[[Path], None]:
+    def spoil(folder: Path):
+        note = PngInfo()
+        note.add_text("Comment", text)
+        Image.new("RGB", (4, 4)).save(folder / "figures" / "scatter.png", pnginfo=note)
+
+    return spoil
+
+
 def without(file: str, setting: str) -> Callable[[Path], None]:
     def spoil(folder: Path):
         settings = json.loads((folder / file).read_text())
@@ -289,6 +299,10 @@ FAULTS = [
     ("paths", append("README.md", "Trained in `/scratch/jane`.\n"), r"README.md, line \d+: /scratch/jane is"),
     ("paths", append("README.md", "See file:///Volumes/leaf.\n"), r"README.md, line \d+: file:///Volumes"),
     ("paths", with_weights(dict, {"from": "/mnt/data/run"}), "model.safetensors, line 1: /mnt/data/run is"),
+    ("paths", with_note_in_figure("/root"), r"scatter.png, line \d: /root is"),
+    ("secrets", with_note_in_figure(TOKEN), r"scatter.png, line \d: hf_aB3…"),
+    ("secrets", write("log.txt", "AWS_SECRET_ACCESS_KEY=" + "wJalrXUtnFEMI"), "log.txt, line 1: AWS_SE…"),
+    ("secrets", write("log.txt", "https://jane:" + "hunter2hunter2@leaf.org"), "log.txt, line 1: ://jan…"),
     ("secrets", write("log.json", json.dumps({"hub": TOKEN})), r"log.json, line 1: hf_aB3… looks like a secret"),
     ("secrets", append("README.md", "AKIA" + "A1B2C3D4" * 2), r"README.md, line \d+: AKIAA1…"),
     ("secrets", write("key.txt", KEY), "key.txt, line 1: -----B…"),
@@ -302,6 +316,7 @@ FAULTS = [
     ("metadata", in_card("license: cc-by-4.0\n", ""), "states no license"),
     ("metadata", in_card("license: cc-by-4.0", "license: free"), "'free' is no license"),
     ("metadata", in_card("license: cc-by-4.0", "license: other"), "needs license_name and license_link"),
+    ("metadata", in_card("license:", "language: en\nlicense:"), "DNA has no language"),
     ("metadata", in_card("library_name: transformers", "library_name: keras"), "should be transformers, not keras"),
     ("metadata", in_card("pipeline_tag: text-classification\n", ""), "should be text-classification, not None"),
     ("metadata", in_card("license:", "base_model: ../runs/leaf\nlicense:"), r"base_model: '\.\./runs/leaf' is not"),
