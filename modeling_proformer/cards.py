@@ -179,12 +179,12 @@ def held_out_metrics(
 def output_metrics(
     measured: np.ndarray, predicted: np.ndarray, families: np.ndarray, config: ProformerConfig, output: int
 ) -> dict[str, Any]:
-    rows = ~np.isnan(measured[:, output])
-    _, measured, predicted = compared(measured[rows], predicted[rows], config, output)
+    families = families[~np.isnan(measured[:, output])]
+    _, measured, predicted = compared(measured, predicted, config, output)
     errors = np.abs(measured - predicted)
     return {
         "rows": len(errors),
-        **agreement(measured, predicted, families[rows], config),
+        **agreement(measured, predicted, families, config),
         "root_mean_square_error": float(np.sqrt(np.mean(errors**2))) if len(errors) else None,
         "coverage": {
             level: float(np.mean(errors <= half_widths[output])) if len(errors) else None
@@ -223,9 +223,9 @@ def estimate(value: float, interval: Interval) -> dict[str, float | None]:
 
 
 def compared(measured: np.ndarray, predicted: np.ndarray, config: ProformerConfig, output: int) -> ComparedOutput:
-    """An output of rows that have a measurement of it, on the scale that the model is trained on."""
-    name = config.id2label[output]
-    values = (transformed(each[:, output], config) for each in (measured, predicted))
+    """An output of those rows that have a measurement of it, on the scale that the model is trained on."""
+    name, rows = config.id2label[output], ~np.isnan(measured[:, output])
+    values = (transformed(each[rows, output], config) for each in (measured, predicted))
     return ComparedOutput(f"{config.label_transform}({name})" if config.label_transform else name, *values)
 
 
@@ -249,11 +249,7 @@ def write_predictions(path: Path, fine_tuned: FineTuned):
 def draw_figures(output: Path, fine_tuned: FineTuned):
     config, test = fine_tuned.model.config, fine_tuned.assay.split.test
     measured, predicted = fine_tuned.measured[test], fine_tuned.predicted[test]
-    present = ~np.isnan(measured)
-    outputs = [
-        compared(measured[present[:, output]], predicted[present[:, output]], config, output)
-        for output in config.id2label
-    ]
+    outputs = [compared(measured, predicted, config, output) for output in config.id2label]
     if config.problem_type == "regression":
         scatter_plots(output / "scatter.png", outputs)
     else:

@@ -38,7 +38,7 @@ def dataset_card(
         InputError: the Hub does not know the license, or would not read the file as a table; or see `prepare_assay`.
     """
     path, preparation = Path(table), preparation or Preparation()
-    if license not in LICENSES.split():
+    if license not in LICENSES:
         raise InputError(f"{license!r} is no license of https://huggingface.co/docs/hub/repositories-licenses.")
     if is_table(path) and table_suffix(path) == ".txt":
         raise InputError(f"{path}: the Hub reads a .txt file as plain text; call it .tsv.")

@@ -586,6 +586,17 @@ class ProformerForPreTraining(ProformerPreTrainedModel):
         )
 
 
+def require_expression_head(model: PreTrainedModel):
+    """
+    Raises:
+        TypeError: the model does not predict expression.
+    """
+    if not hasattr(model, "expression_head"):
+        raise TypeError(
+            f"{type(model).__name__} does not predict expression: load it as a ProformerForSequenceClassification."
+        )
+
+
 def predictions(logits: torch.Tensor, config: ProformerConfig) -> torch.Tensor:
     """Of regression, the logits themselves; of classification, probabilities. Both (batch, outputs)."""
     if config.problem_type == "multi_label_classification":

@@ -18,7 +18,7 @@ from transformers.dynamic_module_utils import custom_object_save
 # All three, although one needs the others anyway: transformers 5.4 fetches only what is named here.
 from .configuration_proformer import EXPRESSION_PIPELINE
 from .intervals import prediction_interval
-from .modeling_proformer import predictions
+from .modeling_proformer import predictions, require_expression_head
 
 
 class PromoterExpressionPipeline(Pipeline):
@@ -59,10 +59,7 @@ class PromoterExpressionPipeline(Pipeline):
         batch_size: int = 32,
         **kwargs,
     ):
-        if not hasattr(model, "expression_head"):
-            raise TypeError(
-                f"{type(model).__name__} does not predict expression: load it as a ProformerForSequenceClassification."
-            )
+        require_expression_head(model)
         super().__init__(model=model.eval(), tokenizer=tokenizer, task=task, batch_size=batch_size, **kwargs)
 
     def __call__(

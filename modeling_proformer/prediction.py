@@ -18,7 +18,7 @@ from transformers.utils import cached_file
 
 from .assays import InputError, Row, first_line, read_rows, require_columns, sequence_text
 from .configuration_proformer import ProformerConfig
-from .modeling_proformer import predictions
+from .modeling_proformer import predictions, require_expression_head
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 
@@ -121,9 +121,7 @@ def predict_batches(
     truncation: bool = False,
 ) -> Iterator[np.ndarray]:
     """`predict` for more sequences than memory holds: one array for each `batch_size` of them, as soon as known."""
-    if isinstance(sequences, str):
-        raise TypeError("Expected several sequences, got one string; put it in a list.")
-    make_ready(model, batch_size, device)
+    make_ready(model, sequences, batch_size, device)
     sequences = iter(sequences)
     row = 0
     while batch := list(islice(sequences, batch_size)):
@@ -146,12 +144,11 @@ def counted_from(first: int) -> Iterator[None]:
         raise InvalidSequenceError(first + error.row, error.reason) from None
 
 
-def make_ready(model: PreTrainedModel, batch_size: int, device: str | torch.device | None):
-    """Puts a model in evaluation mode, where it is to compute, or says why it cannot predict."""
-    if not hasattr(model, "expression_head"):
-        raise TypeError(
-            f"{type(model).__name__} does not predict expression: load it as a ProformerForSequenceClassification."
-        )
+def make_ready(model: PreTrainedModel, sequences: Iterable[str], batch_size: int, device: str | torch.device | None):
+    """Puts a model in evaluation mode, where it is to compute, or says why it cannot predict these sequences."""
+    if isinstance(sequences, str):
+        raise TypeError("Expected several sequences, got one string; put it in a list.")
+    require_expression_head(model)
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     model.eval()

@@ -38,9 +38,7 @@ def saturation_mutagenesis(
     Raises:
         InvalidSequenceError: a sequence cannot be tokenized; `row` counts through all the sequences.
     """
-    if isinstance(sequences, str):
-        raise TypeError("Expected several sequences, got one string; put it in a list.")
-    make_ready(model, batch_size, device)
+    make_ready(model, sequences, batch_size, device)
     for row, sequence in enumerate(sequences):
         with counted_from(row):
             construct = tokenizer.encode_letters([sequence])[0]

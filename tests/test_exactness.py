@@ -16,17 +16,12 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import TINY_OPTIONS
 
 
 TRAIN = Path(__file__).parents[1] / "examples" / "train.py"
 TINY_RUN = {
-    "kmer_size": 3,
-    "insert_width": 12,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "head_dim": 8,
-    "num_expression_tokens": 4,
+    **TINY_OPTIONS,
     "mask_probability": 0.2,
     "group_column": "family",
     "validation_fraction": 0.3,

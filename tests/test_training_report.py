@@ -13,6 +13,7 @@ import pytest
 from fresh_process import make_python_without_package, run
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from tiny import TINY_OPTIONS
 from transformers import AutoConfig
 
 from modeling_proformer import ProformerForPreTraining
@@ -24,13 +25,7 @@ from modeling_proformer.prediction import load_checkpoint, predict
 
 TRAIN = Path(__file__).parents[1] / "examples" / "train.py"
 TINY_RUN = {
-    "kmer_size": 3,
-    "insert_width": 12,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "head_dim": 8,
-    "num_expression_tokens": 4,
+    **TINY_OPTIONS,
     "per_device_train_batch_size": 16,
     "learning_rate": 1e-2,
     "max_steps": 10,

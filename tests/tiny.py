@@ -11,3 +11,14 @@ TINY = {
     "head_dim": 8,
     "conv_kernel_size": 5,
 }
+
+# A smaller one yet, as options of examples/train.py.
+TINY_OPTIONS = {
+    "kmer_size": 3,
+    "insert_width": 12,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "head_dim": 8,
+    "num_expression_tokens": 4,
+}
