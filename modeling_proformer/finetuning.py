@@ -238,23 +238,42 @@ def model_for(
     except StrictDataclassError as error:
         raise InputError(f"{assay.table.source}: {first_line(error.__cause__ or error)}") from error
     model = ProformerForSequenceClassification(config)
+    head, slopes = model.expression_head.dense, torch.ones(1)
+    if columns.bins:
+        shares = bin_shares(assay.table.labels[assay.split.train])
+        slopes = standard_scores(torch.tensor(config.expression_bins), shares)
+        with torch.no_grad():
+            head.bias.copy_(shares.log())
     if recipe.from_scratch:
         return model
     encoder = pretrained.proformer.state_dict()
     positions = encoder[POSITIONS][: reference.num_tokens]
     encoder[POSITIONS] = stretched_positions(positions, reference, assay.tokenizer)
     model.proformer.load_state_dict(encoder)
-    # Expression in one assay is a first guess of that in another.
-    old, new = pretrained.expression_head.dense, model.expression_head.dense
-    if predicts_values(config) and predicts_values(pretrained.config) and len(old.bias) in (1, len(new.bias)):
+    # Expression in one assay is a first guess of that in another: of its values, or of how far towards the higher bins
+    # reads are shifted.
+    old = pretrained.expression_head.dense
+    of_values = pretrained.config.problem_type == "regression" and pretrained.config.expression_bins is None
+    if of_values and config.problem_type == "regression" and len(old.bias) in (1, config.num_labels):
         with torch.no_grad():
-            new.weight.copy_(old.weight.expand_as(new.weight))
-            new.bias.copy_(old.bias.expand_as(new.bias))
+            head.weight.copy_(slopes[:, None] * old.weight)
+            head.bias.add_(slopes * old.bias)
     return model
 
 
-def predicts_values(config: ProformerConfig) -> bool:
-    return config.problem_type == "regression" and config.expression_bins is None
+def bin_shares(reads: np.ndarray) -> torch.Tensor:
+    """
+    Share of each bin in the reads of a sequence, (bins,), on average over sequences, (rows, bins). None is 0: it is as
+    if one sequence more had been read equally often in all bins.
+    """
+    shares = reads / reads.sum(axis=1, keepdims=True)
+    return torch.from_numpy((shares.sum(axis=0) + 1 / reads.shape[1]) / (len(reads) + 1)).float()
+
+
+def standard_scores(bins: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Bins in standard deviations of reads from the mean of all; both (bins,)."""
+    deviations = bins - shares @ bins
+    return deviations / (shares @ deviations**2).sqrt()
 
 
 def stretched_positions(positions: torch.Tensor, old: ProformerTokenizer, new: ProformerTokenizer) -> torch.Tensor:

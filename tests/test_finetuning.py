@@ -20,6 +20,7 @@ from modeling_proformer.finetuning import (
     Recipe,
     depth_of,
     finetune,
+    measured_values,
     model_for,
     parameter_groups,
     stretched_positions,
@@ -174,6 +175,25 @@ class TestMethods:
         old = pretrained.proformer.layers[0].self_attn.q_proj.weight
         assert torch.equal(weights[False], old) and not torch.equal(weights[True], old)
         assert models[True].config.max_position_embeddings == models[False].config.max_position_embeddings == 32
+
+    @pytest.mark.parametrize("scratch", [False, True])
+    def test_before_training_reads_fall_into_bins_as_they_do_on_average(self, table, rows, checkpoint, scratch):
+        pretrained, reference = load_checkpoint(checkpoint)
+        sequences = [row["sequence"] for row in rows]
+        predicted = {}
+        for kind, columns in (
+            ("values", COLUMNS),
+            ("bins", TableColumns("sequence", ["low", "high"], bins=[0.0, 1.0])),
+        ):
+            assay = prepare_assay(table, columns, Preparation(), reference)
+            model = model_for(assay, columns, Recipe(from_scratch=scratch), pretrained, reference)
+            predicted[kind] = predict(model, assay.tokenizer, sequences)[:, 0]
+        if not scratch:
+            # Expression in the checkpoint's assay shifts them.
+            assert np.corrcoef(predicted["bins"], predicted["values"])[0, 1] > 0.95
+        measured = measured_values(assay.table.labels, columns)[assay.split.train]
+        model.expression_head.dense.weight.data.zero_()
+        assert predict(model, assay.tokenizer, sequences[:1]).item() == pytest.approx(measured.mean(), abs=0.1)
 
     def test_rates_shrink_from_the_head_to_the_embeddings(self, tiny_config):
         model = ProformerForSequenceClassification(tiny_config)
