@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from . import __version__
 from .assays import InputError
 from .configuration_proformer import ProformerConfig
-from .finetuning import FineTuned, Recipe
+from .finetuning import FineTuned, Recipe, criterion
 from .finetuning_data import Preparation, TableColumns
 from .intervals import prediction_interval, transformed
 from .metrics import Interval, correlation, correlation_intervals, roc_auc, roc_auc_interval
@@ -111,7 +111,7 @@ def metrics_of(fine_tuned: FineTuned) -> dict[str, Any]:
         "scale": scale_of(config),
         "parameters": model.num_parameters(),
         "steps": max((entry["step"] for entry in fine_tuned.log_history), default=0),
-        "best_step": best_step(fine_tuned.log_history),
+        "best_step": best_step(fine_tuned.log_history, config),
         "hardware": hardware(model.device),
         "seconds": None if fine_tuned.seconds is None else round(fine_tuned.seconds, 1),
         "rows": {side: len(rows) for side, rows in assay.split._asdict().items()},
@@ -153,11 +153,12 @@ def scale_of(config: ProformerConfig) -> str:
     return f"{config.label_transform} of the measurements" if config.label_transform else "as measured"
 
 
-def best_step(log_history: Sequence[Mapping[str, Any]]) -> int | None:
-    """The step that the Trainer goes back to: the first with the lowest loss."""
-    losses = {entry["step"]: entry["eval_loss"] for entry in log_history if "eval_loss" in entry}
-    defined = {step: loss for step, loss in losses.items() if not np.isnan(loss)}
-    return min(defined, key=defined.get, default=None)
+def best_step(log_history: Sequence[Mapping[str, Any]], config: ProformerConfig) -> int | None:
+    """The step that the Trainer goes back to: the first with the lowest loss, or the highest score."""
+    name = f"eval_{criterion(config)}"
+    found = {entry["step"]: entry[name] for entry in log_history if name in entry}
+    defined = {step: value for step, value in found.items() if not np.isnan(value)}
+    return (min if name == "eval_loss" else max)(defined, key=defined.get, default=None)
 
 
 def held_out_metrics(

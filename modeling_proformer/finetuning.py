@@ -61,7 +61,7 @@ class Recipe:
             and noisy rows by heart.
         steps: weight updates at most; by default from the number of rows.
         batch_size: sequences in a step.
-        patience: evaluations without a lower validation loss, of 20 in all, after which training stops.
+        patience: evaluations without a better one of the validation rows, of 20 in all, after which training stops.
         transform: "log" or "log1p" to train on logarithms of the measurements.
         task: "regression" or "classification"; by default the latter where all measurements are 0 or 1.
         bf16: compute in bfloat16, faster where the hardware has it.
@@ -310,6 +310,10 @@ def config_for(
     }
     for name, values in zip(columns.outputs, measured_values(table.labels[train], columns).T, strict=True):
         require_variation("the training rows", name, values)
+    if columns.bins:
+        # The score, by which the best step is chosen, is a correlation.
+        (name,), validation = columns.outputs, table.labels[assay.split.validation]
+        require_variation("the validation rows", name, measured_values(validation, columns))
     if task_of(table, columns, recipe) == "classification":
         fields["problem_type"] = "multi_label_classification"
     elif columns.bins is None:
@@ -386,9 +390,8 @@ def trainer_for(
         save_total_limit=2,
         logging_steps=every,
         load_best_model_at_end=True,
-        # Near the end of a training, correlations differ by chance, where the loss still tells steps apart.
-        metric_for_best_model="loss",
-        greater_is_better=False,
+        metric_for_best_model=criterion(config),
+        greater_is_better=criterion(config) == "score",
         restore_callback_states_from_checkpoint=True,
         bf16=recipe.bf16,
         use_cpu=not torch.cuda.is_available(),
@@ -398,7 +401,7 @@ def trainer_for(
         remove_unused_columns=False,
         max_grad_norm=1.0,
     )
-    # Rows count for the validation loss, which chooses the best step, as they do for the training loss.
+    # Rows count for the validation loss, which may choose the best step, as they do for the training loss.
     collator = ProformerCollator(
         assay.tokenizer,
         label_columns=list(labels),
@@ -420,6 +423,15 @@ def trainer_for(
     # What it prints is not for people; see `ShownEvaluations`.
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def criterion(config: ProformerConfig) -> Literal["loss", "score"]:
+    """
+    What of an evaluation tells which step is best. Near the end of a training, scores differ by chance, where the loss
+    still tells steps apart. But that of bins grows with every read that is not where the model is too sure of it, long
+    before the score gets worse.
+    """
+    return "loss" if config.expression_bins is None else "score"
 
 
 class ShownEvaluations(TrainerCallback):

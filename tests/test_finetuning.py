@@ -251,6 +251,15 @@ class TestTargets:
         assert fine_tuned.model.config.id2label == {0: "mean_bin"}
         assert correlation_on_test(fine_tuned) > 0.6
 
+    def test_of_bins_the_model_is_that_of_the_highest_score(self, tmp_path, fine_tune):
+        fine_tuned = fine_tune(TableColumns("sequence", ["low", "high"], bins=[0.0, 1.0]))
+        scores = {entry["step"]: entry["eval_score"] for entry in fine_tuned.log_history if "eval_score" in entry}
+        metrics = json.loads((tmp_path / "tuned" / "metrics.json").read_text())
+        assert metrics["best_step"] == max(scores, key=scores.get)
+        assert metrics["held_out"]["validation"]["mean_bin"]["pearson_r"]["value"] == pytest.approx(
+            max(scores.values()), abs=1e-4
+        )
+
     def test_zeros_and_ones_are_classes(self, tmp_path, fine_tune):
         fine_tuned = fine_tune(TableColumns("sequence", ["active"]))
         assert fine_tuned.model.config.problem_type == "multi_label_classification"
