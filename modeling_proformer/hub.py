@@ -1,18 +1,26 @@
 """A checkpoint to the Hub: a release folder that is complete and true without this package, and one commit of it."""
 
+import hashlib
 import json
 import os
 import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, ModelInfo
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import httpx, validate_repo_id
 from transformers import AutoModelForPreTraining
 
@@ -49,7 +57,7 @@ class Published(NamedTuple):
         url: of the release on the Hub, or of the pull request.
         commit: the one that holds the release.
         version: tag of that commit; None of a pull request.
-        changed: False if the Hub held the very same release already.
+        changed: False if the repository, or an open pull request of one's own, held the very same release already.
     """
 
     url: str
@@ -65,6 +73,7 @@ class Repository(NamedTuple):
     Attributes:
         api: client of the Hub, logged in.
         repo_id: the repository's name.
+        account: name of the account that is logged in.
         head: last commit of its main branch; None if it is not there yet.
         files: paths in that commit.
         version: number of the last of the tags v1, v2 and so on; 0 without any.
@@ -73,6 +82,7 @@ class Repository(NamedTuple):
 
     api: HfApi
     repo_id: str
+    account: str
     head: str | None = None
     files: Sequence[str] = ()
     version: int = 0
@@ -110,7 +120,7 @@ def publish(
 
     Raises:
         InputError: the folder or the repository is not fit for it, a check fails, or the Hub refuses; nothing is
-            uploaded.
+            uploaded. A release that fails a check is kept in the folder that the error names.
         ConnectionError: the connection was lost; the Hub holds the release whole or nothing of it. A new repository
             may be there, empty.
     """
@@ -124,16 +134,19 @@ def publish(
             show(line)
         if left_out := sorted(set(os.listdir(checkpoint)) - set(os.listdir(folder))):
             show(f"Left out: {', '.join(left_out)}.")
+        if not read_card(folder).data.datasets:
+            show("The card names no dataset; if yours is on the Hub, add `datasets: [ACCOUNT/NAME]` to its metadata.")
         faults = check_release(folder, repo_id)
         if failed := [f"Check of {name}: {' '.join(found)}" for name, found in faults.items() if found]:
-            raise InputError(f"{checkpoint}: nothing is uploaded. {' '.join(failed)}")
+            kept = shutil.move(folder, tempfile.mkdtemp(prefix="proformer-"))
+            raise InputError(f"{checkpoint}: nothing is uploaded. {' '.join(failed)} The release is kept in {kept}.")
         show(f"Checked and found good: {', '.join(faults)}.")
         if repository is None:
             show("A dry run: nothing is uploaded.")
             return None
         published = upload(folder, repository, private, create_pr)
     if not published.changed:
-        show(f"{repo_id} holds this very release already: {published.url}")
+        show(f"This very release is there already: {published.url}")
     elif create_pr:
         show(f"Opened a pull request: {published.url}")
     else:
@@ -228,23 +241,25 @@ def find_repository(api: HfApi, repo_id: str, private: bool, create_pr: bool) ->
         repo_id, private, create_pr: those of `publish`.
 
     Raises:
-        InputError: there is no token that may write; or the repository holds something else than a release, is not
-            there for a pull request, or can be seen by all though it should be private.
+        InputError: there is no token that may write; or the repository is somebody else's, holds something else than a
+            release, is not there for a pull request, or can be seen by all though it should be private.
         ConnectionError: the Hub was not reached.
     """
     with told_in_words(repo_id):
-        role = api.whoami().get("auth", {}).get("accessToken", {}).get("role")
-        if role == "read":
+        login = api.whoami()
+        if login.get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise InputError(
                 "You are logged in to the Hub with a token that may only read: log in with one that may write, from "
                 "https://huggingface.co/settings/tokens."
             )
+        if not create_pr:
+            require_account(login, repo_id)
         try:
             info = api.model_info(repo_id)
         except RepositoryNotFoundError as error:
             if create_pr:
                 raise InputError(f"There is no repository {repo_id} to open a pull request in.") from error
-            return Repository(api, repo_id)
+            return Repository(api, repo_id, login["name"])
         if private and not info.private:
             raise InputError(f"All can see {repo_id}: make it private in its settings, or name a new repository.")
         files = paths_in(info)
@@ -252,7 +267,26 @@ def find_repository(api: HfApi, repo_id: str, private: bool, create_pr: bool) ->
         versions = [VERSION.fullmatch(tag.name) for tag in api.list_repo_refs(repo_id).tags]
         version = max((int(found[1]) for found in versions if found), default=0)
         released = paths_in(api.model_info(repo_id, revision=f"v{version}")) if version else []
-        return Repository(api, repo_id, info.sha, files, version, released)
+        return Repository(api, repo_id, login["name"], info.sha, files, version, released)
+
+
+def require_account(login: Mapping[str, Any], repo_id: str):
+    """
+    Raises:
+        InputError: a user who is logged in, of whom `login` is what the Hub tells, may not write to this account.
+    """
+    # A member who may only read may still write in one of the organization's groups.
+    accounts = [login["name"]] + [
+        organization["name"]
+        for organization in login.get("orgs", [])
+        if organization.get("roleInOrg") not in ("read", "no_access") or organization.get("resourceGroups")
+    ]
+    owner = repo_id.partition("/")[0]
+    if login.get("type") == "user" and owner.lower() not in map(str.lower, accounts):
+        raise InputError(
+            f"You are logged in to the Hub as {login['name']}, who may write to {', '.join(accounts)}, and not to "
+            f"{owner}: name a repository of these accounts, or open a pull request with --pr."
+        )
 
 
 def paths_in(info: ModelInfo) -> list[str]:
@@ -295,7 +329,7 @@ def upload(folder: Path, repository: Repository, private: bool = False, create_p
         InputError: the repository holds files that are of no release, or the Hub refuses.
         ConnectionError: the connection was lost.
     """
-    api, repo_id, head, files, version, released = repository
+    api, repo_id, account, head, files, version, released = repository
     names = release_files(folder)
     stale = sorted(set(files) - {*names, ".gitattributes"})
     if foreign := [name for name in stale if name not in released]:
@@ -306,6 +340,8 @@ def upload(folder: Path, repository: Repository, private: bool = False, create_p
     operations = [CommitOperationAdd(name, folder / name) for name in names]
     operations += [CommitOperationDelete(name) for name in stale]
     with told_in_words(repo_id):
+        if create_pr and (opened := opened_before(folder, api, repo_id, account)):
+            return opened
         if head is None:
             api.create_repo(repo_id, private=private)
         # Not `upload_folder`, which may divide a release among several commits.
@@ -327,33 +363,59 @@ def upload(folder: Path, repository: Repository, private: bool = False, create_p
     return Published(f"{api.endpoint}/{repo_id}/tree/v{version}", commit.oid, f"v{version}", changed)
 
 
+def opened_before(folder: Path, api: HfApi, repo_id: str, author: str) -> Published | None:
+    """The open pull request of an author that holds this very release, of which the answer may have been lost."""
+    names = release_files(folder)
+    for discussion in api.get_repo_discussions(
+        repo_id, author=author, discussion_type="pull_request", discussion_status="open"
+    ):
+        info = api.model_info(repo_id, revision=discussion.git_reference, files_metadata=True)
+        files = {file.rfilename: file for file in info.siblings if file.rfilename != ".gitattributes"}
+        if files.keys() == set(names) and all(holds(files[name], folder / name) for name in names):
+            return Published(discussion.url, info.sha, None, False)
+    return None
+
+
+def holds(file: RepoSibling, path: Path) -> bool:
+    """Whether a file on the Hub has the content of one here, of which it tells the digest."""
+    if file.lfs:
+        with open(path, "rb") as content:
+            return file.lfs.sha256 == hashlib.file_digest(content, "sha256").hexdigest()
+    content = path.read_bytes()
+    return file.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 @contextmanager
 def told_in_words(repo_id: str) -> Iterator[None]:
     """
     Raises:
         InputError: in the place of the client's errors where the Hub refuses.
-        ConnectionError: in the place of those where it was not reached.
+        ConnectionError: in the place of those where it was not reached. All others, as of a full disk, stay.
     """
     try:
         yield
     except InputError:
         raise
-    # A RuntimeError is of a large file on its way.
-    except (httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
-        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-        if isinstance(error, LocalTokenNotFoundError) or status == 401:
+    except Exception as error:
+        # What befell a file on its way, the client wraps.
+        wrapped = isinstance(error, RuntimeError | LocalEntryNotFoundError) and error.__cause__
+        cause = error.__cause__ if wrapped else error
+        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+        if isinstance(cause, LocalTokenNotFoundError) or status == 401:
             raise InputError(
                 "You are not logged in to the Hub, or your token is no longer valid: make one that may write at "
                 "https://huggingface.co/settings/tokens, and give it to `hf auth login` or put it into the "
                 "environment variable HF_TOKEN."
             ) from error
-        if isinstance(error, ValueError) or (status is not None and status < 500):
-            reason = getattr(error, "server_message", None) or " ".join(str(error).split())
+        if isinstance(cause, ValueError) or (status is not None and status < 500):
+            reason = getattr(cause, "server_message", None) or " ".join(str(cause).split())
             raise InputError(f"The Hub refuses {repo_id}: {reason}") from error
-        raise ConnectionError(
-            f"The connection to the Hub was lost ({first_line(error.__cause__ or error)}). {repo_id} holds no half of "
-            "a release: give the same command again."
-        ) from error
+        if isinstance(cause, httpx.HTTPError | ConnectionError | TimeoutError):
+            raise ConnectionError(
+                f"The connection to the Hub was lost ({first_line(cause.__cause__ or cause)}). {repo_id} holds no "
+                "half of a release: give the same command again."
+            ) from error
+        raise cause from None
 
 
 __all__ = ["Published", "check_release", "publish", "write_release"]

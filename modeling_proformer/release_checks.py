@@ -43,6 +43,8 @@ LIMITS = {
     ".safetensors": 5e9,
 }
 IMAGES = {".png": "PNG", ".jpg": "JPEG"}
+# What the last bytes of a picture are: behind them, anything could be hidden.
+PICTURE_ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
 
 # https://huggingface.co/docs/hub/repositories-licenses, without "unknown" and those of other models.
 LICENSES = {
@@ -69,6 +71,10 @@ PATHS = [
     r"(?<![\w.:/~-])/(?:home|mnt|root|scratch|Users)\b",
     # Letter of a drive; a backslash is written twice in JSON.
     r"(?<![A-Za-z])[A-Za-z]:(?:/|\\{1,2})\w[^\s\"']*",
+    # A folder that a server shares; its backslashes are written twice in JSON, too.
+    r"(?<!\\)(?:\\{2}[\w.-]+\\|\\{4}[\w.-]+\\{2})[\w$][\w$.-]*",
+    # The home folder, one's own or that of a user; not a user's page, whose address has a slash before it.
+    r"(?<![\w~/])~(?:[a-z_][\w.-]*)?/[\w.][^\s\"'`]*",
 ]
 SECRETS = [
     r"hf_[A-Za-z0-9]{20,}",
@@ -361,6 +367,8 @@ def text_in(path: Path) -> str:
         with safe_open(path, framework="pt") as weights:
             return json.dumps(weights.metadata())
     if path.suffix in IMAGES:
+        if not path.read_bytes().endswith(PICTURE_ENDS[path.suffix]):
+            raise ValueError("it does not end where its picture does; save the picture anew.")
         with Image.open(path, formats=[IMAGES[path.suffix]]) as image:
             image.load()
             return "\n".join(f"{name}: {value}" for name, value in image.info.items())

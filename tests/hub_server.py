@@ -27,6 +27,7 @@ class Repository:
     Attributes:
         commits: files of each commit, path to content.
         branches: commit of each branch and, under `refs/pr/1` and so on, of each pull request.
+        pull_requests: account, title and status of each, the first being number 1.
         tags: commit of each tag.
         lfs: paths that are in LFS.
     """
@@ -34,6 +35,7 @@ class Repository:
     private: bool
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
+    pull_requests: list[dict[str, str]] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
     lfs: set[str] = field(default_factory=set)
 
@@ -56,6 +58,12 @@ class Repository:
 
 def git_oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def lfs_pointer(content: bytes) -> dict[str, str | int]:
+    # One part of the Hub calls the digest so, another so.
+    digest = hashlib.sha256(content).hexdigest()
+    return {"oid": digest, "sha256": digest, "size": len(content), "pointerSize": 134}
 
 
 class Refusal(Exception):
@@ -93,7 +101,8 @@ class LocalHub(ThreadingHTTPServer):
     Serves on a free port of this machine while a `with` block lasts.
 
     Attributes:
-        accounts: account and role of each token.
+        accounts: account of each token, and what the token may do.
+        organizations: the role of each of their members.
         repositories: by their ids.
         requests: what clients asked for, as `METHOD /path`.
     """
@@ -103,6 +112,7 @@ class LocalHub(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.accounts = {"hf_writer": ("someone", "write"), "hf_reader": ("someone", "read")}
+        self.organizations = {"lab": {"someone": "write"}, "readers": {"someone": "read"}}
         self.repositories: dict[str, Repository] = {}
         self.requests: list[str] = []
         self.faults: list[Fault] = []
@@ -217,27 +227,41 @@ class Handler(BaseHTTPRequestHandler):
 
     def repository(self, repo: str) -> Repository:
         repository, (name, _) = self.server.repositories.get(repo), self.account
-        if repository is None or (repository.private and name != repo.split("/")[0]):
+        if repository is None or (repository.private and not self.role_in(repo.split("/")[0])):
             raise Refusal(404 if name else 401, "RepoNotFound", "Repository not found")
         self.repo_id = repo
         return repository
 
+    def role_in(self, owner: str) -> str | None:
+        """What the account may do in an account or organization: all in its own."""
+        name, _ = self.account
+        return "admin" if name == owner else self.server.organizations.get(owner, {}).get(name)
+
+    def may_write(self, owner: str) -> bool:
+        return self.account[1] == "write" and self.role_in(owner) in ("admin", "write")
+
     def require_writer(self):
         """Only the owner may write, but everybody may open a pull request."""
-        if self.account != (self.repo_id.split("/")[0], "write") and "create_pr" not in self.query:
+        if not self.may_write(self.repo_id.split("/")[0]) and "create_pr" not in self.query:
             raise Refusal(403, message="Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request")
 
     def whoami(self):
         name, role = self.account
         if name is None:
             raise Refusal(401, message="Invalid username or password.")
-        return {"type": "user", "name": name, "auth": {"accessToken": {"displayName": "test", "role": role}}}
+        organizations = [
+            {"type": "org", "name": organization, "roleInOrg": members[name]}
+            for organization, members in self.server.organizations.items()
+            if name in members
+        ]
+        token = {"displayName": "test", "role": role}
+        return {"type": "user", "name": name, "orgs": organizations, "auth": {"accessToken": token}}
 
     def create(self):
-        wanted, (name, role) = json.loads(self.body), self.account
+        wanted, (name, _) = json.loads(self.body), self.account
         owner = wanted.get("organization") or name
         repo = f"{owner}/{wanted['name']}"
-        if (owner, role) != (name, "write"):
+        if not self.may_write(owner):
             raise Refusal(403, message=f"You don't have the rights to create a model under the namespace {owner!r}.")
         if repo in self.server.repositories:
             raise Refusal(409, message="You already created this model repo")
@@ -308,7 +332,9 @@ class Handler(BaseHTTPRequestHandler):
                 raise Refusal(404, "EntryNotFound", f"A file with this name doesn't exist: {value['path']}")
         pull_request = None
         if "create_pr" in self.query:
-            number = 1 + sum(branch.startswith("refs/pr/") for branch in repo.branches)
+            title = json.loads(self.body.splitlines()[0])["value"]["summary"]
+            repo.pull_requests.append({"author": self.account[0], "title": title, "status": "open"})
+            number = len(repo.pull_requests)
             revision, pull_request = f"refs/pr/{number}", f"{self.server.url}/{self.repo_id}/discussions/{number}"
         repo.lfs = lfs
         oid = repo.commit(revision, files)
@@ -323,8 +349,33 @@ class Handler(BaseHTTPRequestHandler):
         repo.tags[name] = repo.resolve(revision)
         return {}
 
+    def discussions(self, repo: Repository):
+        """A page of two pull requests; there are no other discussions here."""
+        start = 2 * int(self.query["p"])
+        wanted = {name: value for name, value in self.query.items() if name in ("author", "status")}
+        found = [
+            {
+                "num": number,
+                "title": one["title"],
+                "author": {"name": one["author"]},
+                "status": one["status"],
+                "isPullRequest": True,
+                "createdAt": "2026-01-01T00:00:00.000Z",
+                "repo": {"name": self.repo_id, "type": "model"},
+            }
+            for number, one in reversed(list(enumerate(repo.pull_requests, start=1)))
+            if wanted.items() <= one.items()
+        ]
+        return {"discussions": found[start : start + 2], "count": len(found), "start": start}
+
     def info(self, repo: Repository, revision: str = "main"):
-        siblings = [{"rfilename": path} for path in sorted(repo.files(revision))]
+        siblings = []
+        for path, content in sorted(repo.files(revision).items()):
+            siblings.append({"rfilename": path})
+            if "blobs" in self.query:
+                siblings[-1] |= {"size": len(content), "blobId": git_oid(content)}
+                if path in repo.lfs:
+                    siblings[-1]["lfs"] = lfs_pointer(content)
         return {"id": self.repo_id, "sha": repo.resolve(revision), "private": repo.private, "siblings": siblings}
 
     def refs(self, repo: Repository):
@@ -344,8 +395,7 @@ class Handler(BaseHTTPRequestHandler):
             if folder is None or path.startswith(f"{folder}/"):
                 entry = {"type": "file", "path": path, "size": len(content), "oid": git_oid(content)}
                 if path in repo.lfs:
-                    oid = hashlib.sha256(content).hexdigest()
-                    entry["lfs"] = {"oid": oid, "size": len(content), "pointerSize": 134}
+                    entry["lfs"] = lfs_pointer(content)
                 entries.append(entry)
         return entries
 
@@ -373,6 +423,7 @@ ROUTES = [
     (["GET"], f"/api/models/{REPO}", Handler.info),
     (["GET"], f"/api/models/{REPO}/revision/{REVISION}", Handler.info),
     (["GET"], f"/api/models/{REPO}/refs", Handler.refs),
+    (["GET"], f"/api/models/{REPO}/discussions", Handler.discussions),
     (["GET"], f"/api/models/{REPO}/tree/{REVISION}", Handler.tree),
     (["GET"], f"/api/models/{REPO}/tree/{REVISION}/(?P<folder>.+)", Handler.tree),
     (["GET", "HEAD"], f"/{REPO}/resolve/{REVISION}/(?P<file>.+)", Handler.resolved),

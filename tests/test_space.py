@@ -1,49 +1,30 @@
-"""The Space: what it makes of sequences, and its page in a real browser, by mouse and by keyboard."""
+"""The Space: what it makes of sequences."""
 
 import base64
 import csv
 import html
 import io
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from contextlib import contextmanager
 from importlib.metadata import requires
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from packaging.requirements import Requirement
-from tiny import TINY
+from space import BAD_FILES, BAD_TEXTS, FIVE_PRIME_FLANK, SCRIPT, SPACE, THREE_PRIME_FLANK, make_tuned, minus
 
-from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, predict
+from modeling_proformer import predict
 from modeling_proformer.assays import InputError
 from modeling_proformer.prediction import load_checkpoint
 from modeling_proformer.variants import saturation_mutagenesis, variant_effects
 
 
-ROOT = Path(__file__).parents[1]
-SPACE = ROOT / "examples" / "space"
-sys.path.insert(0, str(SPACE))
 pytest.importorskip("gradio", reason="the page is made with gradio")
 pytest.importorskip("logomaker", reason="sequence logos are drawn with logomaker")
 
-import figures  # noqa: E402
-import make_training_expression  # noqa: E402
-import sequences  # noqa: E402
-from app import Served, answer_expression, answer_mutagenesis, answer_variant  # noqa: E402
-
-
-FIVE_PRIME_FLANK, THREE_PRIME_FLANK = "TGCATTTTTTTCACATC", "GGTTACGGCTGTT"
-EXAMPLE = (SPACE / "example.fasta").read_text()
-REB1 = 2  # its third sequence
-SCRIPT = "<script>hacked = 1</script><img src=x onerror='hacked = 2'>"
+import figures
+import make_training_expression
+import sequences
+from app import Served, answer_expression, answer_mutagenesis, answer_variant
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +34,7 @@ def embedded():
 
 @pytest.fixture(scope="module")
 def tuned_folder(tmp_path_factory):
-    """A model as fine-tuning leaves it: two outputs, with intervals."""
-    folder = tmp_path_factory.mktemp("tuned")
-    torch.manual_seed(0)
-    config = ProformerConfig(
-        **TINY,
-        num_labels=2,
-        id2label={0: "ypd", 1: "must"},
-        interval_half_widths={"0.5": [0.2, 0.3], "0.9": [0.5, 0.75], "0.95": [1.0, 1.5]},
-    )
-    ProformerForSequenceClassification(config).save_pretrained(folder)
-    ProformerTokenizer(kmer_size=3, insert_width=12).save_pretrained(folder)
-    return folder
-
-
-# What it makes of sequences
+    return make_tuned(tmp_path_factory.mktemp("tuned"))
 
 
 def test_pasted_lines_and_fasta():
@@ -77,17 +44,16 @@ def test_pasted_lines_and_fasta():
     assert (fasta.names, fasta.sequences) == (["first one", "second"], ["ACGTAAAA", "TT"])
 
 
-BAD_TEXTS = [
-    (" \n", "There are no sequences yet"),
-    ("ACGT\nhello", "Your text, line 2: 'h' at position 1 is not one of A C G T U N"),
-    ("ACGT\n\n" + "A" * 85, "Your text, line 3: the insert has 85 letters, and this model takes 84 at most."),
-    ("A" * 99 + "\n" + "A" * 85, "line 1: the insert has 99 letters, and this model takes 84 at most; 2 sequences"),
-    (FIVE_PRIME_FLANK + "ACGT", "Your text, line 1: the 3′ flank GGTTACGGCTGTT is missing"),
-    (">empty\n>second\nACGT", "Your text, line 1: the record 'empty' has no sequence"),
-    (">same\nACGT\n>same\nACGT", "Your text, line 3: the name 'same' was already used in line 1"),
-    ("ACGT\n" * 10_000, "takes 1,000 sequences at a time, and there are more. .* “proformer predict FILE”"),
-    ("A" * 5_000_001, "takes 5 MB of sequences at a time"),
-]
+@pytest.mark.parametrize("delimiter", ["\t", ","])
+def test_a_pasted_table_is_read_like_a_file(delimiter, tmp_path):
+    text = "id,dna,GATA\nfirst,ACGTACGT,2\n\nsecond,ttgcattg,0\n".replace(",", delimiter)
+    pasted = sequences.read_text(text)
+    assert (pasted.names, pasted.sequences) == (["first", "second"], ["ACGTACGT", "ttgcattg"])
+    (tmp_path / "table.csv").write_text(text.replace(delimiter, ","))
+    dropped = sequences.read_file(tmp_path / "table.csv", None)
+    assert (pasted.rows, pasted.sequences) == (dropped.rows, dropped.sequences)
+    # One column of a spreadsheet.
+    assert sequences.read_text("Sequence\r\nACGTACGT\r\nTTTT\r\n").sequences == ["ACGTACGT", "TTTT"]
 
 
 @pytest.mark.parametrize(("text", "reason"), BAD_TEXTS)
@@ -110,17 +76,6 @@ def test_the_column_of_the_sequences_is_found(tmp_path):
     table.write_text("id,comment\na,none\n")
     with pytest.raises(InputError, match=r"^table.csv: choose the column of the sequences"):
         sequences.read_file(table, None)
-
-
-BAD_FILES = [
-    ("table.xlsx", b"PK\x03\x04", "^table.xlsx: this page reads FASTA, CSV and TSV files, whose names end in"),
-    ("table.tsv.gz", b"\x1f\x8b", "^table.tsv.gz: this page reads FASTA, CSV and TSV files"),
-    ("table.csv", b"", "^table.csv: the file is empty"),
-    ("table.csv", b"sequence,y\nACGT,1\nACGT\n", "^table.csv, line 3: 1 cells under a header of 2 columns"),
-    ("table.csv", b"sequence,y\nACGT,1\n,2\n", "^table.csv, line 3, column 'sequence': the sequence is empty"),
-    ("reads.fasta", bytes(range(256)), "^reads.fasta: not UTF-8 text"),
-    ("large.tsv", b"sequence\n" + b"ACGTACGT\n" * 600_000, "^large.tsv: this page takes 5 MB of sequences at a time"),
-]
 
 
 @pytest.mark.parametrize(("name", "content", "reason"), BAD_FILES)
@@ -170,11 +125,6 @@ def test_importance_is_what_expression_loses_on_average():
     assert not figures.letter_importance("NN", changes).any()
     positions, columns = figures.strongest(changes, 3)
     assert list(zip(positions, columns, strict=True)) == [(0, 3), (1, 0), (1, 3)]
-
-
-def minus(text: str) -> str:
-    """With the sign that the page writes."""
-    return text.replace("-", "−")
 
 
 def tables_of(view: str) -> list[list[list[str]]]:
@@ -253,407 +203,3 @@ def test_requirements_are_those_of_the_package_and_the_page():
     version = re.search("^sdk_version: (.+)$", (SPACE / "README.md").read_text(), re.M).group(1)
     (gradio,) = (one for one in map(Requirement, listed) if one.name == "gradio")
     assert gradio.specifier.contains(version), "the Hub installs the version that the card names"
-
-
-# Its page in a browser
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-HEADLESS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-HEADLESS += "--disable-component-update --disable-sync"
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-# Notes every address beyond this machine that a process looks up or connects to.
-WATCH = """
-import os, sys
-
-def watch(event, arguments):
-    if event == "socket.getaddrinfo":
-        host = arguments[0]
-    elif event == "socket.connect" and isinstance(arguments[1], tuple):
-        host = arguments[1][0]
-    else:
-        return
-    if host not in (None, "localhost", "127.0.0.1", "::1", "0.0.0.0"):
-        with open(os.environ["CONTACTED"], "a") as file:
-            print(event, arguments[1:] if event == "socket.connect" else arguments, file=file)
-
-sys.addaudithook(watch)
-"""
-
-
-@pytest.fixture(scope="module")
-def pushed(tmp_path_factory):
-    """What is pushed to the Hub: the Space's folder with the package beside it."""
-    folder = tmp_path_factory.mktemp("space")
-    without_caches = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(SPACE, folder, dirs_exist_ok=True, ignore=without_caches)
-    for package in ("modeling_proformer", "tokenization"):
-        shutil.copytree(ROOT / package, folder / package, ignore=without_caches)
-    return folder
-
-
-def test_a_model_that_cannot_be_loaded_ends_the_start_in_a_sentence(tmp_path):
-    command = [sys.executable, SPACE / "app.py"]
-    environment = os.environ | {"PROFORMER_MODEL": str(tmp_path)}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 1
-    assert f"{tmp_path}: no readable Proformer checkpoint" in ended.stderr
-    assert "Traceback" not in ended.stderr
-
-
-@pytest.fixture(scope="module")
-def addresses(pushed, tuned_folder, tmp_path_factory):
-    """Of two pages, started as the Hub does: with the embedded checkpoint, and with a fine-tuned one."""
-    folder = tmp_path_factory.mktemp("servers")
-    (folder / "sitecustomize.py").write_text(WATCH)
-    contacted = folder / "contacted"
-    environment = {name: value for name, value in os.environ.items() if name != "PROFORMER_MODEL"}
-    environment |= {"PYTHONPATH": str(folder), "CONTACTED": str(contacted), "OMP_NUM_THREADS": "1"}
-    servers = []
-    for own in ({}, {"PROFORMER_MODEL": str(tuned_folder)}):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        log = folder / f"{port}.log"
-        with open(log, "w") as file:
-            settings = environment | own | {"GRADIO_SERVER_PORT": str(port)}
-            server = subprocess.Popen([sys.executable, "app.py"], cwd=pushed, env=settings, stdout=file, stderr=file)
-        servers.append((server, log, f"http://127.0.0.1:{port}"))
-    try:
-        for server, log, address in servers:
-            wait_for(server, log, address)
-        yield [address for _, _, address in servers]
-    finally:
-        for server, _, _ in servers:
-            server.terminate()
-            server.wait()
-    for _, log, _ in servers:
-        assert "Traceback" not in log.read_text()
-    assert not contacted.exists(), contacted.read_text()
-
-
-def wait_for(server: subprocess.Popen, log: Path, address: str):
-    for _ in range(600):
-        assert server.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError(log.read_text())
-
-
-@pytest.fixture(scope="module")
-def address(addresses):
-    return addresses[0]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium to test the page in")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=HEADLESS.split())
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser):
-    """Opens an address as a user does; nothing may be complained of there, nor asked for from elsewhere."""
-
-    @contextmanager
-    def open_page(address: str, viewport: dict = DESKTOP, color_scheme: str = "light"):
-        complaints, elsewhere = [], []
-        with browser.new_context(
-            viewport=viewport, color_scheme=color_scheme, permissions=["clipboard-read", "clipboard-write"]
-        ) as context:
-            context.set_default_timeout(60_000)
-            page = context.new_page()
-            page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
-            page.on(
-                "request", lambda one: one.url.startswith((address, "data:", "blob:")) or elsewhere.append(one.url)
-            )
-            page.goto(address)
-            page.get_by_role("button", name="Try the example").wait_for()
-            yield page
-        assert (complaints, elsewhere) == ([], [])
-
-    return open_page
-
-
-@pytest.fixture
-def inspect(tmp_path):
-    """Looks at a page as it is: accessible, nothing wider than the screen, and every figure there; keeps a picture."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe looks at accessibility").Axe()
-    pictures = Path(os.environ.get("PROFORMER_SCREENSHOTS", tmp_path))
-    pictures.mkdir(parents=True, exist_ok=True)
-
-    def inspect(page, name: str, picture: bool = True):
-        page.wait_for_function("[...document.images].every(image => image.complete)")
-        page.wait_for_timeout(300)  # what fades in has faded in
-        found = axe.run(page).response["violations"]
-        serious = [
-            f"{name}, {one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes']]}"
-            for one in found
-            if one["impact"] in ("serious", "critical")
-        ]
-        assert not serious, "\n".join(serious)
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), f"{name} scrolls sideways"
-        images = page.locator("main img:visible").evaluate_all("all => all.map(one => [one.naturalWidth, one.alt])")
-        assert all(width and alternative for width, alternative in images), images
-        if picture:
-            page.screenshot(path=pictures / f"{name}.png", full_page=True)
-
-    return inspect
-
-
-def paste(page, box, text: str):
-    page.evaluate("text => navigator.clipboard.writeText(text)", text)
-    box.focus()
-    page.keyboard.press("ControlOrMeta+A")
-    page.keyboard.press("ControlOrMeta+V")
-
-
-def cells(page, caption: str) -> list[list[str]]:
-    table = page.get_by_role("region", name=caption)
-    table.wait_for()
-    return [row.locator("th, td").all_inner_texts() for row in table.locator("tr").all()]
-
-
-def downloaded(page, press) -> list[dict]:
-    with page.expect_download() as download:
-        press()
-    with open(download.value.path(), newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
-
-
-def test_what_is_pushed_needs_no_installed_package(pushed):
-    code = "from importlib.util import find_spec; print(find_spec('modeling_proformer').origin)"
-    found = subprocess.run([sys.executable, "-c", code], cwd=pushed, capture_output=True, text=True, check=True)
-    assert Path(found.stdout.strip()).is_relative_to(pushed)
-
-
-@pytest.mark.parametrize(("name", "viewport"), [("desktop", DESKTOP), ("phone", PHONE)])
-def test_all_of_it_by_mouse(name, viewport, address, open_page, inspect, embedded):
-    model, tokenizer = embedded
-    entries = sequences.read_text(EXAMPLE)
-    expected = predict(model, tokenizer, entries.sequences)[:, 0]
-    with open_page(address, viewport) as page:
-        inspect(page, f"{name}-start")
-
-        page.get_by_role("button", name="Try the example").click()
-        header, *rows = cells(page, "Predicted expression")
-        assert header == ["No.", "Sequence", "Predicted expression", "Measured native promoters below it"]
-        assert [row[1] for row in rows] == entries.names
-        assert [row[2] for row in rows] == [f"{value:.2f}" for value in expected]
-        figure = page.get_by_role("img", name=f"1: {expected[0]:.1f}, 2: {expected[1]:.1f}").get_attribute("alt")
-        assert "58,390 native promoters and 7,232 random inserts" in figure
-        inspect(page, f"{name}-expression")
-        rows = downloaded(page, page.get_by_role("link", name="Download the table").click)
-        assert [row["name"] for row in rows] == entries.names
-        found = [float(row["predicted_expression"]) for row in rows]
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
-
-        page.get_by_label("Sequence", exact=True).click()
-        page.get_by_role("option", name="Reb1").click()
-        page.get_by_role("button", name="Change every letter").click()
-        (mutagenesis,) = saturation_mutagenesis(model, tokenizer, [entries.sequences[REB1]])
-        strongest = cells(page, "The strongest single changes")[1]
-        change = (mutagenesis[:, :, 0] - expected[REB1]).min()
-        assert strongest[3] == minus(f"{change:.2f}")
-        position, letter = int(strongest[1][1:-1]), strongest[1][-1]
-        told = f"{change:+.1f} if {strongest[1][0]} in position {position} is {letter}"
-        assert page.get_by_role("img", name="Sequence logo and heat map").get_attribute("alt").count(told) == 1
-        rows = downloaded(page, page.get_by_role("link", name="Download all single changes").click)
-        assert "".join(row["reference"] for row in rows) == entries.sequences[REB1]
-        assert float(rows[position - 1][letter]) == pytest.approx(expected[REB1] + change, rel=1e-4)
-
-        page.get_by_role("textbox", name="Variant").fill(strongest[1])
-        page.get_by_role("button", name="Compare with its reference").click()
-        _, reference, variant = cells(page, "Reference and variant")
-        assert (reference[1], variant[1]) == (entries.names[REB1], strongest[1])
-        assert (reference[2], variant[2]) == (f"{expected[REB1]:.2f}", strongest[2])
-        inspect(page, f"{name}-variant")
-
-
-def reach(page, control):
-    """Presses Tab until the control has the focus, and sees to it that this can be seen."""
-    for _ in range(80):
-        page.keyboard.press("Tab")
-        if control.evaluate("control => control === document.activeElement"):
-            break
-    else:
-        raise AssertionError(f"{control} cannot be reached by keyboard")
-    outline = control.evaluate("control => getComputedStyle(control).outlineStyle")
-    assert outline != "none", f"{control} has the focus, and nothing shows it"
-
-
-def has_value(control, value: str):
-    from playwright.sync_api import expect
-
-    expect(control).to_have_value(value)
-
-
-def test_all_of_it_by_keyboard(address, open_page, inspect, tmp_path):
-    entries = sequences.read_text(EXAMPLE)
-    table = tmp_path / "two.csv"
-    table.write_text("id,reverse,sequences\nfirst,CCCC,ACGTACGTACGT\nsecond,GGGG,TTTTTTTTTTTT\n")
-    with open_page(address, color_scheme="dark") as page:
-        page.on("filechooser", lambda chooser: chooser.set_files(table))
-        reach(page, page.get_by_label("Sequences"))
-        page.evaluate("text => navigator.clipboard.writeText(text)", EXAMPLE)
-        page.keyboard.press("ControlOrMeta+V")
-        reach(page, page.get_by_role("button", name="Predict expression"))
-        page.keyboard.press("Enter")
-        assert [row[1] for row in cells(page, "Predicted expression")[1:]] == entries.names
-        # Screen readers are told.
-        page.get_by_role("status").filter(has_text="Predicted the expression of 5 sequences.").wait_for()
-        page.get_by_role("status").filter(has_text="Finished").wait_for(state="attached")
-        reach(page, page.get_by_role("region", name="Predicted expression"))
-        reach(page, page.get_by_role("link", name="Download the table"))
-        assert len(downloaded(page, lambda: page.keyboard.press("Enter"))) == len(entries.names)
-
-        choice = page.get_by_label("Sequence", exact=True)
-        reach(page, choice)
-        page.keyboard.press("ArrowDown")
-        page.keyboard.press("ArrowDown")
-        inspect(page, "dark-choice", picture=False)  # taking one would close the list
-        page.keyboard.press("Enter")
-        has_value(choice, "3. the same with a Reb1 site")
-        reach(page, page.get_by_role("button", name="Change every letter"))
-        page.keyboard.press("Space")
-        assert cells(page, "The strongest single changes")[1][1].startswith("C3")
-        reach(page, page.get_by_role("link", name="Download all single changes"))
-        assert len(downloaded(page, lambda: page.keyboard.press("Enter"))) == 80
-
-        reach(page, page.get_by_role("textbox", name="Variant"))
-        page.keyboard.type("C36A")
-        reach(page, page.get_by_role("button", name="Compare with its reference"))
-        page.keyboard.press("Enter")
-        assert cells(page, "Reference and variant")[2][1] == "C36A"
-        page.get_by_text(re.compile(r"Predicted expression changes from 15\.\d\d to \d\.\d\d \(−")).wait_for()
-
-        inspect(page, "dark-variant")
-
-        page.keyboard.press("ControlOrMeta+Home")
-        reach(page, page.get_by_role("tab", name="Upload a file"))
-        page.keyboard.press("Enter")
-        reach(page, page.get_by_role("button", name="Click to upload or drop files"))
-        page.keyboard.press("Enter")
-        column = page.get_by_label("Column of the sequences")
-        has_value(column, "sequences")
-        reach(page, column)
-        page.keyboard.press("ArrowUp")
-        page.keyboard.press("Enter")
-        has_value(column, "reverse")
-        reach(page, page.get_by_role("button", name="Predict expression of the file"))
-        page.keyboard.press("Enter")
-        page.get_by_text("Predicted the expression of 2 sequences.").wait_for()
-        reach(page, page.get_by_role("link", name="Download the table"))
-        rows = downloaded(page, lambda: page.keyboard.press("Enter"))
-        assert [row["reverse"] for row in rows] == ["CCCC", "GGGG"]
-        inspect(page, "dark-file")
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("table.tsv", "name\tsequence\nfirst\tACGTACGT\n"), ("reads.fasta", ">first\nACGT\nACGT\n")],
-)
-def test_a_file_that_is_dropped(name, text, address, open_page, embedded):
-    expected = predict(*embedded, ["ACGTACGT"])[0, 0]
-    with open_page(address, PHONE) as page:
-        page.get_by_role("tab", name="Upload a file").click()
-        make = "([name, text]) => { const d = new DataTransfer(); d.items.add(new File([text], name)); return d }"
-        dropped = page.evaluate_handle(make, [name, text])
-        page.get_by_role("button", name="Click to upload or drop files").dispatch_event(
-            "drop", {"dataTransfer": dropped}
-        )
-        # What is below moves up when the file takes the place of the area to drop it on: no click may miss it.
-        page.get_by_role("button", name="Clear").wait_for()
-        page.get_by_role("button", name="Predict expression of the file").press("Enter")
-        assert cells(page, "Predicted expression")[1][1:3] == ["first", f"{expected:.2f}"]
-
-
-def test_many_sequences_are_drawn_as_a_distribution(address, open_page, inspect):
-    letters = np.random.default_rng(0).choice(list("ACGT"), (40, 80))
-    with open_page(address, PHONE) as page:
-        paste(page, page.get_by_label("Sequences"), "\n".join(map("".join, letters)))
-        page.get_by_role("button", name="Predict expression").click()
-        page.get_by_role("img", name="Histogram of 40 predictions").wait_for()
-        assert len(cells(page, "Predicted expression")) == 41
-        inspect(page, "phone-many")
-
-
-def test_bad_input_is_answered_in_words_and_kept(address, open_page, inspect, tmp_path):
-    with open_page(address) as page:
-        box, alert = page.get_by_label("Sequences"), page.get_by_role("alert")
-        for text, reason in [*BAD_TEXTS[:-1], (SCRIPT, "Your text, line 1: '<' at position 1 is not one of")]:
-            paste(page, box, text) if text.strip() else box.fill(text)
-            page.get_by_role("button", name="Predict expression").click()
-            alert.filter(has_text=re.compile(reason.lstrip("^"))).wait_for()
-            assert box.input_value() == text
-            assert page.get_by_role("table").count() == 0
-        inspect(page, "desktop-problem")
-
-        page.get_by_role("tab", name="Upload a file").click()
-        go = page.get_by_role("button", name="Predict expression of the file")
-        go.press("Enter")
-        alert.filter(has_text="There is no file yet").wait_for()
-        for name, content, reason in BAD_FILES:
-            (tmp_path / name).write_bytes(content)
-            page.locator("input[type=file]").set_input_files(tmp_path / name)
-            if not reason.startswith("^table.csv, line 3"):
-                alert.filter(has_text=re.compile(reason.lstrip("^"))).wait_for()
-            page.get_by_role("button", name="Clear").wait_for()
-            go.press("Enter")
-            alert.filter(has_text=re.compile(reason.lstrip("^"))).wait_for()
-            page.get_by_role("button", name="Clear").click()
-            page.get_by_role("button", name="Click to upload or drop files").wait_for()
-            alert.wait_for(state="hidden")
-
-        page.get_by_role("tab", name="Paste sequences").click()
-        page.get_by_role("button", name="Try the example").click()
-        variant = page.get_by_role("textbox", name="Variant")
-        variant.fill("A999G")
-        variant.press("Enter")
-        alert.filter(has_text="A999G: position 999 lies outside the insert, which has 80 letters.").wait_for()
-        assert variant.input_value() == "A999G"
-
-
-def test_names_are_shown_and_not_executed(address, open_page):
-    names = [SCRIPT, "${hacked = 3} {{hacked = 4}}", "$\\frac{x$ <b>bold</b>"]
-    with open_page(address) as page:
-        box, go = page.get_by_label("Sequences"), page.get_by_role("button", name="Predict expression")
-        paste(page, box, "".join(f">{name}\nACGTACGTACGT\n" for name in names))
-        go.click()
-        assert [row[1] for row in cells(page, "Predicted expression")[1:]] == names
-        page.get_by_label("Sequence", exact=True).click()
-        options = page.get_by_role("option").all_inner_texts()
-        assert [option.split(". ", 1)[1] for option in options] == names
-        page.get_by_role("option").first.click()
-        page.get_by_role("textbox", name="Variant").fill("A1G")
-        page.get_by_role("button", name="Compare with its reference").click()
-        assert cells(page, "Reference and variant")[1][1] == SCRIPT
-        paste(page, box, f">{SCRIPT}\nACGT\n" * 2)
-        go.click()
-        page.get_by_role("alert").filter(has_text="was already used in line 1").wait_for()
-        page.wait_for_timeout(200)
-        assert page.evaluate("window.hacked === undefined")
-
-
-def test_a_model_of_ones_own_with_intervals(addresses, open_page, inspect):
-    with open_page(addresses[1], PHONE) as page:
-        paste(page, page.get_by_label("Sequences"), "ACGTACGTACGT\nGGGGCCCCAATT")
-        page.get_by_role("button", name="Predict expression").click()
-        header = cells(page, "Predicted expression")[0]
-        assert header[2:] == ["Predicted ypd", "90% interval", "Predicted must", "90% interval"]
-        assert page.locator("picture img").count() == 2
-        page.get_by_label("Output").click()
-        page.get_by_role("option", name="must").click()
-        page.get_by_role("button", name="Change every letter").click()
-        page.get_by_role("img", name="Sequence logo and heat map of all single changes of the 12 letters").wait_for()
-        inspect(page, "phone-intervals")

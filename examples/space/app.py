@@ -206,7 +206,7 @@ def build(served: Served) -> gr.Blocks:
             with gr.Tab("Paste sequences"):
                 text = gr.Textbox(
                     label="Sequences",
-                    info=f"FASTA, or one sequence a line, {MOST_SEQUENCES:,} at most: inserts of up to "
+                    info=f"FASTA, a table, or one sequence a line, {MOST_SEQUENCES:,} at most: inserts of up to "
                     f"{served.tokenizer.insert_width} letters, with the construct’s flanks or without.",
                     lines=6,
                     max_lines=12,

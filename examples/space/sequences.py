@@ -56,23 +56,37 @@ class Prediction(NamedTuple):
 
 def read_text(text: str) -> Entries:
     """
-    FASTA, or one sequence a line.
+    FASTA, a table with a line of column names, or one sequence a line.
 
     Raises:
-        InputError: there is nothing in it, it is not FASTA although it starts like it, or there is too much of it.
+        InputError: there is nothing in it or too much, or it is no FASTA or table although it starts like one.
     """
     if not text.strip():
         raise InputError("There are no sequences yet: paste some, or try the example.")
     check_size(PASTED, len(text))
-    if not text.lstrip().startswith(">"):
+    kind = kind_of_text(text)
+    if kind is None:
         lines = enumerate(text.split("\n"), start=1)
         rows = (Row(f"line {number}", {"sequence": line.strip()}) for number, line in lines if line.strip())
         return entries_of(PASTED, rows, "sequence")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pasted.fasta"
+        path = Path(folder) / f"pasted{kind}"
         path.write_text(text, encoding="utf-8", errors="replace")
         with called(path, PASTED):
-            return entries_of(PASTED, read_rows(path), "sequence")
+            column = find_columns(path)[1]
+            if column is None:
+                raise InputError(f"{path}: no column holds sequences alone; call the one with them “sequence”.")
+            return entries_of(PASTED, read_rows(path), column)
+
+
+def kind_of_text(text: str) -> str | None:
+    """The suffix of a file with such text; None of one sequence a line."""
+    first_line, _, others = text.strip().partition("\n")
+    if first_line.startswith(">"):
+        return ".fasta"
+    if others and ("\t" in first_line or first_line.strip().lower() == "sequence"):
+        return ".tsv"
+    return ".csv" if others and "," in first_line else None
 
 
 def read_file(path: str | Path | None, column: str | None) -> Entries:
@@ -103,12 +117,20 @@ def columns_of_file(path: str | Path) -> tuple[list[str], str | None]:
     """
     path = checked_file(path)
     with called(path, path.name):
-        first_rows = [row.cells for row in islice(read_rows(path), 20)]
+        return find_columns(path)
+
+
+def find_columns(path: Path) -> tuple[list[str], str | None]:
+    """Those of `columns_of_file`, whatever the file is called to the user."""
+    first_rows = [row.cells for row in islice(read_rows(path), 20)]
     columns = list(first_rows[0])
     texts = {column: [cells[column].strip() for cells in first_rows] for column in columns}
     dna = [column for column in columns if all(DNA.fullmatch(text) for text in texts[column])]
     longest = max(dna, key=lambda column: sum(map(len, texts[column])), default=None)
-    return columns, next((column for column in columns if column.lower() == "sequence"), longest)
+    found = next((column for column in columns if column.lower() == "sequence"), longest)
+    if found and DNA.fullmatch(found.strip()):
+        raise InputError(f"{path}: the first line holds a sequence, and should name the columns of the table.")
+    return columns, found
 
 
 def checked_file(path: str | Path) -> Path:
