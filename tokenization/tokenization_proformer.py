@@ -15,6 +15,7 @@ require_version("transformers>=5.4.0", "Proformer needs transformers 5.4 or newe
 
 from transformers import BatchEncoding, PreTrainedTokenizer  # noqa: E402
 from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy  # noqa: E402
+from transformers.utils import is_torch_available  # noqa: E402
 
 
 # A letter's digit is its place here; "-" stands for a position outside the sequence.
@@ -221,10 +222,11 @@ class ProformerTokenizer(PreTrainedTokenizer):
             lengths = lengths - excess
 
         left = self.insert_starts(lengths)
-        forward = np.full((len(sequences), self.insert_width), NUCLEOTIDE_N, dtype=np.uint8)
         columns = np.arange(self.insert_width)
         inside = (columns >= left[:, None]) & (columns < (left + lengths)[:, None])
-        forward[inside] = digits[((starts - left)[:, None] + columns)[inside]]
+        # Outside an insert, whatever digit is there is not used.
+        letters = digits.take((starts - left)[:, None] + columns, mode="clip")
+        forward = np.where(inside, letters, np.uint8(NUCLEOTIDE_N))
         if self.strands == "forward":
             return forward
         return np.concatenate([forward, COMPLEMENT[forward[:, ::-1]]], axis=1)
@@ -269,10 +271,12 @@ class ProformerTokenizer(PreTrainedTokenizer):
             offset = int(refused.argmax())
             row = int(np.searchsorted(ends, offset, side="right"))
             position = offset - int(ends[row] - lengths[row])
-            masked = digits[offset] == NUCLEOTIDE_M
-            hint = "M marks a masked nucleotide: pass allow_mask=True." if masked else "An unknown letter is N."
+            masked = "; M is a masked one" if digits[offset] == NUCLEOTIDE_M else ""
             letter = sequences[row][position]
-            raise InvalidSequenceError(row, f"{letter!r} at position {position + 1} is not one of A C G T U N. {hint}")
+            raise InvalidSequenceError(
+                row,
+                f"{letter!r} at position {position + 1} is not one of A C G T U N. An unknown letter is N{masked}.",
+            )
         if not lengths.all():
             raise InvalidSequenceError(int((lengths == 0).argmax()), "it is empty.")
 
@@ -392,6 +396,11 @@ class ProformerTokenizer(PreTrainedTokenizer):
         if return_tensors is None:
             lists = {name: array.tolist() for name, array in arrays.items()}
             return BatchEncoding({name: rows[0] for name, rows in lists.items()} if isinstance(text, str) else lists)
+        if return_tensors == "pt" and is_torch_available():
+            import torch
+
+            # The library would look at every row, and copy all of them.
+            arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return BatchEncoding(arrays, tensor_type=return_tensors)
 
     @property
