@@ -22,6 +22,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
 
 from modeling_proformer.assays import InputError
+from modeling_proformer.cards import drawn_whole
 from modeling_proformer.finetuning import Recipe, finetune, measured_values
 from modeling_proformer.finetuning_data import Preparation, PreparedAssay, TableColumns, prepare_assay
 from modeling_proformer.metrics import correlation, correlation_intervals
@@ -130,7 +131,7 @@ def ridge_of_output(assay: PreparedAssay, counts, measured: np.ndarray) -> dict:
     best = min(models, key=lambda model: np.mean((model.predict(counts[validation]) - measured[validation]) ** 2))
     predicted = best.predict(counts[test])
     found = correlation(measured[test], predicted)
-    intervals = correlation_intervals(measured[test], predicted, assay.families[test])
+    intervals = correlation_intervals(measured[test], predicted, drawn_whole(assay.families[test]))
     return {"trained_on": len(train), "tested_on": len(test)} | {
         f"{metric}{suffix}": value
         for metric in ("pearson_r", "spearman_rho")
