@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def predict(
     Args:
         model: a `ProformerForSequenceClassification` or `ProformerForPreTraining`; put in evaluation mode.
         tokenizer: the one saved beside the model.
-        sequences: inserts or whole constructs, as the tokenizer takes them.
+        sequences: inserts or whole constructs, as the tokenizer takes them; read and tokenized a batch ahead, in
+            another thread.
         batch_size: sequences computed at a time.
         device: where to compute, such as `"cuda"`; the model is moved there. By default, where it is.
         dtype: `torch.bfloat16` or `torch.float16` to compute with autocast; the weights stay as they are.
@@ -122,14 +124,29 @@ def predict_batches(
 ) -> Iterator[np.ndarray]:
     """`predict` for more sequences than memory holds: one array for each `batch_size` of them, as soon as known."""
     make_ready(model, sequences, batch_size, device)
+    for inputs in made_ahead(token_batches(tokenizer, sequences, batch_size, truncation)):
+        yield predict_tokens(model, inputs, dtype)
+
+
+def token_batches(
+    tokenizer: ProformerTokenizer, sequences: Iterable[str], batch_size: int, truncation: bool
+) -> Iterator[BatchEncoding]:
     sequences = iter(sequences)
     row = 0
     while batch := list(islice(sequences, batch_size)):
         with counted_from(row):
             # No attention mask: a construct has no padding, and without one faster attention can be chosen.
-            inputs = tokenizer(batch, return_tensors="pt", truncation=truncation, return_attention_mask=False)
-        yield predict_tokens(model, inputs, dtype)
+            yield tokenizer(batch, return_tensors="pt", truncation=truncation, return_attention_mask=False)
         row += len(batch)
+
+
+def made_ahead(batches: Iterator[BatchEncoding]) -> Iterator[BatchEncoding]:
+    """The same batches, each made in another thread while the one before is worked on."""
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        upcoming = executor.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = executor.submit(next, batches, None)
+            yield batch
 
 
 @contextlib.contextmanager

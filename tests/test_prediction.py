@@ -1,6 +1,7 @@
 """Sequences to expression, as library calls."""
 
 import itertools
+import threading
 
 import numpy as np
 import pandas as pd
@@ -94,10 +95,33 @@ def test_sequences_are_taken_as_they_are_needed(model, tiny_tokenizer):
 
     batches = predict_batches(model, tiny_tokenizer, endless(), batch_size=16)
     assert taken == []
-    assert next(batches).shape == (16, 1)
-    assert len(taken) == 16
-    next(batches)
-    assert len(taken) == 32
+    for number in (1, 2, 3):
+        assert next(batches).shape == (16, 1)
+        # A batch ahead, at most.
+        assert 16 * number <= len(taken) <= 16 * (number + 1)
+    batches.close()
+    assert len(taken) <= 64
+
+
+def test_the_next_batch_is_read_while_one_is_computed(model, tiny_tokenizer):
+    """Either would wait for ever if both did not go on at the same time."""
+    reading, computing = threading.Event(), threading.Event()
+
+    def sequences():
+        yield from ["ACGT"] * 16
+        reading.set()
+        assert computing.wait(timeout=60)
+        yield from ["ACGT"] * 16
+
+    def in_forward(*_):
+        assert reading.wait(timeout=60)
+        computing.set()
+
+    hook = model.register_forward_pre_hook(in_forward)
+    try:
+        assert len(predict(model, tiny_tokenizer, sequences(), batch_size=16)) == 32
+    finally:
+        hook.remove()
 
 
 @pytest.mark.parametrize("row", [0, 15, 16, 35])
