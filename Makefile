@@ -35,6 +35,6 @@ clean:
 $(VENV)/installed: setup.py constraints.txt examples/space/requirements.txt
 	@echo "Setting up $(VENV): torch and its companions are large, this may take some minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,lora,docs,dev]" \
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,lora,export,docs,dev]" \
 	    --requirement examples/space/requirements.txt
 	touch $@

@@ -47,6 +47,8 @@ setup(
         "train": ["accelerate>=1.1", "datasets>=3.2", "evaluate>=0.4.6"],
         # For `proformer finetune --method lora`.
         "lora": ["peft>=0.17"],
+        # For `proformer export --format onnx` and int8; a server needs onnxruntime and transformers alone.
+        "export": ["onnx>=1.18", "onnxruntime>=1.22", "onnxscript>=0.6"],
         # For `make docs`.
         "docs": ["furo", "myst-parser>=5", "sphinx>=9"],
         # parameterized and protobuf are for the library's own common tests; the latter its 5.4 needs to say what it

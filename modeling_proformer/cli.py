@@ -119,6 +119,33 @@ def publish_command(arguments: argparse.Namespace):
     )
 
 
+def export_command(arguments: argparse.Namespace):
+    from .serving import export, read_sequences
+
+    model, tokenizer = load_checkpoint(arguments.model)
+    sequences = None
+    if arguments.sequences is not None:
+        sequences = read_sequences(arguments.sequences, tokenizer, arguments.sequence_column, arguments.truncate)
+    comparison = export(model, tokenizer, arguments.output, arguments.format, sequences, arguments.truncate)
+    for path in sorted(arguments.output.iterdir()):
+        print(f"{path}  {path.stat().st_size:,} bytes")
+    kind = "random inserts" if sequences is None else f"sequences of {arguments.sequences}"
+    print(f"Compared with the checkpoint on {comparison.sequences:,} {kind}:")
+    for output, name in model.config.id2label.items():
+        print(
+            f"{name}: differs by {comparison.greatest_difference[output]:.2g} at most, "
+            f"{comparison.mean_difference[output]:.2g} on average (standard deviation of the predictions: "
+            f"{comparison.standard_deviation[output]:.2g})"
+        )
+    low, median, high = comparison.speed_ratios
+    print(
+        f"speed: {median:.2f} times the checkpoint's, {comparison.sequences_per_second:,.0f} sequences a second to "
+        f"{comparison.checkpoint_sequences_per_second:,.0f} (medians of alternating batches of "
+        f"{comparison.batch_size}, half of the ratios between {low:.2f} and {high:.2f}; "
+        f"{comparison.threads} threads)"
+    )
+
+
 def options(kind: type, arguments: argparse.Namespace) -> Any:
     """A dataclass of those of its options that were given."""
     given = vars(arguments)
@@ -258,6 +285,7 @@ def parser() -> argparse.ArgumentParser:
     add_finetune(commands)
     add_dataset_card(commands)
     add_publish(commands)
+    add_export(commands)
     return command
 
 
@@ -287,7 +315,7 @@ def add_finetune(commands: argparse._SubParsersAction):
     recipe("--learning-rate", type=positive_float, help="highest rate")
     recipe("--steps", type=positive_int, help="weight updates at most")
     recipe("--batch-size", type=positive_int, help="sequences in a step")
-    recipe("--patience", type=positive_int, help="evaluations without a lower loss, of 20 in all, to stop after")
+    recipe("--patience", type=positive_int, help="evaluations that are no better, of 20 in all, to stop after")
     recipe("--bf16", action="store_true", help="compute in bfloat16: faster where the hardware has it")
     recipe("--seed", type=seed, help="of the split, the weights and the order of rows (default: 0)")
     finetune.set_defaults(run=finetune_command)
@@ -308,6 +336,29 @@ def add_publish(commands: argparse._SubParsersAction):
     publish.add_argument("--pr", action="store_true", help="open a pull request instead, without a tag")
     publish.add_argument("--dry-run", action="store_true", help="do all but the upload; needs no network")
     publish.set_defaults(run=publish_command)
+
+
+def add_export(commands: argparse._SubParsersAction):
+    export = commands.add_parser(
+        "export",
+        help="a model as ONNX, 8-bit ONNX or a torch.export program, to serve it",
+        description="Writes a folder with a model for servers, its configuration and its tokenizer; then predicts "
+        "sequences by it and by the checkpoint, and says how much they differ, and which is how much faster.",
+    )
+    export.add_argument("--model", help="folder or Hub repository; by default the checkpoint within this package")
+    export.add_argument(
+        "--format",
+        choices=["onnx", "int8", "torch"],
+        default="onnx",
+        help="int8 is ONNX with 8-bit weights, an approximation for CPUs (default: onnx)",
+    )
+    export.add_argument("-o", "--output", metavar="DIR", type=Path, required=True, help="new or empty folder to write")
+    export.add_argument(
+        "--sequences", metavar="FILE", type=Path, help="FASTA or table to compare on; random inserts by default"
+    )
+    export.add_argument("--sequence-column", default="sequence", help="column of the sequences (default: sequence)")
+    export.add_argument("--truncate", action="store_true", help="cut inserts longer than the model's construct")
+    export.set_defaults(run=export_command)
 
 
 def add_columns(command: argparse.ArgumentParser):

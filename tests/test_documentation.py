@@ -38,6 +38,7 @@ NOT_RUN = {
     ("quick_start.md", "pip install"): "would change the environment that the tests run in; `make` gives the same",
     ("train.md", "python examples/train.py --recipe examples/recipes/small.yaml"): "fetches 6.7 M promoters",
     ("train.md", "torchrun"): "needs several GPUs and Slurm",
+    ("serve.md", "pip install"): "would change the environment that the tests run in; `make` gives the same",
     ("publish.md", "proformer publish lac-quick your-account/lac-quick --license mit\n"): "publishes on the Hub",
 }
 
@@ -48,7 +49,7 @@ NEEDS = {"publish.md": "fine_tune.md"}
 FIGURES = {ROOT / "examples" / "motif_effects.png": "README.md", DOCS / "saturation_mutagenesis.png": "quick_start.md"}
 
 # The command whose options a page explains in a table.
-EXPLAINED = {"quick_start.md": "predict", "fine_tune.md": "finetune", "publish.md": "publish"}
+EXPLAINED = {"quick_start.md": "predict", "fine_tune.md": "finetune", "publish.md": "publish", "serve.md": "export"}
 
 
 class Block(NamedTuple):
@@ -223,7 +224,8 @@ def test_options_that_pages_name_exist():
     script = runpy.run_path(str(ROOT / "examples" / "train.py"))
     kinds = (script["DataArguments"], script["ModelArguments"], TrainingArguments)
     known = {f"--{option.name}" for kind in kinds for option in fields(kind)}
-    known = known.union(*(options_of(command) for command in ("predict", "finetune", "publish", "dataset-card")))
+    commands = ("predict", "finetune", "publish", "export", "dataset-card")
+    known = known.union(*map(options_of, commands))
     known |= set(re.findall(r'"(--[a-z_]+)"', (ROOT / "examples" / "benchmark_input.py").read_text(encoding="utf-8")))
     for page in PAGES:
         text = PAGES[page].read_text(encoding="utf-8")
