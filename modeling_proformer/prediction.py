@@ -19,6 +19,7 @@ from transformers.utils import cached_file
 
 from .assays import InputError, Row, first_line, read_rows, require_columns, sequence_text
 from .configuration_proformer import ProformerConfig
+from .linear_layers import fastest_linear_layers
 from .modeling_proformer import predictions, require_expression_head
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
@@ -175,7 +176,8 @@ def make_ready(model: PreTrainedModel, sequences: Iterable[str], batch_size: int
 
 def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.dtype | None = None) -> np.ndarray:
     """`predict` for a batch of tokens: (sequences, outputs)."""
-    with torch.inference_mode(), torch.autocast(model.device.type, dtype, enabled=dtype is not None):
+    layers = fastest_linear_layers(model) if dtype is None else contextlib.nullcontext()
+    with torch.inference_mode(), torch.autocast(model.device.type, dtype, enabled=dtype is not None), layers:
         outputs = predictions(model(**inputs.to(model.device)).logits, model.config)
     return outputs.float().cpu().numpy()
 
