@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.mkldnn import to_mkldnn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerForSequenceClassification
@@ -79,7 +80,8 @@ def parse_arguments() -> argparse.Namespace:
     names = [f"{model} {mode}" for model in MODELS for mode in MODES]
     add("--compare", nargs=2, choices=names, metavar=("ONE", "OTHER"), help=f"two of: {', '.join(names)}")
     add("--compiled", action="store_true", help="measure inference with torch.compile as well")
-    add("--sequences", type=Path, help="FASTA file or table of promoters; by default 2,000 random ones of 80 letters")
+    add("--sequences", type=Path, help="FASTA file or table of yeast promoters; by default random ones of 80 letters")
+    add("--number", type=int, default=2000, help="of these promoters (default: 2000)")
     add("--batch-size", type=int, default=32, help="sequences of a forward pass and of a training step (default: 32)")
     add("--promoters", type=int, default=4, help="whose variants are predicted (default: 4)")
     add("--repeats", type=int, default=5, help="turns (default: 5)")
@@ -113,11 +115,11 @@ def rate_of(run: Callable[[], object], count: float, device: str = "cpu") -> Cal
 
 
 def matrix_products(device: str, dtype: torch.dtype, rows: int) -> dict[str, Callable[[], float]]:
-    """The same product, rows x 512 x 4,096, by the ways that torch has; in GFLOP/s."""
-    width, wide = 512, 4096
-    layer = torch.nn.Linear(width, wide, device=device, dtype=dtype).requires_grad_(False)
-    inputs = torch.randn(rows, width, device=device, dtype=dtype)
-    image = inputs.reshape(1, rows, 1, width).permute(0, 3, 1, 2)
+    """That of the published attention's last projection, by the ways that torch has; in GFLOP/s."""
+    wide, width = 4096, 512
+    layer = torch.nn.Linear(wide, width, device=device, dtype=dtype).requires_grad_(False)
+    inputs = torch.randn(rows, wide, device=device, dtype=dtype)
+    image = inputs.reshape(1, rows, 1, wide).permute(0, 3, 1, 2)
     kernel = layer.weight[:, :, None, None].contiguous(memory_format=torch.channels_last)
     ways = {
         "linear": lambda: layer(inputs),
@@ -125,7 +127,7 @@ def matrix_products(device: str, dtype: torch.dtype, rows: int) -> dict[str, Cal
         "convolution": lambda: F.conv2d(image, kernel, layer.bias),
     }
     if device == "cpu" and torch.backends.mkldnn.is_available():
-        packed = torch.utils.mkldnn.to_mkldnn(torch.nn.Sequential(layer), dtype)
+        packed = to_mkldnn(torch.nn.Sequential(layer), dtype)
         blocked = inputs.to_mkldnn()
         ways["packed linear"] = lambda: packed(blocked)
     return {name: rate_of(way, 2e-9 * rows * width * wide, device) for name, way in ways.items()}
@@ -374,10 +376,11 @@ def main():
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.sequences:
-        rows = islice(read_rows(arguments.sequences), 2000)
-        sequences = [sequence_text(arguments.sequences, row, "sequence") for row in rows]
+        rows = islice(read_rows(arguments.sequences), arguments.number)
+        constructs = [sequence_text(arguments.sequences, row, "sequence") for row in rows]
+        sequences = load_checkpoint()[1].inserts(constructs)
     else:
-        letters = np.random.default_rng(0).choice(list("ACGT"), (2000, 80))
+        letters = np.random.default_rng(0).choice(list("ACGT"), (arguments.number, 80))
         sequences = ["".join(row) for row in letters]
     where = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else platform.machine()
     print(
