@@ -18,10 +18,12 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import httpx, validate_repo_id
+from PIL import Image
 from transformers import AutoModelForPreTraining
 
 from . import __version__
@@ -132,13 +134,14 @@ def publish(
         write_release(checkpoint, folder, repo_id, license)
         for line in tree(folder):
             show(line)
-        if left_out := sorted(set(os.listdir(checkpoint)) - set(os.listdir(folder))):
-            show(f"Left out: {', '.join(left_out)}.")
-        if not read_card(folder).data.datasets:
+        if unreleased := left_out(checkpoint, folder):
+            show(f"Left out: {', '.join(unreleased)}.")
+        if dry_run and not read_card(folder).data.datasets:
             show("The card names no dataset; if yours is on the Hub, add `datasets: [ACCOUNT/NAME]` to its metadata.")
         faults = check_release(folder, repo_id)
         if failed := [f"Check of {name}: {' '.join(found)}" for name, found in faults.items() if found]:
             kept = shutil.move(folder, tempfile.mkdtemp(prefix="proformer-"))
+            show(f"Look at the release in this folder, which may be deleted: {kept}")
             raise InputError(f"{checkpoint}: nothing is uploaded. {' '.join(failed)} The release is kept in {kept}.")
         show(f"Checked and found good: {', '.join(faults)}.")
         if repository is None:
@@ -170,14 +173,15 @@ def require_repo_id(repo_id: str):
 def write_release(checkpoint: str | os.PathLike, folder: str | os.PathLike, repo_id: str, license: str | None = None):
     """
     Writes a checkpoint as a release: weights in float32, configuration, tokenizer, the code that opens them without
-    this package, the card, `metrics.json` if there is one, and the files that the card links to; nothing else.
+    this package, the card, `metrics.json` if there is one, and the files that the card links to; nothing else. Linked
+    pictures are saved anew, as pixels alone.
 
     Args:
         checkpoint, repo_id, license: those of `publish`.
         folder: to write; a new one.
 
     Raises:
-        InputError: there is no such checkpoint, or no card beside it that can be read.
+        InputError: there is no such checkpoint, no card beside it that can be read, or a linked picture that cannot.
     """
     checkpoint, folder = Path(checkpoint), Path(folder)
     if not checkpoint.is_dir():
@@ -189,14 +193,43 @@ def write_release(checkpoint: str | os.PathLike, folder: str | os.PathLike, repo
         # Opened to predict expression, a checkpoint leaves its head for masked nucleotides behind.
         model = AutoModelForPreTraining.from_pretrained(checkpoint, trust_remote_code=False)
     card = release_card(checkpoint, repo_id, license)
+    named = [
+        name
+        for name in [METRICS, *linked(card.text)]
+        if (folder / name).resolve().is_relative_to(folder.resolve())
+        and (checkpoint / name).is_file()
+        and Path(name).suffix in LIMITS
+    ]
+    pictures = {name: picture_alone(checkpoint / name) for name in named if name.endswith(".png")}
     PromoterExpressionPipeline(model=model.float(), tokenizer=tokenizer, device="cpu").save_pretrained(folder)
     card.save(folder / CARD)
-    for name in [METRICS, *linked(card.text)]:
-        source, target = checkpoint / name, folder / name
-        within = target.resolve().is_relative_to(folder.resolve())
-        if within and source.is_file() and source.suffix in LIMITS and not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+    for name in named:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if name in pictures:
+            pictures[name].save(target)
+        elif not target.exists():
+            shutil.copyfile(checkpoint / name, target)
+
+
+def picture_alone(path: Path) -> Image.Image:
+    """
+    The pixels of a PNG, without what else its file tells.
+
+    Raises:
+        InputError: it is damaged, or of 16 bits of grey.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.load()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: this is no PNG that can be read; save the picture anew.") from error
+    if image.mode.startswith("I"):
+        raise InputError(f"{path}: this picture has 16 bits of grey a pixel; save it with 8.")
+    pixels = image.convert("RGBA" if "A" in image.mode or "transparency" in image.info else "RGB")
+    alone = Image.new(pixels.mode, pixels.size)
+    alone.paste(pixels)
+    return alone
 
 
 def release_card(checkpoint: Path, repo_id: str, license: str | None) -> ModelCard:
@@ -230,6 +263,14 @@ def tree(folder: Path) -> Iterator[str]:
     sizes = {name: (folder / name).stat().st_size for name in release_files(folder)}
     for name, size in {**sizes, f"in {len(sizes)} files": sum(sizes.values())}.items():
         yield f"{size:>13,} bytes  {name}"
+
+
+def left_out(checkpoint: str | os.PathLike, folder: Path) -> list[str]:
+    """Files of a checkpoint that are not in its release; of a folder that has none there, the name alone."""
+    names = release_files(folder)
+    tops = {name.partition("/")[0] for name in names}
+    missing = set(release_files(Path(checkpoint))) - set(names)
+    return sorted({name if name.partition("/")[0] in tops else name.partition("/")[0] for name in missing})
 
 
 def find_repository(api: HfApi, repo_id: str, private: bool, create_pr: bool) -> Repository:
@@ -304,7 +345,7 @@ def require_release(api: HfApi, repo_id: str, commit: str, files: Sequence[str])
             return ""
         with tempfile.TemporaryDirectory() as temporary:
             path = api.hf_hub_download(repo_id, name, revision=commit, local_dir=temporary)
-            return Path(path).read_text(encoding="utf-8")
+            return Path(path).read_text(encoding="utf-8", errors="replace")
 
     if OF_A_NEW_REPOSITORY.issuperset(files):
         # The website puts a card of metadata alone into a new repository.
@@ -406,6 +447,11 @@ def told_in_words(repo_id: str) -> Iterator[None]:
                 "You are not logged in to the Hub, or your token is no longer valid: make one that may write at "
                 "https://huggingface.co/settings/tokens, and give it to `hf auth login` or put it into the "
                 "environment variable HF_TOKEN."
+            ) from error
+        if isinstance(cause, OfflineModeIsEnabled):
+            raise InputError(
+                "The Hub cannot be asked, as offline mode is on: unset HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE to "
+                "publish, or look first with --dry-run."
             ) from error
         if isinstance(cause, ValueError) or (status is not None and status < 500):
             reason = getattr(cause, "server_message", None) or " ".join(str(cause).split())

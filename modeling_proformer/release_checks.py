@@ -36,15 +36,14 @@ LIMITS = {
     ".py": 1e6,
     ".txt": 1e6,
     ".png": 5e6,
-    ".jpg": 5e6,
     ".json": 1e8,
     ".tsv": 1e8,
     ".csv": 1e8,
     ".safetensors": 5e9,
 }
-IMAGES = {".png": "PNG", ".jpg": "JPEG"}
-# What the last bytes of a picture are: behind them, anything could be hidden.
-PICTURE_ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9"}
+OTHER_PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".svg")
+# The parts of a PNG that are its picture; all others tell something beside it.
+PICTURE_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
 # https://huggingface.co/docs/hub/repositories-licenses, without "unknown" and those of other models.
 LICENSES = {
@@ -71,10 +70,10 @@ PATHS = [
     r"(?<![\w.:/~-])/(?:home|mnt|root|scratch|Users)\b",
     # Letter of a drive; a backslash is written twice in JSON.
     r"(?<![A-Za-z])[A-Za-z]:(?:/|\\{1,2})\w[^\s\"']*",
-    # A folder that a server shares; its backslashes are written twice in JSON, too.
-    r"(?<!\\)(?:\\{2}[\w.-]+\\|\\{4}[\w.-]+\\{2})[\w$][\w$.-]*",
-    # The home folder, one's own or that of a user; not a user's page, whose address has a slash before it.
-    r"(?<![\w~/])~(?:[a-z_][\w.-]*)?/[\w.][^\s\"'`]*",
+    # Host, share and more, as a server shares a folder; its backslashes are written twice in JSON, too.
+    r"(?<!\\)(\\{1,2})\1[\w.$-]{2,}\1[\w.$-]{2,}\1\w[\w.$-]*",
+    # The home folder; that of a named user only in quotes, as elsewhere "~high/low" is about a ratio.
+    r"(?:(?<![\w~/])~|\$HOME|\$\{HOME\}|(?<=[\"'`])~[a-z_][\w.-]*)/[\w.][^\s\"'`]*",
 ]
 SECRETS = [
     r"hf_[A-Za-z0-9]{20,}",
@@ -84,11 +83,19 @@ SECRETS = [
     r"github_pat_\w{30,}",
     r"glpat-[\w-]{20,}",
     r"\bxox[abprs]-[\w-]{10,}",
-    r"\bsk-[\w-]{20,}",
+    # Not a name of words and hyphens.
+    r"\bsk-[\w-]*?(?=\w*\d)\w{20,}",
+    r"\b[sr]k_live_[A-Za-z0-9]{16,}",
+    r"\bnpm_[A-Za-z0-9]{30,}",
+    r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}",
+    r"(?i:\bbearer\s+)(?=\S*\d)[\w.~+/=-]{16,}",
     r"AIza[\w-]{35}",
     r"://[^\s/:@]+:[^\s/@]{6,}@",
     r"\b[A-Z0-9_]*(?:API_?KEY|ACCESS_?KEY|SECRET|TOKEN|PASSWORD)[A-Z0-9_]*=[^\s\"'<$(]{12,}",
     r"(?i:\b(?:api[_-]?key|access[_-]?key|secret|token|password)[\"']?\s*[:=]\s*[\"'][^\s\"']{12,}[\"'])",
+    # Without quotes, as in YAML: one word, to the end of the line.
+    r"(?im:^[ \t-]*\w*password:[ \t]+[^\s\"'<$({\[]{6,}[ \t]*$)",
+    r"(?im:^[ \t-]*\w*(?:api[_-]?key|access[_-]?key|secret|token):[ \t]+(?=\S*\d)[^\s\"'<$({\[]{12,}[ \t]*$)",
 ]
 
 FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```[^\S\n]*$", re.DOTALL | re.MULTILINE)
@@ -146,7 +153,7 @@ def file_faults(folder: Path) -> Iterator[str]:
         else:
             try:
                 text_in(path)
-            except (ValueError, OSError, SafetensorError) as error:
+            except (ValueError, OSError, SafetensorError, Image.DecompressionBombError) as error:
                 yield f"{name} cannot be read: {first_line(error)}"
 
 
@@ -224,7 +231,10 @@ def card_faults(folder: Path) -> Iterator[str]:
         if found := re.search("|".join(PLACEHOLDERS), line):
             yield f"{CARD}, line {number}: {found[0]!r} stands for what is still to be said."
     names = release_files(folder)
-    yield from (f"{CARD} links to {name}, which is not in the release." for name in linked(text) if name not in names)
+    for name in linked(text):
+        if name not in names:
+            advice = " Save it as PNG." if Path(name).suffix.lower() in OTHER_PICTURES else ""
+            yield f"{CARD} links to {name}, which is not in the release.{advice}"
 
 
 def metadata_faults(folder: Path) -> Iterator[str]:
@@ -358,26 +368,43 @@ def release_files(folder: Path) -> list[str]:
 
 def text_in(path: Path) -> str:
     """
-    The text in a file of a release: of weights what lies beside the numbers, of an image what lies beside the picture.
+    The text in a file of a release: of weights what lies beside the numbers. Beside a picture there is none.
 
     Raises:
-        ValueError, OSError, SafetensorError: the file is not what its name says.
+        ValueError, OSError, SafetensorError, Image.DecompressionBombError: the file is not what its name says, or
+            something lies beside its picture.
     """
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as weights:
             return json.dumps(weights.metadata())
-    if path.suffix in IMAGES:
-        if not path.read_bytes().endswith(PICTURE_ENDS[path.suffix]):
-            raise ValueError("it does not end where its picture does; save the picture anew.")
-        with Image.open(path, formats=[IMAGES[path.suffix]]) as image:
+    if path.suffix == ".png":
+        with Image.open(path, formats=["PNG"]) as image:
             image.load()
-            return "\n".join(f"{name}: {value}" for name, value in image.info.items())
+        require_picture_alone(path.read_bytes())
+        return ""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
         json.loads(text)
     if path.name == CARD:
         read_card(path.parent)
     return text
+
+
+def require_picture_alone(png: bytes):
+    """
+    Raises:
+        ValueError: a PNG holds more than its picture, such as notes on where and when it was made.
+    """
+    # After a signature of 8 bytes, each chunk is its length in 4 bytes, its kind in 4, so many bytes, and a checksum.
+    start, kinds = 8, []
+    while start < len(png) and b"IEND" not in kinds:
+        kinds.append(png[start + 4 : start + 8])
+        start += 12 + int.from_bytes(png[start : start + 4])
+    if beside := sorted(set(kinds) - PICTURE_CHUNKS):
+        names = ", ".join(kind.decode("ascii", "backslashreplace") for kind in beside)
+        raise ValueError(f"it holds {names} beside its picture; save the picture alone.")
+    if start != len(png) or not png.endswith(b"\0\0\0\0IEND\xaeB`\x82"):
+        raise ValueError("it does not end where its picture does; save the picture alone.")
 
 
 def read_card(folder: Path) -> ModelCard:

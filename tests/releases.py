@@ -29,7 +29,14 @@ RELEASE = {
     "tokenization_proformer.py",
     "tokenizer_config.json",
 }
-RUN_STATE = ["checkpoint-5/optimizer.pt", "checkpoint-5/model.safetensors", "training_args.bin", "notes.docx", ".env"]
+RUN_STATE = [
+    "checkpoint-5/optimizer.pt",
+    "checkpoint-5/model.safetensors",
+    "figures/draft.png",
+    "training_args.bin",
+    "notes.docx",
+    ".env",
+]
 METRICS = {
     "problem_type": "regression",
     "table": "leaf.tsv",
@@ -82,7 +89,10 @@ def checkpoint_folder(folder: Path, model_class: type, name: str = "leaf") -> Pa
     (folder / "metrics.json").write_text(json.dumps(METRICS))
     (folder / "predictions.tsv").write_text(f"sequence\tpredicted_leaf\n{INSERT}\t{value}\n")
     (folder / "figures").mkdir()
-    Image.new("RGB", (4, 4)).save(folder / "figures" / "scatter.png")
+    # With what a release must not hold.
+    exif = Image.Exif()
+    exif[0x010E] = "/home/jane"
+    Image.new("RGB", (4, 4)).save(folder / "figures" / "scatter.png", exif=exif, dpi=(72, 72))
     for state in RUN_STATE:
         (folder / state).parent.mkdir(exist_ok=True)
         (folder / state).write_bytes(b"state")

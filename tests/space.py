@@ -27,7 +27,8 @@ BAD_TEXTS = [
     (FIVE_PRIME_FLANK + "ACGT", "Your text, line 1: the 3′ flank GGTTACGGCTGTT is missing"),
     (">empty\n>second\nACGT", "Your text, line 1: the record 'empty' has no sequence"),
     (">same\nACGT\n>same\nACGT", "Your text, line 3: the name 'same' was already used in line 1"),
-    ("first,ACGTACGT\nsecond,GGGG", "Your text: the first line holds a sequence, and should name the columns"),
+    ("first,ACGTACGT\nsecond,GGGG", "Your text: the first line should name the columns of the table, but 'ACGTACGT'"),
+    ("name\tsequence", "Your text: there are no rows in it"),
     ("id\tnote\na\tnone", "Your text: no column holds sequences alone; call the one with them “sequence”"),
     ("name,sequence\na,ACGT\nb,hello", "Your text, line 3: 'h' at position 1 is not one of A C G T U N"),
     ("ACGT, GGGG", "Your text, line 1: ',' at position 5 is not one of A C G T U N"),
@@ -42,7 +43,7 @@ BAD_FILES = [
     ("table.csv", b"", "^table.csv: the file is empty"),
     ("table.csv", b"sequence,y\nACGT,1\nACGT\n", "^table.csv, line 3: 1 cells under a header of 2 columns"),
     ("table.csv", b"sequence,y\nACGT,1\n,2\n", "^table.csv, line 3, column 'sequence': the sequence is empty"),
-    ("table.csv", b"first,ACGTACGT\nsecond,GGGG\n", "^table.csv: the first line holds a sequence, and should name"),
+    ("table.csv", b"first,ACGTACGT\nsecond,GGGG\n", "^table.csv: the first line should name the columns of the table"),
     ("reads.fasta", bytes(range(256)), "^reads.fasta: not UTF-8 text"),
     ("large.tsv", b"sequence\n" + b"ACGTACGT\n" * 600_000, "^large.tsv: this page takes 5 MB of sequences at a time"),
 ]

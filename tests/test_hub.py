@@ -16,13 +16,24 @@ import torch
 from fresh_process import make_python_without_package
 from hub_server import LocalHub
 from huggingface_hub import HfApi, ModelCard
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from releases import INSERT, RELEASE, REPO, append, checkpoint_folder, contents, edit, in_card, with_weights
 from safetensors.torch import load_file, save_file
 
 from modeling_proformer import ProformerForPreTraining, ProformerForSequenceClassification
 from modeling_proformer.assays import InputError
 from modeling_proformer.cli import main
-from modeling_proformer.hub import find_repository, publish, renamed, told_in_words, upload, write_release
+from modeling_proformer.hub import (
+    find_repository,
+    picture_alone,
+    publish,
+    renamed,
+    told_in_words,
+    upload,
+    write_release,
+)
+from modeling_proformer.release_checks import require_picture_alone
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +96,34 @@ def test_the_same_checkpoint_is_the_same_release_to_the_byte(checkpoint, good_re
     assert contents(tmp_path / "again") == contents(good_release)
 
 
+@pytest.mark.parametrize(
+    ("mode", "shade", "expected"),
+    [
+        ("RGBA", (10, 20, 30, 40), (10, 20, 30, 40)),
+        ("RGB", (10, 20, 30), (10, 20, 30)),
+        ("P", 0, (50, 60, 70)),
+        ("L", 8, (8, 8, 8)),
+        ("LA", (8, 9), (8, 8, 8, 9)),
+    ],
+)
+def test_a_picture_is_saved_as_its_pixels_alone(tmp_path, mode, shade, expected):
+    picture, note, exif = Image.new(mode, (5, 3), shade), PngInfo(), Image.Exif()
+    if mode == "P":
+        picture.putpalette([50, 60, 70])
+    note.add_text("Comment", "/home/jane")
+    note.add(b"prVt", b"/home/jane", after_idat=True)
+    exif[0x010E] = "/home/jane"
+    told = {"pnginfo": note, "exif": exif, "icc_profile": b"/home/jane", "dpi": (72, 72)}
+    picture.save(tmp_path / "scatter.png", **told)
+    with open(tmp_path / "scatter.png", "ab") as file:
+        file.write(b"/home/jane\0\0\0\0IEND\xaeB`\x82")
+    picture_alone(tmp_path / "scatter.png").save(tmp_path / "alone.png")
+    require_picture_alone((tmp_path / "alone.png").read_bytes())
+    assert b"jane" not in (tmp_path / "alone.png").read_bytes()
+    with Image.open(tmp_path / "alone.png") as alone:
+        assert (alone.size, alone.getcolors()) == ((5, 3), [(15, expected)])
+
+
 @pytest.mark.parametrize("name", ["liver MPRA", "it's", 'a "b" | c', "model", "expression", "promoter-expression"])
 def test_a_model_is_renamed_however_its_name_is_written(name):
     """And no code beside it that happens to have the same name."""
@@ -122,6 +161,8 @@ def test_pretraining_keeps_its_head_and_half_precision_becomes_whole(tmp_path):
             r"README.md, line \d+: the metadata .* not valid",
         ),
         (lambda folder: edit(folder / "README.md", "type: pearsonr", "kind: x"), "the metadata .* not valid"),
+        (lambda folder: (folder / "figures" / "scatter.png").write_bytes(b"\xff\xd8"), "scatter.png: this is no PNG"),
+        (lambda folder: Image.new("I;16", (4, 4)).save(folder / "figures" / "scatter.png"), "save it with 8"),
     ],
 )
 def test_a_folder_that_cannot_be_a_release_is_refused(checkpoint, tmp_path, spoil, message):
@@ -156,6 +197,7 @@ def test_published_and_opened_by_others_also_offline(hub, checkpoint, tmp_path):
     done = client(sys.executable, hub, tmp_path, *publishing, HF_TOKEN="hf_writer")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"Published as v1: {hub.url}/{REPO}/tree/v1"
+    assert "names no dataset" not in done.stdout
     repository = hub.repositories[REPO]
     assert published_files(hub).keys() == RELEASE
     assert repository.lfs == {"model.safetensors"} and not repository.private
@@ -184,7 +226,7 @@ def test_a_dry_run_does_everything_but_the_upload(checkpoint, capsys, monkeypatc
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[-1] for line in lines if re.match(r" *[\d,]+ bytes  \w", line)} == {*RELEASE, "files"}
     assert lines[-4:] == [
-        "Left out: .env, checkpoint-5, notes.docx, training_args.bin.",
+        "Left out: .env, checkpoint-5, figures/draft.png, notes.docx, training_args.bin.",
         "The card names no dataset; if yours is on the Hub, add `datasets: [ACCOUNT/NAME]` to its metadata.",
         "Checked and found good: files, code, weights, paths, secrets, card, metadata, results, example.",
         "A dry run: nothing is uploaded.",
@@ -204,6 +246,7 @@ def test_a_release_that_fails_a_check_is_not_uploaded_but_kept(hub, api, checkpo
     assert all(request.startswith("GET ") for request in hub.requests)
     kept = Path(re.search(told, str(raised.value))[1])
     assert contents(kept).keys() == RELEASE
+    assert shown[-1] == f"Look at the release in this folder, which may be deleted: {kept}"
     # Nothing else is left behind.
     assert set(tmp_path.iterdir()) == {folder, kept.parent}
     assert not any("no dataset" in line for line in shown)
@@ -349,6 +392,7 @@ PROFORMER = b'{"model_type": "proformer"}'
         ({"config.json": b'{"model_type": "bert"}', "model.safetensors": b""}, "something else than a Proformer"),
         ({"notes.md": b"# Mine"}, "something else than a Proformer"),
         ({"README.md": b"---\nlicense: mit\n---\n# Plans for a model\n"}, "something else than a Proformer"),
+        ({"README.md": b"---\nlicense: mit\n---\n# M\xe9moire\n"}, "something else than a Proformer"),
     ],
 )
 def test_a_repository_with_other_content_is_refused(hub, api, files, message):
@@ -426,6 +470,13 @@ def test_without_the_hub_it_says_so(good_release):
     api = HfApi(endpoint="http://127.0.0.1:9", token="hf_writer")
     with pytest.raises(ConnectionError, match="The connection to the Hub was lost"):
         find_repository(api, REPO, False, False)
+
+
+def test_offline_mode_is_no_lost_connection(hub, checkpoint, tmp_path):
+    publishing = ["-m", "modeling_proformer.cli", "publish", str(checkpoint), REPO]
+    done = client(sys.executable, hub, tmp_path, *publishing, HF_TOKEN="hf_writer", HF_HUB_OFFLINE="1")
+    assert done.returncode == 1 and not done.stdout and not hub.requests
+    assert re.search(r"offline mode is on: unset HF_HUB_OFFLINE .*--dry-run\.$", done.stderr)
 
 
 def test_only_a_lost_connection_is_called_so(hub, api, release):

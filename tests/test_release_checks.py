@@ -3,17 +3,16 @@
 import json
 import re
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from releases import REPO, append, checkpoint_folder, in_card, with_weights
 
 from modeling_proformer import ProformerForSequenceClassification
 from modeling_proformer.hub import write_release
-from modeling_proformer.release_checks import check_release, path_faults, rounds_to, same_output
+from modeling_proformer.release_checks import check_release, path_faults, rounds_to, same_output, secret_faults
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +54,25 @@ def append_bytes(name: str, content: bytes) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes() + content)
 
 
-def with_jpg(content_behind: bytes) -> Callable[[Path], None]:
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Of a PNG."""
+    return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+
+def in_figure(kind: bytes, content: bytes = b"/home/jane") -> Callable[[Path], None]:
+    """A chunk behind the header of the picture, which has 8 + 12 + 13 bytes."""
+
     def spoil(folder: Path):
-        with open(folder / "figures" / "scatter.jpg", "wb") as file:
-            Image.new("RGB", (4, 4)).save(file, "JPEG")
-            file.write(content_behind)
+        figure = folder / "figures" / "scatter.png"
+        png = figure.read_bytes()
+        figure.write_bytes(png[:33] + chunk(kind, content) + png[33:])
 
     return spoil
 
 
-def with_note_in_figure(text: str) -> Callable[[Path], None]:
-    def spoil(folder: Path):
-        note = PngInfo()
-        note.add_text("Comment", text)
-        Image.new("RGB", (4, 4)).save(folder / "figures" / "scatter.png", pnginfo=note)
-
-    return spoil
+def with_full_end(folder: Path):
+    figure = folder / "figures" / "scatter.png"
+    figure.write_bytes(figure.read_bytes()[:-12] + chunk(b"IEND", TOKEN.encode()))
 
 
 def without(file: str, setting: str) -> Callable[[Path], None]:
@@ -90,7 +92,13 @@ FAULTS = [
     ("files", write("metrics.json", "{"), "metrics.json cannot be read"),
     ("files", write("figures/scatter.png", b"\x80\x04\x95."), "figures/scatter.png cannot be read"),
     ("files", append_bytes("figures/scatter.png", b"/home/jane"), "scatter.png cannot be read: it does not end where"),
-    ("files", with_jpg(b"\n" + TOKEN.encode()), "scatter.jpg cannot be read: it does not end where"),
+    ("files", append_bytes("figures/scatter.png", chunk(b"IEND", b"")), "scatter.png cannot be read: it does not end"),
+    ("files", with_full_end, "scatter.png cannot be read: it does not end where its picture does"),
+    *[
+        ("files", in_figure(kind), f"scatter.png cannot be read: it holds {kind.decode()} beside its picture")
+        for kind in (b"tEXt", b"eXIf", b"pHYs", b"prVt")
+    ],
+    ("files", write("figures/scatter.jpg", b"\xff\xd8\xff\xd9"), "scatter.jpg: a release holds only files that"),
     ("files", write("model.safetensors", b"\x80\x04\x95."), "model.safetensors cannot be read"),
     ("files", append("README.md", "long " * 200_001), r"README.md has 1,00\d,\d+ bytes; 1,000,000 are the most"),
     ("files", remove("tokenizer_config.json"), "tokenizer_config.json is missing"),
@@ -108,24 +116,33 @@ FAULTS = [
     ("paths", append("README.md", "Trained in `/scratch/jane`.\n"), r"README.md, line \d+: /scratch/jane is"),
     ("paths", append("README.md", "See file:///Volumes/leaf.\n"), r"README.md, line \d+: file:///Volumes"),
     ("paths", append("README.md", r"See \\leaves\jane$\leaf.tsv."), r"README.md, line \d+: \\\\leaves\\jane\$"),
-    ("paths", write("log.json", json.dumps({"from": r"\\10.0.0.1\jane"})), r"log.json, line 1: \\+10.0.0.1"),
+    ("paths", append("README.md", r"See \\wsl$\Ubuntu\home\jane."), r"README.md, line \d+: \\\\wsl\$\\Ubuntu\\home"),
+    ("paths", write("log.json", json.dumps({"from": r"\\10.0.0.1\jane\x"})), r"log.json, line 1: \\{4}10.0.0.1"),
     ("paths", append("README.md", "Trained in `~/leaf`.\n"), r"README.md, line \d+: ~/leaf is"),
-    ("paths", append("predictions.tsv", "~jane/leaf.tsv\t1\n"), "predictions.tsv, line 3: ~jane/leaf.tsv is"),
+    ("paths", append("README.md", "Trained in `~jane/leaf`.\n"), r"README.md, line \d+: ~jane/leaf is"),
+    ("paths", append("README.md", "Trained in $HOME/leaf.\n"), r"README.md, line \d+: \$HOME/leaf"),
+    ("paths", write("log.json", '{"from": "${HOME}/leaf"}'), r"log.json, line 1: \${HOME}/leaf is"),
     ("paths", with_weights(dict, {"from": "/mnt/data/run"}), "model.safetensors, line 1: /mnt/data/run is"),
-    ("paths", with_note_in_figure("/root"), r"scatter.png, line \d: /root is"),
-    ("secrets", with_note_in_figure(TOKEN), r"scatter.png, line \d: hf_aB3…"),
     ("secrets", write("log.txt", "AWS_SECRET_ACCESS_KEY=" + "wJalrXUtnFEMI"), "log.txt, line 1: AWS_SE…"),
     ("secrets", write("log.txt", "https://jane:" + "hunter2hunter2@leaf.org"), "log.txt, line 1: ://jan…"),
     ("secrets", write("log.json", json.dumps({"hub": TOKEN})), r"log.json, line 1: hf_aB3… looks like a secret"),
     ("secrets", append("README.md", "AKIA" + "A1B2C3D4" * 2), r"README.md, line \d+: AKIAA1…"),
     ("secrets", write("key.txt", KEY), "key.txt, line 1: -----B…"),
     ("secrets", write("log.json", '{"api_key": "' + "0123456789abcdef" + '"}'), "log.json, line 1: api_ke…"),
+    ("secrets", write("log.txt", "Authorization: Bearer " + "0123456789abcdef"), "log.txt, line 1: Bearer…"),
+    ("secrets", write("log.txt", "eyJ" + "hbGciOiJIUzI1Ni.eyJ" + "zdWIiOiJqYW5lIn0.c2"), "log.txt, line 1: eyJhbG…"),
+    ("secrets", write("log.txt", "npm" + "_" + "aB3" * 12), "log.txt, line 1: npm_aB…"),
+    ("secrets", write("log.txt", "sk" + "_live_" + "aB3" * 8), "log.txt, line 1: sk_liv…"),
+    ("secrets", write("log.txt", "sk" + "-proj-" + "aB3-" + "aB3" * 8), "log.txt, line 1: sk-pro…"),
+    ("secrets", write("log.txt", "user: jane\n  password: " + "correcthorse"), "log.txt, line 2"),
+    ("secrets", write("log.txt", "wandb_api_key: " + "0123456789abcdef"), "log.txt, line 1: wandb_…"),
     ("card", append("README.md", "[More Information Needed]\n"), r"line \d+: '\[More Information Needed\]'"),
     ("card", append("README.md", "TODO\n"), r"line \d+: 'TODO' stands for"),
     ("card", append("README.md", "By {{ author }}.\n"), r"line \d+: '{{' stands for"),
     ("card", append("README.md", "No licence is stated yet: ...\n"), "'No licence is stated yet' stands for"),
     ("card", remove("figures/scatter.png"), "links to figures/scatter.png, which is not in the release"),
-    ("card", append("README.md", '<img src="../curve.png">\n'), "links to ../curve.png, which is not"),
+    ("card", append("README.md", '<img src="../curve.png">\n'), r"links to ../curve.png, which is not .* release\.$"),
+    ("card", append("README.md", "![A](a.jpg)\n"), r"a.jpg, which is not in the release\. Save it as PNG"),
     ("metadata", in_card("license: cc-by-4.0\n", ""), "states no license"),
     ("metadata", in_card("license: cc-by-4.0", "license: free"), "'free' is no license"),
     ("metadata", in_card("license: cc-by-4.0", "license: other"), "needs license_name and license_link"),
@@ -162,10 +179,26 @@ def test_what_is_no_path_is_not_taken_for_one(release):
         r"$\\alpha$, `\d+\w`, a\\b",
         "measured/predicted and data/leaf.tsv",
         "5:1, 3'/5', A/C",
+        "ratio ~high/low and about ~kb/min",
+        r"$\\alpha\beta$ and \\begin\foo",
+        "\\n\n and $HOMER/x",
     ]
     append("README.md", "\n".join(lines))(release)
     write("log.json", json.dumps(lines))(release)
     assert not list(path_faults(release))
+
+
+def test_what_is_no_secret_is_not_taken_for_one(release):
+    lines = [
+        "sk-learn-based-regression-model and sk-learn-based-regression-model-v2",
+        "Secret: its name alone",
+        "token: classification",
+        "password: ${PASSWORD}",
+        "the bearer understandably-unhappy",
+    ]
+    append("README.md", "\n".join(lines))(release)
+    write("log.json", json.dumps(lines))(release)
+    assert not list(secret_faults(release))
 
 
 def test_several_faults_are_told_at_once(release):

@@ -78,6 +78,38 @@ def test_the_column_of_the_sequences_is_found(tmp_path):
         sequences.read_file(table, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ("GGGGRYAA,1.0\nGGGGTTAA,2.0", "1.0"),
+        ("first,GGGGRYAA\nsecond,GGGGTTAA", "GGGGRYAA"),
+        ("ACG,1\nGGGG,2", "1"),
+        ("acg,high\nGGGG,low", "acg"),
+        ("ACGTACG?,-2e-1\nGGGG,.2", "-2e-1"),
+        ("ACGT-ACGT\t\nGGGG\t2", ""),
+    ],
+)
+def test_a_table_without_names_does_not_lose_its_first_row(text, data):
+    told = f"Your text: the first line should name the columns of the table, but {data!r} looks like data."
+    with pytest.raises(InputError, match=re.escape(told)):
+        sequences.read_text(text)
+
+
+@pytest.mark.parametrize(
+    "names", [",dna,expression", "id,oligo,strand", "id,cDNA,0", "dna,tag_17,tat", ",oligo,mean", "0,Promoter,"]
+)
+def test_names_are_not_taken_for_data(names):
+    """Also not the lack of one, as pandas writes an index."""
+    text = f"{names}\n0,ACGTACGT,3\n1,TTTTGGGG,5"
+    assert sequences.read_text(text).sequences == ["ACGTACGT", "TTTTGGGG"]
+
+
+@pytest.mark.parametrize("text", ["name\tsequence", "sequence", "id,dna\n", "Promoter"])
+def test_a_header_alone_is_a_table_without_rows(text):
+    with pytest.raises(InputError, match=r"^Your text: there are no rows in it\."):
+        sequences.read_text(text)
+
+
 @pytest.mark.parametrize(("name", "content", "reason"), BAD_FILES)
 def test_files_that_cannot_be_read(name, content, reason, tmp_path):
     (tmp_path / name).write_bytes(content)

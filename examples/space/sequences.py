@@ -31,6 +31,10 @@ HIGHEST_LEVEL = 0.9
 PASTED = "Your text"
 ADVICE = "On your own machine, “proformer predict FILE” takes any number of them."
 DNA = re.compile("[ACGTUN]{4,}", re.IGNORECASE)
+# What a column of sequences may be called; the letters of some are those of nucleotides.
+COMMON_NAMES = {"sequence", "seq", "insert", "promoter", "dna", "rna", "cdna", "mrna", "cds", "utr"}
+NUCLEOTIDES = re.compile("[ACGTUNRYSWKMBDHV]{3,}", re.IGNORECASE)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 # A34G, or 34G for short.
 SUBSTITUTION = re.compile(r"([ACGTUN]?)([0-9]{1,9})([ACGTU])", re.IGNORECASE)
 
@@ -84,9 +88,12 @@ def kind_of_text(text: str) -> str | None:
     first_line, _, others = text.strip().partition("\n")
     if first_line.startswith(">"):
         return ".fasta"
-    if others and ("\t" in first_line or first_line.strip().lower() == "sequence"):
-        return ".tsv"
-    return ".csv" if others and "," in first_line else None
+    names = {name.strip().lower() for name in re.split("[\t,]", first_line)}
+    if not others and names.isdisjoint(COMMON_NAMES):
+        return None
+    if "," in first_line and "\t" not in first_line:
+        return ".csv"
+    return ".tsv" if "\t" in first_line or names <= COMMON_NAMES else None
 
 
 def read_file(path: str | Path | None, column: str | None) -> Entries:
@@ -94,7 +101,8 @@ def read_file(path: str | Path | None, column: str | None) -> Entries:
     A FASTA file, or a table's column of sequences; by default, the one that `columns_of_file` finds.
 
     Raises:
-        InputError: there is none, it is of another kind, damaged, too large, or has no sequence in one of its rows.
+        InputError: there is none, it is of another kind, damaged, too large, or a table without names of its columns,
+            or has no sequence in one of its rows.
     """
     if path is None:
         raise InputError("There is no file yet: drop one, or choose it.")
@@ -128,8 +136,15 @@ def find_columns(path: Path) -> tuple[list[str], str | None]:
     dna = [column for column in columns if all(DNA.fullmatch(text) for text in texts[column])]
     longest = max(dna, key=lambda column: sum(map(len, texts[column])), default=None)
     found = next((column for column in columns if column.lower() == "sequence"), longest)
-    if found and DNA.fullmatch(found.strip()):
-        raise InputError(f"{path}: the first line holds a sequence, and should name the columns of the table.")
+    if not found or found.strip().lower() not in COMMON_NAMES:
+        # The first name may be empty: pandas leaves that of its index so.
+        data = [name for name in columns[1:] if not name.strip()]
+        data += [name for name in columns if NUMBER.fullmatch(name.strip())]
+        data += [name for name in columns if name == found and NUCLEOTIDES.fullmatch(name.strip())]
+        if data:
+            raise InputError(
+                f"{path}: the first line should name the columns of the table, but {data[0][:20]!r} looks like data."
+            )
     return columns, found
 
 
