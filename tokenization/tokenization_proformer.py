@@ -30,7 +30,7 @@ DIGIT_OF_BYTE = np.full(256, INVALID, dtype=np.uint8)
 for _letter, _digit in [*((letter, ALPHABET.index(letter)) for letter in "ACGTNM"), ("U", ALPHABET.index("T"))]:
     DIGIT_OF_BYTE[[ord(_letter), ord(_letter.lower())]] = _digit
 
-# Rows whose k-mers are computed at a time, so that the work stays in the processor's cache.
+# Rows that are computed at a time, so that the work stays in the processor's cache.
 ROWS_AT_A_TIME = 512
 
 
@@ -223,13 +223,15 @@ class ProformerTokenizer(PreTrainedTokenizer):
 
         left = self.insert_starts(lengths)
         columns = np.arange(self.insert_width)
-        inside = (columns >= left[:, None]) & (columns < (left + lengths)[:, None])
-        # Outside an insert, whatever digit is there is not used.
-        letters = digits.take((starts - left)[:, None] + columns, mode="clip")
-        forward = np.where(inside, letters, np.uint8(NUCLEOTIDE_N))
-        if self.strands == "forward":
-            return forward
-        return np.concatenate([forward, COMPLEMENT[forward[:, ::-1]]], axis=1)
+        letters = np.empty((len(sequences), self.num_strands, self.insert_width), dtype=np.uint8)
+        for rows in slices(len(sequences)):
+            inside = (columns >= left[rows, None]) & (columns < (left + lengths)[rows, None])
+            # Outside an insert, whatever digit is there is not used.
+            forward = np.where(inside, digits.take((starts - left)[rows, None] + columns, mode="clip"), NUCLEOTIDE_N)
+            letters[rows, 0] = forward
+            if self.strands == "both":
+                letters[rows, 1] = COMPLEMENT.take(forward[:, ::-1])
+        return letters.reshape(len(sequences), self.num_strands * self.insert_width)
 
     def insert_starts(self, lengths: np.ndarray) -> np.ndarray:
         """Where inserts of these lengths begin on the forward strand, counted from 0: at the N's end."""
@@ -330,8 +332,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
         padding = max(self.kmer_size - self.kmer_stride, 0)
         padded = np.pad(letters, ((0, 0), (padding // 2, padding - padding // 2)))
         ids = np.empty((batch_size, length // self.kmer_stride), dtype=np.int64)
-        for first in range(0, batch_size, ROWS_AT_A_TIME):
-            rows = slice(first, first + ROWS_AT_A_TIME)
+        for rows in slices(batch_size):
             ids[rows] = sliding_numbers(padded[rows], self.kmer_size)[:, : length : self.kmer_stride]
         return ids
 
@@ -442,6 +443,11 @@ class ProformerTokenizer(PreTrainedTokenizer):
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Nothing to save: the k-mers follow from `kmer_size`."""
         return ()
+
+
+def slices(rows: int) -> Iterator[slice]:
+    for first in range(0, rows, ROWS_AT_A_TIME):
+        yield slice(first, first + ROWS_AT_A_TIME)
 
 
 def matches(digits: np.ndarray, starts: np.ndarray, lengths: np.ndarray, flank: np.ndarray) -> np.ndarray:
