@@ -27,12 +27,12 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.mkldnn import to_mkldnn
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerForSequenceClassification
 from modeling_proformer.assays import InputError, read_rows, sequence_text
 from modeling_proformer.collation import ProformerCollator
-from modeling_proformer.prediction import load_checkpoint, predict, predict_file, predict_tokens
+from modeling_proformer.prediction import load_checkpoint, make_ready, predict, predict_file, predict_tokens
 from modeling_proformer.tokenization import ProformerTokenizer
 from modeling_proformer.training import ProformerTrainer
 from modeling_proformer.variants import saturation_mutagenesis
@@ -221,6 +221,10 @@ def inference_lines(
     return lines
 
 
+def batches_of(items: list, size: int) -> list[list]:
+    return [items[first : first + size] for first in range(0, len(items), size)]
+
+
 def compare(one: str, other: str, sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
     forwards = {pair: forward(*pair.split(" ", 1), sequences, arguments) for pair in (one, other)}
     measured = take_turns({pair: each.rate for pair, each in forwards.items()}, arguments.repeats)
@@ -233,8 +237,12 @@ def tokenizer_lines(sequences: list[str], arguments: argparse.Namespace) -> list
     tokenizer = ProformerTokenizer()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    task = rate_of(lambda: tokenizer(sequences, padding=True, return_tensors="pt"), len(sequences))
-    rates = take_turns({"tokenizer": task}, 3 * arguments.repeats)["tokenizer"]
+
+    def run():
+        for batch in batches_of(sequences, 512):
+            tokenizer(batch, padding=True, return_tensors="pt")
+
+    rates = take_turns({"tokenizer": rate_of(run, len(sequences))}, 3 * arguments.repeats)["tokenizer"]
     torch.set_num_threads(threads)
     return [Line("tokenizer, to tensors of both strands, one core", rates)]
 
@@ -242,14 +250,16 @@ def tokenizer_lines(sequences: list[str], arguments: argparse.Namespace) -> list
 def prediction_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
     """From a FASTA file to predictions, beside forward passes alone over tokens that lie ready."""
     model, tokenizer = model_and_tokenizer("embedded", arguments.device)
-    batches = [sequences[first : first + 256] for first in range(0, len(sequences), 256)]
-    inputs = [tokenizer(batch, return_tensors="pt", return_attention_mask=False) for batch in batches]
+    inputs = [
+        tokenizer(batch, return_tensors="pt", return_attention_mask=False)
+        for batch in batches_of(sequences, make_ready(model, sequences, None, None))
+    ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "promoters.fasta")
         path.write_text("".join(f">{number}\n{sequence}\n" for number, sequence in enumerate(sequences)))
         tasks = {
             "forward passes alone": lambda: [predict_tokens(model, each) for each in inputs],
-            "from a FASTA file": lambda: [*predict_file(model, tokenizer, path, batch_size=256)],
+            "from a FASTA file": lambda: [*predict_file(model, tokenizer, path)],
         }
         measured = take_turns(
             {name: rate_of(run, len(sequences), arguments.device) for name, run in tasks.items()}, arguments.repeats
@@ -324,7 +334,7 @@ def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[
     def bare_loop() -> float:
         model = ProformerForPreTraining(config).to(device).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        batches = [collator(rows[first : first + size]) for first in range(0, len(rows), size)]
+        batches = [collator(batch) for batch in batches_of(rows, size)]
         timer = StepTimer()
         for step, batch in enumerate(batches):
             loss = model(**{name: tensor.to(device) for name, tensor in batch.items()}).loss
@@ -360,6 +370,8 @@ def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[
                 train_dataset=datasets.Dataset.from_list(rows),
                 callbacks=[timer],
             )
+            # What it prints is not for people.
+            trainer.remove_callback(PrinterCallback)
             trainer.train()
         return size * (steps - 1) / (timer.last - timer.first)
 

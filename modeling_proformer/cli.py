@@ -277,7 +277,9 @@ def parser() -> argparse.ArgumentParser:
         "model was fine-tuned and knows it",
     )
     predict.add_argument("--truncate", action="store_true", help="cut inserts longer than the model's construct")
-    predict.add_argument("--batch-size", type=positive_int, default=256, help="sequences at a time (default: 256)")
+    predict.add_argument(
+        "--batch-size", type=positive_int, help="sequences at a time (default: 64 on a CPU, 512 on other devices)"
+    )
     predict.add_argument("--device", type=available_device, help='where to compute, such as "cuda" (default: the CPU)')
     predict.add_argument("--bf16", action="store_true", help="compute in bfloat16: faster where the hardware has it")
     predict.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -85,7 +85,7 @@ def predict(
     model: PreTrainedModel,
     tokenizer: ProformerTokenizer,
     sequences: Iterable[str],
-    batch_size: int = 256,
+    batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     truncation: bool = False,
@@ -98,7 +98,8 @@ def predict(
         tokenizer: the one saved beside the model.
         sequences: inserts or whole constructs, as the tokenizer takes them; read and tokenized a batch ahead, in
             another thread.
-        batch_size: sequences computed at a time.
+        batch_size: sequences computed at a time; by default, 64 on a CPU, whose caches larger batches overflow, and
+            512 on other devices.
         device: where to compute, such as `"cuda"`; the model is moved there. By default, where it is.
         dtype: `torch.bfloat16` or `torch.float16` to compute with autocast; the weights stay as they are.
         truncation: cut inserts that are longer than the construct, instead of refusing them.
@@ -118,13 +119,13 @@ def predict_batches(
     model: PreTrainedModel,
     tokenizer: ProformerTokenizer,
     sequences: Iterable[str],
-    batch_size: int = 256,
+    batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     truncation: bool = False,
 ) -> Iterator[np.ndarray]:
     """`predict` for more sequences than memory holds: one array for each `batch_size` of them, as soon as known."""
-    make_ready(model, sequences, batch_size, device)
+    batch_size = make_ready(model, sequences, batch_size, device)
     for inputs in made_ahead(token_batches(tokenizer, sequences, batch_size, truncation)):
         yield predict_tokens(model, inputs, dtype)
 
@@ -162,16 +163,22 @@ def counted_from(first: int) -> Iterator[None]:
         raise InvalidSequenceError(first + error.row, error.reason) from None
 
 
-def make_ready(model: PreTrainedModel, sequences: Iterable[str], batch_size: int, device: str | torch.device | None):
-    """Puts a model in evaluation mode, where it is to compute, or says why it cannot predict these sequences."""
+def make_ready(
+    model: PreTrainedModel, sequences: Iterable[str], batch_size: int | None, device: str | torch.device | None
+) -> int:
+    """
+    Puts a model in evaluation mode, where it is to compute, or says why it cannot predict these sequences; gives the
+    size of batches.
+    """
     if isinstance(sequences, str):
         raise TypeError("Expected several sequences, got one string; put it in a list.")
     require_expression_head(model)
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     model.eval()
     if device is not None:
         model.to(device)
+    return batch_size or (64 if model.device.type == "cpu" else 512)
 
 
 def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.dtype | None = None) -> np.ndarray:
@@ -187,7 +194,7 @@ def predict_file(
     tokenizer: ProformerTokenizer,
     path: str | Path,
     sequence_column: str = "sequence",
-    batch_size: int = 256,
+    batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     truncation: bool = False,

@@ -19,7 +19,7 @@ def saturation_mutagenesis(
     model: PreTrainedModel,
     tokenizer: ProformerTokenizer,
     sequences: Iterable[str],
-    batch_size: int = 256,
+    batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Iterator[np.ndarray]:
@@ -38,7 +38,7 @@ def saturation_mutagenesis(
     Raises:
         InvalidSequenceError: a sequence cannot be tokenized; `row` counts through all the sequences.
     """
-    make_ready(model, sequences, batch_size, device)
+    batch_size = make_ready(model, sequences, batch_size, device)
     for row, sequence in enumerate(sequences):
         with counted_from(row):
             construct = tokenizer.encode_letters([sequence])[0]
@@ -73,7 +73,7 @@ def variant_effects(
     tokenizer: ProformerTokenizer,
     references: Sequence[str],
     alternates: Sequence[str],
-    batch_size: int = 256,
+    batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> np.ndarray:
