@@ -320,7 +320,7 @@ def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[
     """Steps of the embedded architecture through the Trainer, and in a plain loop over tensors that lie ready."""
     model, tokenizer = load_checkpoint()
     config = model.config
-    size, steps = arguments.batch_size, 12
+    size, steps = arguments.batch_size, 40
     generator = np.random.default_rng(0)
     rows = [
         {"sequence": sequences[index], "expression": float(value)}
