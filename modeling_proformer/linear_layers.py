@@ -68,6 +68,3 @@ def convolution_gain(in_features: int, out_features: int, threads: int) -> float
     # The first turn warms up.
     linear, other = (statistics.median(taken[1:]) for taken in seconds.values())
     return linear / other
-
-
-__all__ = ["fastest_linear_layers"]

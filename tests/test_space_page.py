@@ -175,7 +175,9 @@ def inspect(tmp_path):
 
     def inspect(page, name: str, picture: bool = True):
         page.wait_for_function("[...document.images].every(image => image.complete)")
-        page.wait_for_timeout(300)  # what fades in has faded in
+        # What is waited for is pale until it is there, and what fades in has faded in.
+        page.wait_for_function("!document.querySelector('.pending')")
+        page.wait_for_timeout(300)
         found = axe.run(page).response["violations"]
         serious = [
             f"{name}, {one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes']]}"
