@@ -6,8 +6,8 @@
 
 Prints one table in Markdown. Whatever stands in a line together with something else took turns with it: medians and
 the range of all turns. The share of the peak counts the multiplications and additions of a forward pass against the
-best matrix product of the same type, by whichever way torch has. Changes of predictions are those against float32, in
-standard deviations of the predictions. Needs the extra "train".
+best matrix product of the same type, by whichever way torch has, measured before. Changes of predictions are those
+against float32, in standard deviations of the predictions. Needs the extra "train".
 """
 
 import argparse
@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +29,11 @@ from torch.utils.mkldnn import to_mkldnn
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerForSequenceClassification
-from modeling_proformer.assays import InputError, read_rows, sequence_text
+from modeling_proformer.assays import InputError
+from modeling_proformer.cli import available_device, positive_int
 from modeling_proformer.collation import ProformerCollator
 from modeling_proformer.prediction import load_checkpoint, make_ready, predict, predict_file, predict_tokens
+from modeling_proformer.serving import read_sequences
 from modeling_proformer.tokenization import ProformerTokenizer
 from modeling_proformer.training import ProformerTrainer
 from modeling_proformer.variants import saturation_mutagenesis
@@ -81,13 +82,22 @@ def parse_arguments() -> argparse.Namespace:
     add("--compare", nargs=2, choices=names, metavar=("ONE", "OTHER"), help=f"two of: {', '.join(names)}")
     add("--compiled", action="store_true", help="measure inference with torch.compile as well")
     add("--sequences", type=Path, help="FASTA file or table of yeast promoters; by default random ones of 80 letters")
-    add("--number", type=int, default=2000, help="of these promoters (default: 2000)")
-    add("--batch-size", type=int, default=32, help="sequences of a forward pass and of a training step (default: 32)")
-    add("--promoters", type=int, default=4, help="whose variants are predicted (default: 4)")
-    add("--repeats", type=int, default=5, help="turns (default: 5)")
-    add("--threads", type=int, help="of the CPU; by default all that torch takes")
-    add("--device", default="cpu", help="where to compute (default: cpu)")
-    return parser.parse_args()
+    add("--number", type=positive_int, default=2000, help="of these promoters (default: 2000)")
+    add(
+        "--batch-size",
+        type=positive_int,
+        default=32,
+        help="sequences of a forward pass and of a training step (default: 32)",
+    )
+    add("--promoters", type=positive_int, default=4, help="whose variants are predicted (default: 4)")
+    add("--repeats", type=positive_int, default=5, help="turns (default: 5)")
+    add("--threads", type=positive_int, help="of the CPU; by default all that torch takes")
+    add("--device", type=available_device, default="cpu", help="where to compute (default: cpu)")
+    arguments = parser.parse_args()
+    arguments.device = str(arguments.device)
+    if arguments.compare and len(set(arguments.compare)) == 1:
+        parser.error("--compare: name two different modes.")
+    return arguments
 
 
 def take_turns(tasks: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
@@ -193,7 +203,7 @@ def forward(name: str, mode: str, sequences: list[str], arguments: argparse.Name
 
     def predicted() -> np.ndarray:
         # Whole batches, because another shape would be compiled anew.
-        whole = len(sequences) // arguments.batch_size * arguments.batch_size
+        whole = len(sequences) // len(batch["input_ids"]) * len(batch["input_ids"])
         return predict(model, tokenizer, sequences[:whole], arguments.batch_size, dtype=autocast)
 
     def run():
@@ -333,7 +343,8 @@ def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[
 
     def bare_loop() -> float:
         model = ProformerForPreTraining(config).to(device).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        # That of the Trainer.
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
         batches = [collator(batch) for batch in batches_of(rows, size)]
         timer = StepTimer()
         for step, batch in enumerate(batches):
@@ -388,9 +399,8 @@ def main():
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.sequences:
-        rows = islice(read_rows(arguments.sequences), arguments.number)
-        constructs = [sequence_text(arguments.sequences, row, "sequence") for row in rows]
-        sequences = load_checkpoint()[1].inserts(constructs)
+        tokenizer = load_checkpoint()[1]
+        sequences = tokenizer.inserts(read_sequences(arguments.sequences, tokenizer)[: arguments.number])
     else:
         letters = np.random.default_rng(0).choice(list("ACGT"), (arguments.number, 80))
         sequences = ["".join(row) for row in letters]

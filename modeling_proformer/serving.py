@@ -109,7 +109,7 @@ def export(
         InvalidSequenceError: a sequence cannot be tokenized.
         TypeError: the model does not predict expression.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder}: this is there already; name a new or an empty folder.")
     require_expression_head(model)
@@ -143,13 +143,14 @@ def require_libraries():
 @contextlib.contextmanager
 def without_remarks() -> Iterator[None]:
     """The exporters' own, on libraries of theirs that are not installed or are to change."""
-    logging.disable(logging.WARNING)
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
 
 
 def write_model(served: ServedModel, tokenizer: ProformerTokenizer, path: Path, format: str):

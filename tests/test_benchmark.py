@@ -51,3 +51,19 @@ def test_two_modes_take_turns(benchmark):
     assert list(lines) == ["embedded float32", "embedded bfloat16", "embedded bfloat16 / embedded float32"]
     low, high = map(float, lines["embedded bfloat16 / embedded float32"][1].split(" to "))
     assert 0 < low <= float(lines["embedded bfloat16 / embedded float32"][0]) <= high
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--compare", "embedded float32", "embedded float32"], "name two different modes"),
+        (["--repeats", "0"], "'0' is not a whole number"),
+        (["--sequences", "bad.tsv"], "bad.tsv, line 3, column 'sequence': 'X' at position 2"),
+        (["--sequences", "none.tsv"], "none.tsv"),
+    ],
+)
+def test_bad_input_is_told(tmp_path, options, reason):
+    (tmp_path / "bad.tsv").write_text("sequence\nACGT\nAXGT\n")
+    command = [sys.executable, ROOT / "examples" / "benchmark.py", "--only", "tokenizer", *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode != 0 and reason in done.stderr and "Traceback" not in done.stderr

@@ -90,3 +90,10 @@ def test_what_is_faster_is_measured_once():
     threads = torch.get_num_threads()
     gains = [convolution_gain(512, 512, threads) for _ in range(2)]
     assert gains[0] == gains[1] > 0 and convolution_gain.cache_info().hits == 1
+
+
+def test_predicting_draws_no_random_numbers(model):
+    convolution_gain.cache_clear()
+    before = torch.get_rng_state()
+    predict(model, ProformerTokenizer(), SEQUENCES[:1])
+    assert torch.equal(torch.get_rng_state(), before)

@@ -204,8 +204,9 @@ class TestExactFormats:
 class TestInt8:
     def test_error_is_small_beside_the_spread_of_predictions(self, onnxruntime, exported):
         _, comparison = exported("int8")
-        assert 0 < comparison.mean_difference < 0.02 * comparison.standard_deviation
-        assert comparison.greatest_difference < 0.15 * comparison.standard_deviation
+        # With the layers that are left in float32 in 8 bits as well, these are 0.016 and 0.1.
+        assert 0 < comparison.mean_difference < 0.012 * comparison.standard_deviation
+        assert comparison.greatest_difference < 0.06 * comparison.standard_deviation
 
     def test_weights_have_8_bits(self, onnxruntime, exported):
         whole, small = ((exported(format)[0] / "model.onnx").stat().st_size for format in ("onnx", "int8"))
