@@ -32,7 +32,14 @@ from modeling_proformer import ProformerConfig, ProformerForPreTraining, Proform
 from modeling_proformer.assays import InputError
 from modeling_proformer.cli import available_device, positive_int
 from modeling_proformer.collation import ProformerCollator
-from modeling_proformer.prediction import load_checkpoint, make_ready, predict, predict_file, predict_tokens
+from modeling_proformer.prediction import (
+    load_checkpoint,
+    make_ready,
+    predict,
+    predict_file,
+    predict_tokens,
+    token_batches,
+)
 from modeling_proformer.serving import read_sequences
 from modeling_proformer.tokenization import ProformerTokenizer
 from modeling_proformer.training import ProformerTrainer
@@ -260,10 +267,7 @@ def tokenizer_lines(sequences: list[str], arguments: argparse.Namespace) -> list
 def prediction_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
     """From a FASTA file to predictions, beside forward passes alone over tokens that lie ready."""
     model, tokenizer = model_and_tokenizer("embedded", arguments.device)
-    inputs = [
-        tokenizer(batch, return_tensors="pt", return_attention_mask=False)
-        for batch in batches_of(sequences, make_ready(model, sequences, None, None))
-    ]
+    inputs = list(token_batches(tokenizer, sequences, make_ready(model, sequences, None, None), truncation=False))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "promoters.fasta")
         path.write_text("".join(f">{number}\n{sequence}\n" for number, sequence in enumerate(sequences)))

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from .assays import InputError, read_rows, require_columns, sequence_text
 from .modeling_proformer import predictions, require_expression_head
-from .prediction import counted_from, predict_tokens
+from .prediction import predict_tokens, token_batches
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 
@@ -265,11 +265,7 @@ def compare(
     exported = open_exported(folder)
     if sequences is None:
         sequences = random_sequences(tokenizer, RANDOM_COMPARED)
-    batches = []
-    for first in range(0, len(sequences), batch_size):
-        with counted_from(first):
-            batch = list(sequences[first : first + batch_size])
-            batches.append(tokenizer(batch, return_tensors="pt", truncation=truncation, return_attention_mask=False))
+    batches = list(token_batches(tokenizer, sequences, batch_size, truncation))
     ways = {
         "checkpoint": lambda batch: predict_tokens(model, batch),
         "exported": lambda batch: exported(batch["input_ids"].numpy()),

@@ -1,16 +1,24 @@
 """A checkpoint as training leaves it, for the tests of releases; and ways to change a folder."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import TINY
 
-from modeling_proformer import ProformerConfig, ProformerTokenizer, PromoterExpressionPipeline
+from modeling_proformer import (
+    ProformerConfig,
+    ProformerForSequenceClassification,
+    ProformerTokenizer,
+    PromoterExpressionPipeline,
+)
 from modeling_proformer.cards import card_data
+from modeling_proformer.hub import write_release
 
 
 REPO = "someone/proformer-leaf"
@@ -73,6 +81,24 @@ proformer predict leaf.fasta --model leaf -o other-leaf.tsv
 
 ![Measured and predicted](figures/scatter.png) and [predictions](predictions.tsv#first), [a page](https://example.org/a).
 """
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return checkpoint_folder(tmp_path_factory.mktemp("run"), ProformerForSequenceClassification)
+
+
+@pytest.fixture(scope="module")
+def good_release(checkpoint, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "release"
+    write_release(checkpoint, folder, REPO, "cc-by-4.0")
+    return folder
+
+
+@pytest.fixture
+def release(good_release, tmp_path) -> Path:
+    """A copy, to spoil."""
+    return shutil.copytree(good_release, tmp_path / "release")
 
 
 def checkpoint_folder(folder: Path, model_class: type, name: str = "leaf") -> Path:

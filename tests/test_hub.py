@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from releases import INSERT, RELEASE, REPO, append, checkpoint_folder, contents, edit, in_card, with_weights
 from safetensors.torch import load_file, save_file
 
-from modeling_proformer import ProformerForPreTraining, ProformerForSequenceClassification
+from modeling_proformer import ProformerForPreTraining
 from modeling_proformer.assays import InputError
 from modeling_proformer.cli import main
 from modeling_proformer.hub import (
@@ -36,22 +36,7 @@ from modeling_proformer.hub import (
 from modeling_proformer.release_checks import require_picture_alone
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return checkpoint_folder(tmp_path_factory.mktemp("run"), ProformerForSequenceClassification)
-
-
-@pytest.fixture(scope="module")
-def good_release(checkpoint, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "release"
-    write_release(checkpoint, folder, REPO, "cc-by-4.0")
-    return folder
-
-
-@pytest.fixture
-def release(good_release, tmp_path) -> Path:
-    """A copy, to spoil."""
-    return shutil.copytree(good_release, tmp_path / "release")
+pytest_plugins = ["releases"]  # for the checkpoint and its release
 
 
 @pytest.fixture

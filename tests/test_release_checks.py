@@ -2,35 +2,17 @@
 
 import json
 import re
-import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from releases import REPO, append, checkpoint_folder, in_card, with_weights
+from releases import REPO, append, in_card, with_weights
 
-from modeling_proformer import ProformerForSequenceClassification
-from modeling_proformer.hub import write_release
 from modeling_proformer.release_checks import check_release, path_faults, rounds_to, same_output, secret_faults
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return checkpoint_folder(tmp_path_factory.mktemp("run"), ProformerForSequenceClassification)
-
-
-@pytest.fixture(scope="module")
-def good_release(checkpoint, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "release"
-    write_release(checkpoint, folder, REPO, "cc-by-4.0")
-    return folder
-
-
-@pytest.fixture
-def release(good_release, tmp_path) -> Path:
-    """A copy, to spoil."""
-    return shutil.copytree(good_release, tmp_path / "release")
+pytest_plugins = ["releases"]  # for the checkpoint and its release
 
 
 # Not written in one piece, lest these lines themselves are taken for secrets.
