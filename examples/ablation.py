@@ -100,7 +100,7 @@ def main():
                 num_attention_heads=2,
                 label_mean=data.label_mean,
                 label_std=data.label_std,
-                # On a CPU in bfloat16, twice as fast to train as the library's choice.
+                # On a CPU in bfloat16, faster to train than the library's choice.
                 attn_implementation="sdpa" if torch.cuda.is_available() else "eager",
             )
         model = ProformerForPreTraining(config).to(training.device)

@@ -2,15 +2,17 @@
 
     python examples/benchmark.py
     python examples/benchmark.py --compare "embedded float32" "embedded bfloat16"
-    python examples/benchmark.py --only inference --sequences promoters.fasta --device cuda
+    python examples/benchmark.py --device cuda --compiled --train "published bfloat16 compiled" --batch-size 512
 
-Prints one table in Markdown. Whatever stands in a line together with something else took turns with it: medians and
-the range of all turns. The share of the peak counts the multiplications and additions of a forward pass against the
-best matrix product of the same type, by whichever way torch has, measured before. Changes of predictions are those
-against float32, in standard deviations of the predictions. Needs the extra "train".
+Prints one table in Markdown. Whatever is compared took turns: medians and the range of all turns. The share of the
+peak counts the multiplications and additions of a forward pass (three times as many of a training step) against the
+best matrix product of the same type, of several shapes and by whichever way torch has. Changes of predictions are
+those against float32 with linear layers as torch computes them, in standard deviations of the predictions. Needs the
+extra "train".
 """
 
 import argparse
+import contextlib
 import platform
 import statistics
 import sys
@@ -26,7 +28,14 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.mkldnn import to_mkldnn
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    BatchEncoding,
+    PreTrainedModel,
+    PrinterCallback,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerForSequenceClassification
 from modeling_proformer.assays import InputError
@@ -53,7 +62,11 @@ MODES = {
     "bfloat16 compiled": (torch.bfloat16, True),
 }
 MODELS = ("published", "embedded")
-PARTS = ("inference", "tokenizer", "prediction", "variants", "training")
+NAMES = [f"{model} {mode}" for model in MODELS for mode in MODES]
+PARTS = ("inference", "tokenizer", "prediction", "variants", "training", "memory")
+
+# What is over sooner is done several times in a turn; in seconds.
+SHORTEST_TURN = 0.1
 
 
 class Line(NamedTuple):
@@ -84,10 +97,17 @@ def spread(values: list[float]) -> tuple[float, float, float]:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure (default: all)")
-    names = [f"{model} {mode}" for model in MODELS for mode in MODES]
-    add("--compare", nargs=2, choices=names, metavar=("ONE", "OTHER"), help=f"two of: {', '.join(names)}")
+    add("--only", nargs="+", choices=PARTS, help="parts to measure (default: all; memory needs a GPU)")
+    add("--compare", nargs=2, choices=NAMES, metavar=("ONE", "OTHER"), help=f"two of: {', '.join(NAMES)}")
     add("--compiled", action="store_true", help="measure inference with torch.compile as well")
+    add(
+        "--train",
+        choices=NAMES,
+        default="embedded float32",
+        metavar="NAME",
+        help="what is trained, named likewise (default: embedded float32)",
+    )
+    add("--steps", type=positive_int, default=40, help="of a training, after the first (default: 40)")
     add("--sequences", type=Path, help="FASTA file or table of yeast promoters; by default random ones of 80 letters")
     add("--number", type=positive_int, default=2000, help="of these promoters (default: 2000)")
     add(
@@ -102,41 +122,73 @@ def parse_arguments() -> argparse.Namespace:
     add("--device", type=available_device, default="cpu", help="where to compute (default: cpu)")
     arguments = parser.parse_args()
     arguments.device = str(arguments.device)
+    on_gpu = arguments.device.startswith("cuda")
+    if arguments.only is None:
+        arguments.only = [part for part in PARTS if on_gpu or part != "memory"]
+    if "memory" in arguments.only and not on_gpu:
+        parser.error("--only memory: a GPU's memory is measured; give --device cuda.")
     if arguments.compare and len(set(arguments.compare)) == 1:
         parser.error("--compare: name two different modes.")
     return arguments
 
 
 def take_turns(tasks: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """What each task returns, one after the other, over and over; once more before, to warm up."""
+    """
+    What each task returns, one after the other, over and over, forwards and backwards; once more before, to warm up.
+    """
     for task in tasks.values():
         task()
     measured = {name: [] for name in tasks}
-    for _ in range(repeats):
-        for name, task in tasks.items():
-            measured[name].append(task())
+    for turn in range(repeats):
+        for name in list(tasks)[:: -1 if turn % 2 else 1]:
+            measured[name].append(tasks[name]())
     return measured
 
 
 def rate_of(run: Callable[[], object], count: float, device: str = "cpu") -> Callable[[], float]:
     """How many of `count` things a second are done by a run."""
+    runs = 1
 
     def timed() -> float:
-        start = time.perf_counter()
-        run()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return count / (time.perf_counter() - start)
+        nonlocal runs
+        while True:
+            start = time.perf_counter()
+            for _ in range(runs):
+                run()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            if (taken := time.perf_counter() - start) >= SHORTEST_TURN:
+                return runs * count / taken
+            runs *= 2
 
     return timed
 
 
-def matrix_products(device: str, dtype: torch.dtype, rows: int) -> dict[str, Callable[[], float]]:
-    """That of the published attention's last projection, by the ways that torch has; in GFLOP/s."""
-    wide, width = 4096, 512
-    layer = torch.nn.Linear(wide, width, device=device, dtype=dtype).requires_grad_(False)
-    inputs = torch.randn(rows, wide, device=device, dtype=dtype)
-    image = inputs.reshape(1, rows, 1, wide).permute(0, 3, 1, 2)
+class Product(NamedTuple):
+    """A matrix product, (rows, inner) by (inner, columns), by one of the ways that torch has."""
+
+    dtype: torch.dtype
+    shape: tuple[int, int, int]
+    way: str
+
+
+def matrix_products(dtype: torch.dtype, arguments: argparse.Namespace) -> dict[Product, Callable[[], float]]:
+    """Those of the published attention's projections of a batch, and a square one; in GFLOP/s."""
+    device, rows = arguments.device, arguments.batch_size * 232
+    square = 8192 if device.startswith("cuda") else 2048
+    products = {}
+    for shape in ((rows, 512, 4096), (rows, 4096, 512), (square, square, square)):
+        for way, run in ways_of_product(device, dtype, *shape).items():
+            products[Product(dtype, shape, way)] = rate_of(run, 2e-9 * np.prod(shape, dtype=float), device)
+    return products
+
+
+def ways_of_product(
+    device: str, dtype: torch.dtype, rows: int, inner: int, columns: int
+) -> dict[str, Callable[[], torch.Tensor]]:
+    layer = torch.nn.Linear(inner, columns, device=device, dtype=dtype).requires_grad_(False)
+    inputs = torch.randn(rows, inner, device=device, dtype=dtype)
+    image = inputs.reshape(1, rows, 1, inner).permute(0, 3, 1, 2)
     kernel = layer.weight[:, :, None, None].contiguous(memory_format=torch.channels_last)
     ways = {
         "linear": lambda: layer(inputs),
@@ -147,17 +199,28 @@ def matrix_products(device: str, dtype: torch.dtype, rows: int) -> dict[str, Cal
         packed = to_mkldnn(torch.nn.Sequential(layer), dtype)
         blocked = inputs.to_mkldnn()
         ways["packed linear"] = lambda: packed(blocked)
-    return {name: rate_of(way, 2e-9 * rows * width * wide, device) for name, way in ways.items()}
+    return ways
 
 
-def peak_lines(arguments: argparse.Namespace, peaks: dict[torch.dtype, float]) -> list[Line]:
-    lines = []
-    for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
-        ways = matrix_products(arguments.device, dtype, arguments.batch_size * 232)
-        measured = take_turns(ways, max(5, arguments.repeats))
-        peaks[dtype] = max(statistics.median(rates) for rates in measured.values())
-        lines += [Line(f"{name} matrix product, {way}", rates, "GFLOP/s") for way, rates in measured.items()]
-    return lines
+def beside_products(
+    tasks: dict[str, Callable[[], float]], dtypes: set[torch.dtype], arguments: argparse.Namespace
+) -> tuple[dict[str, list[float]], dict[torch.dtype, float], list[Line]]:
+    """What the tasks return, in turns with matrix products; of each type the best of these, in GFLOP/s; and lines."""
+    products = {
+        product: rate
+        for dtype in sorted(dtypes, key=str)
+        for product, rate in matrix_products(dtype, arguments).items()
+    }
+    measured = take_turns(tasks | products, arguments.repeats)
+    peaks, lines = dict.fromkeys(dtypes, 0.0), []
+    for dtype, shape in dict.fromkeys((product.dtype, product.shape) for product in products):
+        rates = {product.way: measured[product] for product in products if product[:2] == (dtype, shape)}
+        best, *others = sorted(rates, key=lambda way: -statistics.median(rates[way]))
+        peaks[dtype] = max(peaks[dtype], statistics.median(rates[best]))
+        what = f"{str(dtype).removeprefix('torch.')} matrix product, {' × '.join(f'{size:,}' for size in shape)}"
+        remark = ", ".join(f"{way} {statistics.median(rates[way]):,.0f}" for way in others)
+        lines.append(Line(what, rates[best], "GFLOP/s", f"{best} ({remark})"))
+    return {name: measured[name] for name in tasks}, peaks, lines
 
 
 def model_and_tokenizer(name: str, device: str) -> tuple[PreTrainedModel, ProformerTokenizer]:
@@ -187,55 +250,77 @@ class Forward(NamedTuple):
 
     Attributes:
         predict: from sequences to (sequences, outputs).
+        exactly: the same by the layers as they are, in their own type.
         rate: sequences a second of a forward pass.
         flops: of one sequence.
         dtype: that is computed in.
+        attention: torch's name of the kernel that computes it.
     """
 
     predict: Callable[[], np.ndarray]
+    exactly: Callable[[], np.ndarray]
     rate: Callable[[], float]
     flops: int
     dtype: torch.dtype
+    attention: str
 
 
-def forward(name: str, mode: str, sequences: list[str], arguments: argparse.Namespace) -> Forward:
+def forward(name: str, sequences: list[str], arguments: argparse.Namespace) -> Forward:
+    model_name, mode = name.split(" ", 1)
     dtype, compiled = MODES[mode]
-    model, tokenizer = model_and_tokenizer(name, arguments.device)
+    model, tokenizer = model_and_tokenizer(model_name, arguments.device)
     batch = tokenizer(sequences[: arguments.batch_size], return_tensors="pt", return_attention_mask=False)
     batch = batch.to(arguments.device)
     flops = flops_of(model, batch)
-    if compiled:
-        model = torch.compile(model)
     autocast = None if dtype == torch.float32 else dtype
+    attention = attention_kernel(model, batch, autocast)
+    faster = torch.compile(model) if compiled else model
+    # Whole batches, because another shape would be compiled anew.
+    whole = sequences[: len(sequences) // len(batch["input_ids"]) * len(batch["input_ids"])]
 
-    def predicted() -> np.ndarray:
-        # Whole batches, because another shape would be compiled anew.
-        whole = len(sequences) // len(batch["input_ids"]) * len(batch["input_ids"])
-        return predict(model, tokenizer, sequences[:whole], arguments.batch_size, dtype=autocast)
+    def exactly() -> np.ndarray:
+        batches = token_batches(tokenizer, whole, arguments.batch_size, truncation=False)
+        with torch.inference_mode():
+            return np.concatenate([model(**each.to(arguments.device)).logits.cpu().numpy() for each in batches])
 
-    def run():
-        predict_tokens(model, batch, autocast)
+    return Forward(
+        predict=lambda: predict(faster, tokenizer, whole, arguments.batch_size, dtype=autocast),
+        exactly=exactly,
+        rate=rate_of(lambda: predict_tokens(faster, batch, autocast), len(batch["input_ids"]), arguments.device),
+        flops=flops,
+        dtype=dtype,
+        attention=attention,
+    )
 
-    return Forward(predicted, rate_of(run, len(batch["input_ids"]), arguments.device), flops, dtype)
+
+def attention_kernel(model: PreTrainedModel, batch: BatchEncoding, dtype: torch.dtype | None) -> str:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        predict_tokens(model, batch, dtype)
+    prefix = "aten::_scaled_dot_product_"
+    return next(event.key.removeprefix(prefix) for event in profile.key_averages() if event.key.startswith(prefix))
 
 
-def inference_lines(
-    sequences: list[str], arguments: argparse.Namespace, peaks: dict[torch.dtype, float]
-) -> list[Line]:
+def inference_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
     modes = [mode for mode, (_, compiled) in MODES.items() if arguments.compiled or not compiled]
-    lines = []
-    for name in MODELS:
-        forwards = {mode: forward(name, mode, sequences, arguments) for mode in modes}
-        measured = take_turns({mode: each.rate for mode, each in forwards.items()}, arguments.repeats)
-        exact = forwards["float32"].predict()
-        for mode, rates in measured.items():
-            share = statistics.median(rates) * forwards[mode].flops / 1e9 / peaks[forwards[mode].dtype]
-            remark = f"{share:.0%} of the peak"
-            if mode != "float32":
-                changes = np.abs(forwards[mode].predict() - exact) / exact.std(axis=0)
-                remark += f"; change of {len(exact):,} predictions {changes.mean():.2g}, at most {changes.max():.2g}"
-            lines.append(Line(f"{name} model, {mode}", rates, remark=remark))
+    forwards = {
+        f"{model} {mode}": forward(f"{model} {mode}", sequences, arguments) for model in MODELS for mode in modes
+    }
+    dtypes = {each.dtype for each in forwards.values()}
+    measured, peaks, lines = beside_products({name: each.rate for name, each in forwards.items()}, dtypes, arguments)
+    exact = {model: forwards[f"{model} float32"].exactly() for model in MODELS}
+    for name, each in forwards.items():
+        plain = exact[name.split()[0]]
+        changes = np.abs(each.predict() - plain) / plain.std(axis=0)
+        remark = (
+            f"{share_of(measured[name], each.flops, peaks[each.dtype])}; {each.attention}; change of {len(plain):,} "
+            f"predictions on the mean {changes.mean():.2g}, at most {changes.max():.2g}"
+        )
+        lines.append(Line(f"{name}, forward passes", measured[name], remark=remark))
     return lines
+
+
+def share_of(rates: list[float], flops: int, peak: float) -> str:
+    return f"{statistics.median(rates) * flops / 1e9 / peak:.0%} of the peak"
 
 
 def batches_of(items: list, size: int) -> list[list]:
@@ -243,10 +328,10 @@ def batches_of(items: list, size: int) -> list[list]:
 
 
 def compare(one: str, other: str, sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
-    forwards = {pair: forward(*pair.split(" ", 1), sequences, arguments) for pair in (one, other)}
-    measured = take_turns({pair: each.rate for pair, each in forwards.items()}, arguments.repeats)
+    tasks = {name: forward(name, sequences, arguments).rate for name in (one, other)}
+    measured = take_turns(tasks, arguments.repeats)
     ratios = [after / before for before, after in zip(*measured.values(), strict=True)]
-    lines = [Line(pair, rates) for pair, rates in measured.items()]
+    lines = [Line(name, rates) for name, rates in measured.items()]
     return [*lines, Line(f"{other} / {one}", ratios, "times as fast")]
 
 
@@ -322,19 +407,31 @@ def variant_lines(sequences: list[str], arguments: argparse.Namespace) -> list[L
 
 
 class StepTimer(TrainerCallback):
-    """When the first step ended, and the last: before the first, all is set up."""
+    """How long steps take from the end of the first: before, all is set up."""
+
+    def __init__(self):
+        self.ends: list[float] = []
+
+    def step_ended(self):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 1:
-            self.first = time.perf_counter()
-        self.last = time.perf_counter()
+        self.step_ended()
+
+    def rate(self, size: int) -> float:
+        """Sequences a second, with so many in a step."""
+        return size * (len(self.ends) - 1) / (self.ends[-1] - self.ends[0])
 
 
 def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
-    """Steps of the embedded architecture through the Trainer, and in a plain loop over tensors that lie ready."""
-    model, tokenizer = load_checkpoint()
+    """Steps through the Trainer, and in a plain loop over tensors that lie ready."""
+    name, mode = arguments.train.split(" ", 1)
+    dtype, compiled = MODES[mode]
+    model, tokenizer = model_and_tokenizer(name, "cpu")
     config = model.config
-    size, steps = arguments.batch_size, 40
+    size, steps = arguments.batch_size, 1 + arguments.steps
     generator = np.random.default_rng(0)
     rows = [
         {"sequence": sequences[index], "expression": float(value)}
@@ -346,24 +443,23 @@ def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[
     device = torch.device(arguments.device)
 
     def bare_loop() -> float:
+        torch.compiler.reset()
         model = ProformerForPreTraining(config).to(device).train()
         # That of the Trainer.
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
+        faster = torch.compile(model) if compiled else model
         batches = [collator(batch) for batch in batches_of(rows, size)]
         timer = StepTimer()
-        for step, batch in enumerate(batches):
-            loss = model(**{name: tensor.to(device) for name, tensor in batch.items()}).loss
-            loss.backward()
+        for batch in batches:
+            training_step(faster, {key: tensor.to(device) for key, tensor in batch.items()}, dtype)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if step == 0:
-                timer.first = time.perf_counter()
-        return size * (steps - 1) / (time.perf_counter() - timer.first)
+            timer.step_ended()
+        return timer.rate(size)
 
     def through_trainer() -> float:
+        torch.compiler.reset()
         timer = StepTimer()
         with tempfile.TemporaryDirectory() as folder:
             trainer = ProformerTrainer(
@@ -373,6 +469,8 @@ def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[
                     max_steps=steps,
                     per_device_train_batch_size=size,
                     learning_rate=1e-3,
+                    bf16=dtype == torch.bfloat16,
+                    torch_compile=compiled,
                     save_strategy="no",
                     logging_strategy="no",
                     report_to="none",
@@ -388,14 +486,64 @@ def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[
             # What it prints is not for people.
             trainer.remove_callback(PrinterCallback)
             trainer.train()
-        return size * (steps - 1) / (timer.last - timer.first)
+        return timer.rate(size)
 
-    measured = take_turns({"loop": bare_loop, "Trainer": through_trainer}, arguments.repeats)
+    measured, peaks, lines = beside_products({"loop": bare_loop, "Trainer": through_trainer}, {dtype}, arguments)
+    flops = 3 * flops_of(model, tokenizer(sequences[:1], return_tensors="pt", return_attention_mask=False))
+    shares = {way: share_of(rates, flops, peaks[dtype]) for way, rates in measured.items()}
     ratio = statistics.median(after / before for before, after in zip(*measured.values(), strict=True))
     return [
-        Line("training, embedded architecture, a bare loop", measured["loop"]),
-        Line("training, embedded architecture, Trainer", measured["Trainer"], remark=f"{ratio:.1%} of the bare loop"),
+        *lines,
+        Line(f"{arguments.train}, training, a bare loop", measured["loop"], remark=shares["loop"]),
+        Line(
+            f"{arguments.train}, training, Trainer",
+            measured["Trainer"],
+            remark=f"{shares['Trainer']}; {ratio:.1%} of the bare loop",
+        ),
     ]
+
+
+def training_step(model: torch.nn.Module, batch: dict[str, torch.Tensor], dtype: torch.dtype):
+    """Forwards and backwards."""
+    with torch.autocast(batch["input_ids"].device.type, dtype, enabled=dtype != torch.float32):
+        loss = model(**batch).loss
+    loss.backward()
+
+
+def memory_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
+    """What a training step takes of a GPU's memory, in larger and larger batches until it does not suffice."""
+    name, mode = arguments.train.split(" ", 1)
+    dtype, compiled = MODES[mode]
+    model, tokenizer = model_and_tokenizer(name, "cpu")
+    model = ProformerForPreTraining(model.config).to(arguments.device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    collator = ProformerCollator(tokenizer, mask_probability=0.05)
+    lines, size = [], arguments.batch_size
+    # A batch that does not fit leaves the lines of those that did.
+    with contextlib.suppress(torch.OutOfMemoryError):
+        while True:
+            torch.compiler.reset()
+            faster = torch.compile(model) if compiled else model
+            rows = [{"sequence": sequences[row % len(sequences)], "expression": 0.0} for row in range(size)]
+            batch = {key: tensor.to(arguments.device) for key, tensor in collator(rows).items()}
+            torch.cuda.reset_peak_memory_stats(arguments.device)
+            for _ in range(2):
+                training_step(faster, batch, dtype)
+                optimizer.step()
+                optimizer.zero_grad()
+            peak = torch.cuda.max_memory_allocated(arguments.device) / 2**30
+            lines.append(Line(f"{arguments.train}, training, peak memory of batches of {size:,}", [peak], "GiB"))
+            size *= 2
+    return lines
+
+
+def processor(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.machine()])[0]} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def main():
@@ -408,18 +556,18 @@ def main():
     else:
         letters = np.random.default_rng(0).choice(list("ACGT"), (arguments.number, 80))
         sequences = ["".join(row) for row in letters]
-    where = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else platform.machine()
     print(
-        f"{where}, {torch.get_num_threads()} threads, torch {torch.__version__}, batches of {arguments.batch_size}\n"
+        f"{processor(arguments.device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, batches of "
+        f"{arguments.batch_size}\n"
     )
     print("| | median | range | | |\n|---|---:|---:|---|---|", flush=True)
-    peaks = {}
     parts = {
-        "inference": lambda: peak_lines(arguments, peaks) + inference_lines(sequences, arguments, peaks),
+        "inference": lambda: inference_lines(sequences, arguments),
         "tokenizer": lambda: tokenizer_lines(sequences, arguments),
         "prediction": lambda: prediction_lines(sequences, arguments),
         "variants": lambda: variant_lines(sequences, arguments),
         "training": lambda: training_lines(sequences, arguments),
+        "memory": lambda: memory_lines(sequences, arguments),
     }
     if arguments.compare:
         parts = {"comparison": lambda: compare(*arguments.compare, sequences, arguments)}

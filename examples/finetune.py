@@ -62,8 +62,6 @@ def main():
     # The model: the checkpoint's encoder, its positions stretched over the construct, with the outputs of this assay.
     recipe = Recipe(learning_rate=training.learning_rate, seed=training.seed)
     model = model_for(assay, columns, recipe, pretrained, reference)
-    if not torch.cuda.is_available():
-        model.set_attn_implementation("eager")  # trains twice as fast on a CPU
 
     # The Trainer: rows stay sequences and numbers, tokens are made batch by batch.
     labels = {f"label_{number}": values for number, values in enumerate(assay.table.labels.T)}

@@ -111,7 +111,7 @@ class ModelArguments:
         default="independently", metadata={"help": "Mask both strands `independently`, as published, or `together`."}
     )
     attn_implementation: str = field(
-        default="sdpa", metadata={"help": "sdpa; or eager, which trains twice as fast in bfloat16 on a CPU."}
+        default="sdpa", metadata={"help": "sdpa; or eager, which trains faster in bfloat16 on a CPU."}
     )
     published_optimization: bool = field(
         default=False,

@@ -122,10 +122,13 @@ def publish_command(arguments: argparse.Namespace):
 def export_command(arguments: argparse.Namespace):
     from .serving import export, read_sequences
 
+    if arguments.sequences is None and (arguments.truncate or arguments.sequence_column is not None):
+        raise InputError("--truncate and --sequence-column say how to read a file: give it with --sequences.")
     model, tokenizer = load_checkpoint(arguments.model)
     sequences = None
     if arguments.sequences is not None:
-        sequences = read_sequences(arguments.sequences, tokenizer, arguments.sequence_column, arguments.truncate)
+        column = arguments.sequence_column or "sequence"
+        sequences = read_sequences(arguments.sequences, tokenizer, column, arguments.truncate)
     comparison = export(model, tokenizer, arguments.output, arguments.format, sequences, arguments.truncate)
     for path in sorted(arguments.output.iterdir()):
         print(f"{path}  {path.stat().st_size:,} bytes")
@@ -358,7 +361,7 @@ def add_export(commands: argparse._SubParsersAction):
     export.add_argument(
         "--sequences", metavar="FILE", type=Path, help="FASTA or table to compare on; random inserts by default"
     )
-    export.add_argument("--sequence-column", default="sequence", help="column of the sequences (default: sequence)")
+    export.add_argument("--sequence-column", help="column of the sequences (default: sequence)")
     export.add_argument("--truncate", action="store_true", help="cut inserts longer than the model's construct")
     export.set_defaults(run=export_command)
 

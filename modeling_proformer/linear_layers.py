@@ -33,12 +33,13 @@ def fastest_linear_layers(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for layer in layers:
-            # Another thread that predicts with the same model may have been here.
+            # Two threads that began at once have both replaced it.
             vars(layer).pop("forward", None)
 
 
 def is_faster_as_convolution(layer: nn.Module) -> bool:
-    if type(layer) is not nn.Linear or layer.weight.numel() < WIDE:
+    # One with a forward of its own has a hook of accelerate, or another thread predicts with the model.
+    if type(layer) is not nn.Linear or "forward" in vars(layer) or layer.weight.numel() < WIDE:
         return False
     of_float32 = layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32
     return of_float32 and convolution_gain(layer.in_features, layer.out_features, torch.get_num_threads()) > GAIN

@@ -261,11 +261,14 @@ def compare(
     Raises:
         InputError: there is no exported model in the folder, or a prediction is not finite.
         InvalidSequenceError: a sequence cannot be tokenized.
+        ValueError: there are no sequences.
     """
     exported = open_exported(folder)
     if sequences is None:
         sequences = random_sequences(tokenizer, RANDOM_COMPARED)
     batches = list(token_batches(tokenizer, sequences, batch_size, truncation))
+    if not batches:
+        raise ValueError("Give at least one sequence to compare on.")
     ways = {
         "checkpoint": lambda batch: predict_tokens(model, batch),
         "exported": lambda batch: exported(batch["input_ids"].numpy()),

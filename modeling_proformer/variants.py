@@ -94,7 +94,7 @@ def variant_effects(
     """
     if len(references) != len(alternates):
         raise ValueError(f"{len(references):,} references and {len(alternates):,} alternates: give pairs of them.")
-    # Both alleles of a variant beside each other, in one batch.
+    # Both alleles of a variant beside each other, and so in one batch or in two that follow.
     alleles = [allele for pair in zip(references, alternates, strict=True) for allele in pair]
     places = {allele: place for place, allele in enumerate(dict.fromkeys(alleles))}
     try:

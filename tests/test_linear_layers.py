@@ -2,6 +2,7 @@
 
 import threading
 
+import accelerate
 import numpy as np
 import pytest
 import torch
@@ -57,6 +58,25 @@ def test_in_bfloat16_and_compiled_and_narrow_models_are_left_alone(model, monkey
     model.register_forward_pre_hook(lambda *_: seen.append(replaced(model)))
     predict(model, ProformerTokenizer(), SEQUENCES[:1], dtype=torch.bfloat16)
     assert seen == [[]]
+
+
+def test_hooks_on_a_layer_of_its_own_are_kept(model, monkeypatch):
+    """As accelerate sets them, where weights lie on disk."""
+    monkeypatch.setattr(linear_layers, "convolution_gain", lambda *_: 2.0)
+    seen = []
+    layer = model.proformer.layers[0].self_attn.q_proj
+    accelerate.hooks.add_hook_to_module(layer, Seen(seen))
+    predict(model, ProformerTokenizer(), SEQUENCES)
+    assert seen == [layer] and "forward" in vars(layer)
+
+
+class Seen(accelerate.hooks.ModelHook):
+    def __init__(self, modules: list):
+        self.modules = modules
+
+    def pre_forward(self, module, *args, **kwargs):
+        self.modules.append(module)
+        return args, kwargs
 
 
 def test_a_model_is_left_as_it_was_after_an_error(model, monkeypatch):

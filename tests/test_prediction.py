@@ -124,6 +124,10 @@ def test_the_next_batch_is_read_while_one_is_computed(model, tiny_tokenizer):
         hook.remove()
 
 
+def test_batches_suit_the_cpu(model, tiny_tokenizer):
+    assert [len(batch) for batch in predict_batches(model, tiny_tokenizer, ["ACGT"] * 130)] == [64, 64, 2]
+
+
 @pytest.mark.parametrize("row", [0, 15, 16, 35])
 @pytest.mark.parametrize(
     ("sequence", "complaint"),

@@ -313,6 +313,12 @@ class TestCommand:
             "--output", tmp_path / "out", "--sequences", tmp_path / "in.tsv", "--sequence-column", "promoter"
         )
         assert "none.tsv" in refused("--output", tmp_path / "out", "--sequences", tmp_path / "none.tsv")
+        (tmp_path / "in.tsv").write_text("sequence\n")
+        assert "no rows" in refused("--output", tmp_path / "out", "--sequences", tmp_path / "in.tsv")
+
+    @pytest.mark.parametrize("option", [["--truncate"], ["--sequence-column", "promoter"]])
+    def test_how_to_read_a_file_without_one(self, refused, tmp_path, option):
+        assert "give it with --sequences" in refused("--output", tmp_path / "out", *option)
 
     def test_no_checkpoint(self, refused, tmp_path):
         assert "no readable Proformer checkpoint" in refused(
