@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ import datasets
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.mkldnn import to_mkldnn
 from transformers import (
@@ -63,7 +65,7 @@ MODES = {
 }
 MODELS = ("published", "embedded")
 NAMES = [f"{model} {mode}" for model in MODELS for mode in MODES]
-PARTS = ("inference", "tokenizer", "prediction", "variants", "training", "memory")
+PARTS = ("inference", "profile", "tokenizer", "prediction", "variants", "training", "memory")
 
 # What is over sooner is done several times in a turn; in seconds.
 SHORTEST_TURN = 0.1
@@ -293,11 +295,25 @@ def forward(name: str, sequences: list[str], arguments: argparse.Namespace) -> F
     )
 
 
+class AttentionKernels(TorchDispatchMode):
+    """Collects which of torch's kernels attention is given to."""
+
+    def __init__(self):
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket.__name__
+        if name.startswith("_scaled_dot_product_"):
+            self.names.add(name.removeprefix("_scaled_dot_product_"))
+        return operation(*args, **(kwargs or {}))
+
+
 def attention_kernel(model: PreTrainedModel, batch: BatchEncoding, dtype: torch.dtype | None) -> str:
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        predict_tokens(model, batch, dtype)
-    prefix = "aten::_scaled_dot_product_"
-    return next(event.key.removeprefix(prefix) for event in profile.key_averages() if event.key.startswith(prefix))
+    # In inference mode, the choice would be out of sight.
+    with AttentionKernels() as kernels, torch.no_grad(), torch.autocast(model.device.type, dtype, dtype is not None):
+        model(**batch)
+    return ", ".join(sorted(kernels.names)) or "attention of plain products"
 
 
 def inference_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
@@ -317,6 +333,29 @@ def inference_lines(sequences: list[str], arguments: argparse.Namespace) -> list
         )
         lines.append(Line(f"{name}, forward passes", measured[name], remark=remark))
     return lines
+
+
+def profile_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
+    """Of torch's operations in a forward pass of the published model in float32, those that take 1 % of it or more."""
+    model, tokenizer = model_and_tokenizer("published", arguments.device)
+    batch = tokenizer(sequences[: arguments.batch_size], return_tensors="pt", return_attention_mask=False)
+    predict_tokens(model, batch)
+    with torch.profiler.profile() as profile:
+        predict_tokens(model, batch)
+    # On a GPU, its kernels; otherwise the operations that computed.
+    on_gpu = arguments.device.startswith("cuda")
+    kind = torch.autograd.DeviceType.CUDA if on_gpu else torch.autograd.DeviceType.CPU
+    taken = {
+        event.key.removeprefix("aten::"): event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        for event in profile.key_averages()
+        if event.device_type == kind
+    }
+    shares = {name: 100 * microseconds / sum(taken.values()) for name, microseconds in taken.items()}
+    return [
+        Line(f"published float32, {name}", [share], "% of the time")
+        for name, share in sorted(shares.items(), key=lambda item: -item[1])
+        if share >= 1
+    ]
 
 
 def share_of(rates: list[float], flops: int, peak: float) -> str:
@@ -388,15 +427,20 @@ def variant_lines(sequences: list[str], arguments: argparse.Namespace) -> list[L
     def each_alone() -> np.ndarray:
         return np.concatenate([predict(model, tokenizer, [string]) for string in strings])
 
-    difference = np.abs(together() - each_alone()).max()
     tasks = {
         "saturation_mutagenesis": together,
         "predict, all variants at once": lambda: predict(model, tokenizer, strings),
         "predict, one variant after the other": each_alone,
     }
+    expression = {}
+
+    def kept(name: str):
+        expression[name] = tasks[name]()
+
     measured = take_turns(
-        {name: rate_of(run, len(strings), arguments.device) for name, run in tasks.items()}, arguments.repeats
+        {name: rate_of(partial(kept, name), len(strings), arguments.device) for name in tasks}, arguments.repeats
     )
+    difference = max(np.abs(each - expression["saturation_mutagenesis"]).max() for each in expression.values())
     fastest, *others = measured.values()
     ratios = [statistics.median(one / other for one, other in zip(fastest, rates, strict=True)) for rates in others]
     remark = (
@@ -563,6 +607,7 @@ def main():
     print("| | median | range | | |\n|---|---:|---:|---|---|", flush=True)
     parts = {
         "inference": lambda: inference_lines(sequences, arguments),
+        "profile": lambda: profile_lines(sequences, arguments),
         "tokenizer": lambda: tokenizer_lines(sequences, arguments),
         "prediction": lambda: prediction_lines(sequences, arguments),
         "variants": lambda: variant_lines(sequences, arguments),

@@ -313,6 +313,8 @@ def open_exported(folder: str | os.PathLike) -> Callable[[np.ndarray], np.ndarra
 
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = torch.get_num_threads()
+        # Its threads would wait for work by spinning, and take the cores from the checkpoint, whose turn it is.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(
             str(folder / MODEL_FILES["onnx"]), settings, providers=["CPUExecutionProvider"]
         )

@@ -1,31 +1,40 @@
 """`examples/benchmark.py` on a handful of short promoters: that it measures, not how fast."""
 
+import importlib.util
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from modeling_proformer.assays import InputError
 
 
-ROOT = Path(__file__).parents[1]
+@pytest.fixture(scope="module")
+def script():
+    path = Path(__file__).parents[1] / "examples" / "benchmark.py"
+    spec = importlib.util.spec_from_file_location("benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
-def benchmark(tmp_path):
+def benchmark(script, tmp_path, monkeypatch, capsys):
     fasta = tmp_path / "promoters.fasta"
     fasta.write_text(">one\nACGTTGCAAT\n>two\nTTGACATATA\n>three\nGGGCCCATAT\n>four\nTATAATGCGC\n")
+    threads = torch.get_num_threads()
 
     def benchmark(*options: str) -> dict[str, list[str]]:
         """The table's lines by their first cell."""
-        command = [sys.executable, ROOT / "examples" / "benchmark.py", "--sequences", fasta]
-        small = ["--number", "4", "--batch-size", "2", "--promoters", "1", "--repeats", "2"]
-        done = subprocess.run([*command, *small, *options], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        lines = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+        small = ["--number", "4", "--batch-size", "2", "--promoters", "1", "--repeats", "2", "--threads", "1"]
+        monkeypatch.setattr("sys.argv", ["benchmark.py", "--sequences", str(fasta), *small, *options])
+        script.main()
+        lines = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line[:2] == "| "]
         return {what: cells for what, *cells in lines[1:]}
 
-    return benchmark
+    yield benchmark
+    torch.set_num_threads(threads)
 
 
 PRODUCTS = [
@@ -55,7 +64,7 @@ def test_parts(benchmark):
 
 
 def test_inference(benchmark):
-    lines = benchmark("--only", "inference", "--threads", "1", "--repeats", "1")
+    lines = benchmark("--only", "inference", "--repeats", "1")
     modes = [f"{model} {dtype}" for model in ("published", "embedded") for dtype in ("float32", "bfloat16")]
     assert list(lines) == [*PRODUCTS, *(f"{mode}, forward passes" for mode in modes)]
     best = max(float(lines[product][0].replace(",", "")) for product in PRODUCTS[3:])
@@ -67,6 +76,13 @@ def test_inference(benchmark):
     changed = re.search(r"mean (\S+), at most", lines["published bfloat16, forward passes"][-1])
     assert 1e-4 < float(changed[1]) < 1
     assert "flash_attention_for_cpu" in remark
+
+
+def test_profile(benchmark):
+    lines = benchmark("--only", "profile")
+    shares = [float(median) for median, *_ in lines.values()]
+    assert shares == sorted(shares, reverse=True) and min(shares) >= 1 and 80 < sum(shares) <= 100.5
+    assert any("convolution" in name for name in lines)
 
 
 def test_two_modes_take_turns(benchmark):
@@ -86,8 +102,10 @@ def test_two_modes_take_turns(benchmark):
         (["--sequences", "none.tsv"], "none.tsv"),
     ],
 )
-def test_bad_input_is_told(tmp_path, options, reason):
+def test_bad_input_is_told(script, tmp_path, monkeypatch, capsys, options, reason):
     (tmp_path / "bad.tsv").write_text("sequence\nACGT\nAXGT\n")
-    command = [sys.executable, ROOT / "examples" / "benchmark.py", "--only", "tokenizer", *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode != 0 and reason in done.stderr and "Traceback" not in done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["benchmark.py", "--only", "tokenizer", *options])
+    with pytest.raises((InputError, SystemExit)) as raised:
+        script.main()
+    assert reason in f"{raised.value} {capsys.readouterr().err}"
