@@ -12,12 +12,12 @@ extra "train".
 """
 
 import argparse
-import contextlib
 import platform
 import statistics
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -111,7 +111,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--steps", type=positive_int, default=40, help="of a training, after the first (default: 40)")
     add("--sequences", type=Path, help="FASTA file or table of yeast promoters; by default random ones of 80 letters")
-    add("--number", type=positive_int, default=2000, help="of these promoters (default: 2000)")
+    add("--number", type=positive_int, default=2000, help="of these promoters (default: 2000, the most of a file)")
     add(
         "--batch-size",
         type=positive_int,
@@ -125,10 +125,14 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     arguments.device = str(arguments.device)
     on_gpu = arguments.device.startswith("cuda")
+    if arguments.compare and arguments.only:
+        parser.error("--compare is measured alone: leave out --only.")
     if arguments.only is None:
         arguments.only = [part for part in PARTS if on_gpu or part != "memory"]
     if "memory" in arguments.only and not on_gpu:
         parser.error("--only memory: a GPU's memory is measured; give --device cuda.")
+    if on_gpu and torch.cuda.device_count() > 1:
+        parser.error("--device: several GPUs are visible; choose one, as with CUDA_VISIBLE_DEVICES=1.")
     if arguments.compare and len(set(arguments.compare)) == 1:
         parser.error("--compare: name two different modes.")
     return arguments
@@ -275,10 +279,10 @@ def forward(name: str, sequences: list[str], arguments: argparse.Namespace) -> F
     batch = batch.to(arguments.device)
     flops = flops_of(model, batch)
     autocast = None if dtype == torch.float32 else dtype
-    attention = attention_kernel(model, batch, autocast)
+    attention = "compiled" if compiled else attention_kernel(model, batch, autocast)
     faster = torch.compile(model) if compiled else model
-    # Whole batches, because another shape would be compiled anew.
-    whole = sequences[: len(sequences) // len(batch["input_ids"]) * len(batch["input_ids"])]
+    # Another shape would be compiled anew.
+    whole = sequences[: len(sequences) // len(batch["input_ids"]) * len(batch["input_ids"])] if compiled else sequences
 
     def exactly() -> np.ndarray:
         batches = token_batches(tokenizer, whole, arguments.batch_size, truncation=False)
@@ -326,9 +330,11 @@ def inference_lines(sequences: list[str], arguments: argparse.Namespace) -> list
     exact = {model: forwards[f"{model} float32"].exactly() for model in MODELS}
     for name, each in forwards.items():
         plain = exact[name.split()[0]]
-        changes = np.abs(each.predict() - plain) / plain.std(axis=0)
+        predicted = each.predict()
+        number = len(predicted)
+        changes = np.abs(predicted - plain[:number]) / plain.std(axis=0)
         remark = (
-            f"{share_of(measured[name], each.flops, peaks[each.dtype])}; {each.attention}; change of {len(plain):,} "
+            f"{share_of(measured[name], each.flops, peaks[each.dtype])}; {each.attention}; change of {number:,} "
             f"predictions on the mean {changes.mean():.2g}, at most {changes.max():.2g}"
         )
         lines.append(Line(f"{name}, forward passes", measured[name], remark=remark))
@@ -340,21 +346,24 @@ def profile_lines(sequences: list[str], arguments: argparse.Namespace) -> list[L
     model, tokenizer = model_and_tokenizer("published", arguments.device)
     batch = tokenizer(sequences[: arguments.batch_size], return_tensors="pt", return_attention_mask=False)
     predict_tokens(model, batch)
-    with torch.profiler.profile() as profile:
-        predict_tokens(model, batch)
     # On a GPU, its kernels; otherwise the operations that computed.
     on_gpu = arguments.device.startswith("cuda")
     kind = torch.autograd.DeviceType.CUDA if on_gpu else torch.autograd.DeviceType.CPU
-    taken = {
-        event.key.removeprefix("aten::"): event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        for event in profile.key_averages()
-        if event.device_type == kind
-    }
-    shares = {name: 100 * microseconds / sum(taken.values()) for name, microseconds in taken.items()}
+    shares = defaultdict(list)
+    for _ in range(arguments.repeats):
+        with torch.profiler.profile() as profile:
+            predict_tokens(model, batch)
+        taken = {
+            event.key.removeprefix("aten::"): event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            for event in profile.key_averages()
+            if event.device_type == kind
+        }
+        for name, microseconds in taken.items():
+            shares[name].append(100 * microseconds / sum(taken.values()))
     return [
-        Line(f"published float32, {name}", [share], "% of the time")
-        for name, share in sorted(shares.items(), key=lambda item: -item[1])
-        if share >= 1
+        Line(f"published float32, {name}", each, "% of the time")
+        for name, each in sorted(shares.items(), key=lambda item: -statistics.median(item[1]))
+        if statistics.median(each) >= 1
     ]
 
 
@@ -453,20 +462,24 @@ def variant_lines(sequences: list[str], arguments: argparse.Namespace) -> list[L
 class StepTimer(TrainerCallback):
     """How long steps take from the end of the first: before, all is set up."""
 
-    def __init__(self):
+    def __init__(self, steps: int):
+        self.steps = steps
+        self.done = 0
         self.ends: list[float] = []
 
     def step_ended(self):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
+        self.done += 1
+        if self.done in (1, self.steps):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.ends.append(time.perf_counter())
 
     def on_step_end(self, args, state, control, **kwargs):
         self.step_ended()
 
     def rate(self, size: int) -> float:
         """Sequences a second, with so many in a step."""
-        return size * (len(self.ends) - 1) / (self.ends[-1] - self.ends[0])
+        return size * (self.steps - 1) / (self.ends[1] - self.ends[0])
 
 
 def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
@@ -493,7 +506,7 @@ def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
         faster = torch.compile(model) if compiled else model
         batches = [collator(batch) for batch in batches_of(rows, size)]
-        timer = StepTimer()
+        timer = StepTimer(steps)
         for batch in batches:
             training_step(faster, {key: tensor.to(device) for key, tensor in batch.items()}, dtype)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -504,7 +517,7 @@ def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[
 
     def through_trainer() -> float:
         torch.compiler.reset()
-        timer = StepTimer()
+        timer = StepTimer(steps)
         with tempfile.TemporaryDirectory() as folder:
             trainer = ProformerTrainer(
                 model=ProformerForPreTraining(config),
@@ -535,15 +548,13 @@ def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[
     measured, peaks, lines = beside_products({"loop": bare_loop, "Trainer": through_trainer}, {dtype}, arguments)
     flops = 3 * flops_of(model, tokenizer(sequences[:1], return_tensors="pt", return_attention_mask=False))
     shares = {way: share_of(rates, flops, peaks[dtype]) for way, rates in measured.items()}
-    ratio = statistics.median(after / before for before, after in zip(*measured.values(), strict=True))
+    ratios = [after / before for before, after in zip(*measured.values(), strict=True)]
+    what = f"{arguments.train}, training"
     return [
         *lines,
-        Line(f"{arguments.train}, training, a bare loop", measured["loop"], remark=shares["loop"]),
-        Line(
-            f"{arguments.train}, training, Trainer",
-            measured["Trainer"],
-            remark=f"{shares['Trainer']}; {ratio:.1%} of the bare loop",
-        ),
+        Line(f"{what}, a bare loop", measured["loop"], remark=shares["loop"]),
+        Line(f"{what}, Trainer", measured["Trainer"], remark=shares["Trainer"]),
+        Line(f"{what}, Trainer / a bare loop", ratios, "times as fast"),
     ]
 
 
@@ -555,30 +566,44 @@ def training_step(model: torch.nn.Module, batch: dict[str, torch.Tensor], dtype:
 
 
 def memory_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
-    """What a training step takes of a GPU's memory, in larger and larger batches until it does not suffice."""
+    """What training steps take of a GPU's memory: in batches as given, and in the largest that fit, to an eighth."""
     name, mode = arguments.train.split(" ", 1)
     dtype, compiled = MODES[mode]
     model, tokenizer = model_and_tokenizer(name, "cpu")
     model = ProformerForPreTraining(model.config).to(arguments.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     collator = ProformerCollator(tokenizer, mask_probability=0.05)
-    lines, size = [], arguments.batch_size
-    # A batch that does not fit leaves the lines of those that did.
-    with contextlib.suppress(torch.OutOfMemoryError):
-        while True:
-            torch.compiler.reset()
-            faster = torch.compile(model) if compiled else model
-            rows = [{"sequence": sequences[row % len(sequences)], "expression": 0.0} for row in range(size)]
+    peaks = {}
+
+    def fits(size: int) -> bool:
+        torch.compiler.reset()
+        faster = torch.compile(model) if compiled else model
+        rows = [{"sequence": sequences[row % len(sequences)], "expression": 0.0} for row in range(size)]
+        try:
             batch = {key: tensor.to(arguments.device) for key, tensor in collator(rows).items()}
-            torch.cuda.reset_peak_memory_stats(arguments.device)
+            torch.cuda.reset_peak_memory_stats()
             for _ in range(2):
                 training_step(faster, batch, dtype)
                 optimizer.step()
                 optimizer.zero_grad()
-            peak = torch.cuda.max_memory_allocated(arguments.device) / 2**30
-            lines.append(Line(f"{arguments.train}, training, peak memory of batches of {size:,}", [peak], "GiB"))
-            size *= 2
-    return lines
+        except torch.OutOfMemoryError:
+            optimizer.zero_grad()
+            return False
+        peaks[size] = torch.cuda.max_memory_allocated() / 2**30
+        return True
+
+    size = arguments.batch_size
+    if not fits(size):
+        raise InputError(f"A training step of {size:,} sequences does not fit in the memory of this GPU.")
+    while fits(2 * size):
+        size *= 2
+    for eighth in (size // 2, size // 4, size // 8):
+        size += eighth if fits(size + eighth) else 0
+    what = f"{arguments.train}, training, peak memory of batches of"
+    return [
+        Line(f"{what} {arguments.batch_size:,}", [peaks[arguments.batch_size]], "GiB"),
+        Line(f"{what} {size:,}, the largest that fit", [peaks[size]], "GiB"),
+    ]
 
 
 def processor(device: str) -> str:

@@ -480,7 +480,6 @@ def plain_model(trainer: ProformerTrainer) -> ProformerForSequenceClassification
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
-    model.set_attn_implementation("sdpa")
     return model.eval().requires_grad_(True)
 
 

@@ -45,7 +45,9 @@ PRODUCTS = [
 
 
 def test_parts(benchmark):
-    lines = benchmark("--only", "tokenizer", "prediction", "variants", "training", "--steps", "3")
+    lines = benchmark(
+        "--only", "tokenizer", "prediction", "variants", "training", "--steps", "3", "--train", "embedded bfloat16"
+    )
     assert list(lines) == [
         "tokenizer, to tensors of both strands, one core",
         "embedded model, forward passes alone",
@@ -53,9 +55,10 @@ def test_parts(benchmark):
         "30 variants, saturation_mutagenesis",
         "30 variants, predict, all variants at once",
         "30 variants, predict, one variant after the other",
-        *PRODUCTS[3:],
-        "embedded float32, training, a bare loop",
-        "embedded float32, training, Trainer",
+        *PRODUCTS[:3],
+        "embedded bfloat16, training, a bare loop",
+        "embedded bfloat16, training, Trainer",
+        "embedded bfloat16, training, Trainer / a bare loop",
     ]
     assert all(float(median.replace(",", "")) > 0 for median, *_ in lines.values())
     assert re.search(r"\d+% of the rate", lines["embedded model, from a FASTA file"][-1])
@@ -78,6 +81,13 @@ def test_inference(benchmark):
     assert "flash_attention_for_cpu" in remark
 
 
+def test_turns_go_forwards_and_backwards(script):
+    done = []
+    tasks = {name: lambda name=name: done.append(name) or len(done) for name in "ab"}
+    # Once to warm up.
+    assert script.take_turns(tasks, 2) == {"a": [3, 6], "b": [4, 5]} and "".join(done) == "abab" + "ba"
+
+
 def test_profile(benchmark):
     lines = benchmark("--only", "profile")
     shares = [float(median) for median, *_ in lines.values()]
@@ -95,8 +105,8 @@ def test_two_modes_take_turns(benchmark):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--compare", "embedded float32", "embedded float32"], "name two different modes"),
         (["--only", "memory"], "give --device cuda"),
+        (["--compare", "embedded float32", "embedded bfloat16"], "leave out --only"),
         (["--repeats", "0"], "'0' is not a whole number"),
         (["--sequences", "bad.tsv"], "bad.tsv, line 3, column 'sequence': 'X' at position 2"),
         (["--sequences", "none.tsv"], "none.tsv"),
