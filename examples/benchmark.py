@@ -256,7 +256,6 @@ class Forward(NamedTuple):
 
     Attributes:
         predict: from sequences to (sequences, outputs).
-        exactly: the same by the layers as they are, in their own type.
         rate: sequences a second of a forward pass.
         flops: of one sequence.
         dtype: that is computed in.
@@ -264,7 +263,6 @@ class Forward(NamedTuple):
     """
 
     predict: Callable[[], np.ndarray]
-    exactly: Callable[[], np.ndarray]
     rate: Callable[[], float]
     flops: int
     dtype: torch.dtype
@@ -284,19 +282,21 @@ def forward(name: str, sequences: list[str], arguments: argparse.Namespace) -> F
     # Another shape would be compiled anew.
     whole = sequences[: len(sequences) // len(batch["input_ids"]) * len(batch["input_ids"])] if compiled else sequences
 
-    def exactly() -> np.ndarray:
-        batches = token_batches(tokenizer, whole, arguments.batch_size, truncation=False)
-        with torch.inference_mode():
-            return np.concatenate([model(**each.to(arguments.device)).logits.cpu().numpy() for each in batches])
-
     return Forward(
         predict=lambda: predict(faster, tokenizer, whole, arguments.batch_size, dtype=autocast),
-        exactly=exactly,
         rate=rate_of(lambda: predict_tokens(faster, batch, autocast), len(batch["input_ids"]), arguments.device),
         flops=flops,
         dtype=dtype,
         attention=attention,
     )
+
+
+def plain_predictions(name: str, sequences: list[str], arguments: argparse.Namespace) -> np.ndarray:
+    """By the layers as they are, in float32; (sequences, outputs)."""
+    model, tokenizer = model_and_tokenizer(name, arguments.device)
+    batches = token_batches(tokenizer, sequences, arguments.batch_size, truncation=False)
+    with torch.inference_mode():
+        return np.concatenate([model(**batch.to(arguments.device)).logits.cpu().numpy() for batch in batches])
 
 
 class AttentionKernels(TorchDispatchMode):
@@ -327,7 +327,7 @@ def inference_lines(sequences: list[str], arguments: argparse.Namespace) -> list
     }
     dtypes = {each.dtype for each in forwards.values()}
     measured, peaks, lines = beside_products({name: each.rate for name, each in forwards.items()}, dtypes, arguments)
-    exact = {model: forwards[f"{model} float32"].exactly() for model in MODELS}
+    exact = {model: plain_predictions(model, sequences, arguments) for model in MODELS}
     for name, each in forwards.items():
         plain = exact[name.split()[0]]
         predicted = each.predict()

@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,12 @@ import torch
 from modeling_proformer.assays import InputError
 
 
+SCRIPT = Path(__file__).parents[1] / "examples" / "benchmark.py"
+
+
 @pytest.fixture(scope="module")
 def script():
-    path = Path(__file__).parents[1] / "examples" / "benchmark.py"
-    spec = importlib.util.spec_from_file_location("benchmark", path)
+    spec = importlib.util.spec_from_file_location("benchmark", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -102,20 +106,33 @@ def test_two_modes_take_turns(benchmark):
     assert 0 < low <= float(lines["embedded bfloat16 / embedded float32"][0]) <= high
 
 
+BAD_TABLE = ["--only", "tokenizer", "--sequences", "bad.tsv"]
+
+
+@pytest.fixture
+def bad_table(tmp_path, monkeypatch):
+    (tmp_path / "bad.tsv").write_text("sequence\nACGT\nAXGT\n")
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         (["--only", "memory"], "give --device cuda"),
-        (["--compare", "embedded float32", "embedded bfloat16"], "leave out --only"),
+        (["--compare", "embedded float32", "embedded float32"], "name two different modes"),
+        (["--compare", "embedded float32", "embedded bfloat16", "--only", "tokenizer"], "leave out --only"),
         (["--repeats", "0"], "'0' is not a whole number"),
-        (["--sequences", "bad.tsv"], "bad.tsv, line 3, column 'sequence': 'X' at position 2"),
-        (["--sequences", "none.tsv"], "none.tsv"),
+        (BAD_TABLE, "bad.tsv, line 3, column 'sequence': 'X' at position 2"),
+        (["--only", "tokenizer", "--sequences", "none.tsv"], "none.tsv"),
     ],
 )
-def test_bad_input_is_told(script, tmp_path, monkeypatch, capsys, options, reason):
-    (tmp_path / "bad.tsv").write_text("sequence\nACGT\nAXGT\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["benchmark.py", "--only", "tokenizer", *options])
+def test_bad_input_is_told(script, bad_table, monkeypatch, capsys, options, reason):
+    monkeypatch.setattr("sys.argv", ["benchmark.py", *options])
     with pytest.raises((InputError, SystemExit)) as raised:
         script.main()
     assert reason in f"{raised.value} {capsys.readouterr().err}"
+
+
+def test_bad_input_ends_the_command_without_a_traceback(bad_table):
+    done = subprocess.run([sys.executable, SCRIPT, *BAD_TABLE], capture_output=True, text=True)
+    assert done.returncode != 0 and "line 3" in done.stderr and "Traceback" not in done.stderr
