@@ -5,8 +5,9 @@
 
 Each is trained on so many rows (and, last, on all), with the same split for all three, another one for each seed, and
 `proformer finetune`'s defaults. The ridge regression counts 6-mers on the strand as given; its strength is chosen on
-the validation rows. Results go to the table, one line each, and all assays in it into a figure beside it; what is
-there is not computed again. Needs scikit-learn.
+the validation rows. A further method, "positions anew", fine-tunes the checkpoint with position embeddings as they are
+before any training, to see what those are worth that were stretched over other constructs. Results go to the table,
+one line each, and all assays in it into a figure beside it; what is there is not computed again. Needs scikit-learn.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
 
@@ -35,6 +37,7 @@ FIELDS = [
     "pearson_r_high", "spearman_rho", "spearman_rho_low", "spearman_rho_high", "coverage_90", "seconds",
 ]  # fmt: skip
 ALPHAS = [1.0, 10.0, 100.0, 1000.0, 10_000.0]
+METHODS = ["ridge", "fine-tuned", "from scratch", "positions anew"]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -52,6 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--rows", type=int, nargs="*", default=[300, 1000, 3000], help="to train on (default: 300 1000 3000)")
     add("--not-all", action="store_true", help="do not train on all rows last")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    add("--methods", nargs="+", choices=METHODS, default=METHODS[:3], help="(default: all but positions anew)")
     add("--bf16", action="store_true", help="compute in bfloat16")
     add("--output", type=Path, required=True, help="TSV file to add to; the figure has the ending .png")
     return parser.parse_args()
@@ -71,11 +75,14 @@ def main():
     for rows in [*arguments.rows, *([] if arguments.not_all else [None])]:
         for seed in arguments.seeds:
             preparation = Preparation(duplicates=arguments.duplicates, train_rows=rows, seed=seed)
-            for method, run in {"ridge": ridge, "fine-tuned": proformer, "from scratch": proformer}.items():
+            for method in arguments.methods:
                 key = [arguments.name, str(rows or "all"), str(seed), method]
                 if any([line[field] for field in FIELDS[:4]] == key for line in read(arguments.output)):
                     continue
-                lines = run(arguments, columns, preparation, Recipe(from_scratch=method == "from scratch", seed=seed))
+                if method == "ridge":
+                    lines = ridge(arguments, columns, preparation)
+                else:
+                    lines = proformer(arguments, columns, preparation, method)
                 with open(arguments.output, "a", newline="") as file:
                     writer = csv.DictWriter(file, FIELDS, delimiter="\t", lineterminator="\n")
                     writer.writerows(dict(zip(FIELDS, key, strict=False)) | line for line in lines)
@@ -84,14 +91,15 @@ def main():
 
 
 def proformer(
-    arguments: argparse.Namespace, columns: TableColumns, preparation: Preparation, recipe: Recipe
+    arguments: argparse.Namespace, columns: TableColumns, preparation: Preparation, method: str
 ) -> list[dict]:
-    recipe.bf16 = arguments.bf16
+    recipe = Recipe(from_scratch=method == "from scratch", bf16=arguments.bf16, seed=preparation.seed)
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder, "model")
-        finetune(
-            arguments.table, columns, output, arguments.checkpoint, preparation, recipe, show=lambda sentence: None
-        )
+        checkpoint, output = arguments.checkpoint, Path(folder, "model")
+        if method == "positions anew":
+            checkpoint = Path(folder, "checkpoint")
+            save_with_new_positions(arguments.checkpoint, checkpoint, recipe.seed)
+        finetune(arguments.table, columns, output, checkpoint, preparation, recipe, show=lambda sentence: None)
         found = json.loads((output / "metrics.json").read_text())
     return [
         {
@@ -110,9 +118,16 @@ def proformer(
     ]
 
 
-def ridge(
-    arguments: argparse.Namespace, columns: TableColumns, preparation: Preparation, recipe: Recipe
-) -> list[dict]:
+def save_with_new_positions(checkpoint: str | None, folder: Path, seed: int):
+    model, tokenizer = load_checkpoint(checkpoint)
+    torch.manual_seed(seed)
+    new = type(model)(model.config).proformer.embeddings.position_embeddings
+    model.proformer.embeddings.position_embeddings.load_state_dict(new.state_dict())
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def ridge(arguments: argparse.Namespace, columns: TableColumns, preparation: Preparation) -> list[dict]:
     assay = prepare_assay(arguments.table, columns, preparation, load_checkpoint(arguments.checkpoint)[1])
     inserts = assay.tokenizer.inserts(assay.table.sequences)
     counts = CountVectorizer(analyzer="char", ngram_range=(6, 6), lowercase=False, dtype=np.float32).fit_transform(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from .metrics import Correlation, correlation, roc_auc
 
 
-BLUE, ORANGE, GREY = "#2a6f97", "#d1603d", "#8d99ae"
+BLUE, ORANGE, GREY, GREEN = "#2a6f97", "#d1603d", "#8d99ae", "#5b8e4d"
 
 PANELS_ABREAST = 3
 #: Of a figure. One of hundreds is none that anybody looks at.
@@ -215,7 +215,7 @@ def benchmark_plot(path: str | os.PathLike, results: Mapping[str, Mapping[str, M
     colors = {}
     for panel, (assay, methods) in zip(axes, results.items(), strict=True):
         for method, found in methods.items():
-            color = colors.setdefault(method, (GREY, BLUE, ORANGE)[len(colors) % 3])
+            color = colors.setdefault(method, (GREY, BLUE, ORANGE, GREEN)[len(colors) % 4])
             rows = sorted(found)
             panel.plot(rows, [np.mean(found[row]) for row in rows], color=color, label=method)
             for row in rows:
