@@ -7,7 +7,8 @@ Each is trained on so many rows (and, last, on all), with the same split for all
 `proformer finetune`'s defaults. The ridge regression counts 6-mers on the strand as given; its strength is chosen on
 the validation rows. A further method, "positions anew", fine-tunes the checkpoint with position embeddings as they are
 before any training, to see what those are worth that were stretched over other constructs. Results go to the table,
-one line each, and all assays in it into a figure beside it; what is there is not computed again. Needs scikit-learn.
+one line each, and all assays in it into a figure beside it; what is there is not computed again. Last, it prints a
+summary of the table. Needs scikit-learn.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
 
+from modeling_proformer import ProformerConfig, ProformerTokenizer
 from modeling_proformer.assays import InputError
 from modeling_proformer.cards import drawn_whole
 from modeling_proformer.finetuning import Recipe, finetune, measured_values
@@ -72,7 +75,9 @@ def main():
     )
     if not arguments.output.exists():
         arguments.output.write_text("\t".join(FIELDS) + "\n")
-    for rows in [*arguments.rows, *([] if arguments.not_all else [None])]:
+    everything = prepare(arguments, columns, Preparation(duplicates=arguments.duplicates))
+    fewer = [rows for rows in arguments.rows if rows < len(everything.split.train)]
+    for rows in [*fewer, *([] if arguments.not_all else [None])]:
         for seed in arguments.seeds:
             preparation = Preparation(duplicates=arguments.duplicates, train_rows=rows, seed=seed)
             for method in arguments.methods:
@@ -88,6 +93,7 @@ def main():
                     writer.writerows(dict(zip(FIELDS, key, strict=False)) | line for line in lines)
                 print(*key, *(f"{line['output']} r {line['pearson_r']}" for line in lines), flush=True)
         draw(arguments.output)
+    print(summary(arguments.output))
 
 
 def proformer(
@@ -97,8 +103,9 @@ def proformer(
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, output = arguments.checkpoint, Path(folder, "model")
         if method == "positions anew":
+            tokenizer = prepare(arguments, columns, preparation).tokenizer
             checkpoint = Path(folder, "checkpoint")
-            save_with_new_positions(arguments.checkpoint, checkpoint, recipe.seed)
+            save_with_new_positions(arguments.checkpoint, tokenizer, checkpoint, recipe.seed)
         finetune(arguments.table, columns, output, checkpoint, preparation, recipe, show=lambda sentence: None)
         found = json.loads((output / "metrics.json").read_text())
     return [
@@ -118,17 +125,25 @@ def proformer(
     ]
 
 
-def save_with_new_positions(checkpoint: str | None, folder: Path, seed: int):
-    model, tokenizer = load_checkpoint(checkpoint)
+def prepare(arguments: argparse.Namespace, columns: TableColumns, preparation: Preparation) -> PreparedAssay:
+    return prepare_assay(arguments.table, columns, preparation, load_checkpoint(arguments.checkpoint)[1])
+
+
+def save_with_new_positions(checkpoint: str | None, tokenizer: ProformerTokenizer, folder: Path, seed: int):
+    """The checkpoint for the construct of a tokenizer, with position embeddings as before any training."""
+    pretrained, _ = load_checkpoint(checkpoint)
     torch.manual_seed(seed)
-    new = type(model)(model.config).proformer.embeddings.position_embeddings
-    model.proformer.embeddings.position_embeddings.load_state_dict(new.state_dict())
+    model = type(pretrained)(
+        ProformerConfig(**pretrained.config.to_dict() | {"max_position_embeddings": tokenizer.num_tokens})
+    )
+    learned = {name: weight for name, weight in pretrained.state_dict().items() if "position_embeddings" not in name}
+    model.load_state_dict(learned, strict=False)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def ridge(arguments: argparse.Namespace, columns: TableColumns, preparation: Preparation) -> list[dict]:
-    assay = prepare_assay(arguments.table, columns, preparation, load_checkpoint(arguments.checkpoint)[1])
+    assay = prepare(arguments, columns, preparation)
     inserts = assay.tokenizer.inserts(assay.table.sequences)
     counts = CountVectorizer(analyzer="char", ngram_range=(6, 6), lowercase=False, dtype=np.float32).fit_transform(
         inserts
@@ -166,12 +181,40 @@ def read(table: Path) -> list[dict]:
 def draw(table: Path):
     """One panel for each assay and output: r over the rows trained on, of each method."""
     results = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    lines = [line for line in read(table) if line["pearson_r"]]
+    for panel, line in by_output(table):
+        if line["pearson_r"]:
+            results[panel][line["method"]][int(line["trained_on"])].append(float(line["pearson_r"]))
+    benchmark_plot(table.with_suffix(".png"), results)
+
+
+def summary(table: Path) -> str:
+    """A Markdown table: r and ρ of each assay, number of rows and method, as means over the seeds."""
+    results = defaultdict(lambda: defaultdict(list))
+    for panel, line in by_output(table):
+        results[panel, line["rows"], line["trained_on"]][line["method"]].append(line)
+    methods = [method for method in METHODS if any(method in found for found in results.values())]
+    text = ["| assay | rows | " + " | ".join(f"{method}: r, ρ" for method in methods) + " |"]
+    text.append("|---" * (2 + len(methods)) + "|")
+    for (panel, rows, trained_on), found in results.items():
+        cells = []
+        for method in methods:
+            means = [mean(line[metric] for line in found[method]) for metric in ("pearson_r", "spearman_rho")]
+            cells.append(", ".join(means))
+        text.append(f"| {panel} | {'all ' if rows == 'all' else ''}{int(trained_on):,} | {' | '.join(cells)} |")
+    return "\n".join(text)
+
+
+def mean(cells: Iterable[str]) -> str:
+    values = [float(cell) for cell in cells if cell]
+    return f"{np.mean(values):.3f}" if values else "-"
+
+
+def by_output(table: Path) -> Iterator[tuple[str, dict]]:
+    """Each line, and the assay that it is of; where there are several outputs, with the output."""
+    lines = read(table)
     for line in lines:
         several = len({other["output"] for other in lines if other["assay"] == line["assay"]}) > 1
-        panel = f"{line['assay']}, {line['output']}" if several else line["assay"]
-        results[panel][line["method"]][int(line["trained_on"])].append(float(line["pearson_r"]))
-    benchmark_plot(table.with_suffix(".png"), results)
+        yield f"{line['assay']}, {line['output']}" if several else line["assay"], line
 
 
 if __name__ == "__main__":

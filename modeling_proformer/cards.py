@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from . import __version__
 from .assays import InputError
 from .configuration_proformer import ProformerConfig
-from .finetuning import FineTuned, Recipe, criterion
+from .finetuning import MOST_ROWS_TO_CHOOSE_BY, FineTuned, Recipe, criterion
 from .finetuning_data import Preparation, TableColumns
 from .intervals import prediction_interval, transformed
 from .metrics import Interval, correlation, correlation_intervals, roc_auc, roc_auc_interval
@@ -302,6 +302,7 @@ def finetuned_card(
         learning_rate=recipe.highest_rate(),
         batch_size=min(recipe.batch_size, metrics["rows"]["train"]),
         most_steps=recipe.most_steps(metrics["rows"]["train"]),
+        chosen_by=min(metrics["rows"]["validation"], MOST_ROWS_TO_CHOOSE_BY),
         panels=min(len(columns.outputs), MOST_PANELS),
     )
 

@@ -22,6 +22,19 @@ MAX_SHARED_LETTERS = 31
 
 # Sequences whose windows are computed at a time, so that the work stays in the processor's cache.
 SEQUENCES_AT_A_TIME = 512
+PAIRS_AT_A_TIME = 16384
+
+# Two sequences laid on each other are related if so large a share of their letters is the same,
+MIN_IDENTITY = 0.75
+# where they overlap in so many letters or more, and in half of the shorter one; or in all of it, if it is shorter.
+MIN_OVERLAP = 30
+
+# Letters by which places in sequences are sorted, as many as a base-5 number in 64 bits with a sign holds.
+LETTERS_SORTED_BY = 27
+# Places after and before each in that order, which are looked at to find what is alike.
+NEIGHBOURS = 3
+# Fewer letters in a row that are the same are no reason to compare the others.
+MIN_SEED = 6
 
 
 class Split(NamedTuple):
@@ -163,11 +176,15 @@ def homology_groups(sequences: Sequence[str], shared_letters: int = 20) -> np.nd
     """
     Finds the families of related sequences, for `hold_out_groups` and `split_groups`.
 
-    Two sequences are related where they are the same or share a stretch of `shared_letters` letters, on either strand:
-    variants of one promoter, overlapping tiles, an element in both orientations. Relatives of relatives are of one
-    family. A stretch with an N is no sign of kinship, nor is one of low complexity (`telling_windows`), which
-    unrelated genomic sequences have in common. Variants with mutations all over may share none (of two sequences of 80
-    letters that differ in 8, one pair in three): have a column that says what they are variants of.
+    Two sequences are related, on either strand, where they are the same; or share a stretch of `shared_letters`
+    letters, as overlapping tiles do; or where three quarters of their letters are the same, laid on each other without
+    gaps, as in variants of one promoter with mutations all over: over at least half of the shorter one and 30 letters,
+    or over all of it. Relatives of relatives are of one family. A stretch with an N is no sign of kinship, nor is
+    one of low complexity (`telling_windows`), which unrelated genomic sequences have in common.
+
+    Pairs are not all compared: those alike are looked for among the sequences that agree the longest from any of
+    their letters on, see `alike`. Variants of one promoter with more changes than that (of two sequences of 80 letters
+    that differ in 20) are of one family only by way of others: have a column that says what they are variants of.
 
     Args:
         sequences: inserts, without the construct's constant flanks: with these left on, all are one family. Lower case
@@ -186,9 +203,17 @@ def homology_groups(sequences: Sequence[str], shared_letters: int = 20) -> np.nd
     windows, owners = telling_windows(distinct, shared_letters)
     # Each owner of a window is linked to the next, not to every other: the family is the same, the links are fewer.
     same = windows[1:] == windows[:-1]
-    links = coo_array((np.ones(same.sum()), (owners[:-1][same], owners[1:][same])), shape=(len(distinct),) * 2)
-    _, families = connected_components(links, directed=False)
+    ones, others = owners[:-1][same], owners[1:][same]
+    stretches = families_of(ones, others, len(distinct))
+    alike_ones, alike_others = alike(distinct, distinct, stretches, stretches)
+    families = families_of(np.concatenate([ones, alike_ones]), np.concatenate([others, alike_others]), len(distinct))
     return families[rows]
+
+
+def families_of(ones: np.ndarray, others: np.ndarray, count: int) -> np.ndarray:
+    """Number of the family of each of so many sequences, (count,), from pairs of relatives, (pairs,) each."""
+    links = coo_array((np.ones(len(ones)), (ones, others)), shape=(count, count))
+    return connected_components(links, directed=False)[1]
 
 
 def near_twins(sequences: Sequence[str], others: Sequence[str], shared_letters: int = 20) -> np.ndarray:
@@ -213,6 +238,9 @@ def near_twins(sequences: Sequence[str], others: Sequence[str], shared_letters: 
     other_windows, _ = telling_windows(distinct_others, shared_letters)
     shared = np.searchsorted(other_windows, windows, "left") < np.searchsorted(other_windows, windows, "right")
     related[owners[shared]] = True
+    unrelated = np.flatnonzero(~related)
+    found, _ = alike([distinct[number] for number in unrelated], distinct_others)
+    related[unrelated[found]] = True
     return related[rows]
 
 
@@ -293,6 +321,152 @@ def different_trinucleotides(numbers: np.ndarray, size: int) -> np.ndarray:
         different += (seen & trinucleotide) == 0
         seen |= trinucleotide
     return different
+
+
+def alike(
+    sequences: Sequence[str],
+    others: Sequence[str],
+    families: np.ndarray | None = None,
+    other_families: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Finds pairs of which `MIN_IDENTITY` of the letters are the same, laid on each other without gaps on either strand.
+
+    All places in `others`, on both strands, are sorted by the letters that follow. Each place in `sequences` is looked
+    up among them; its neighbours there are the places that agree with it the longest. Where one agrees for longer than
+    chance would have it, both sequences are compared letter by letter as they lie on each other there.
+
+    Args:
+        sequences, others: of the upper-case letters A C G T N.
+        families, other_families: (rows,) each; pairs within one family are not of interest.
+
+    Returns:
+        (pairs,) numbers of sequences, and (pairs,) of the others.
+    """
+    ours, theirs = complex_strands(sequences), both_strands(complex_strands(others))
+    seed = max(MIN_SEED, int(np.ceil(np.log(max(theirs.lengths.sum(), 1)) / np.log(4))))
+    beyond_the_seed = 5 ** (LETTERS_SORTED_BY - seed)
+    keys, strands, starts = places(theirs, seed)
+    keys, first = np.unique(keys, return_index=True)
+    strands, starts, seeds = strands[first], starts[first], keys // beyond_the_seed
+    pairs = [np.empty((2, 0), dtype=np.int64)]
+    for chunk in range(0, len(sequences), SEQUENCES_AT_A_TIME):
+        rows = slice(chunk, chunk + SEQUENCES_AT_A_TIME)
+        our_places = places(Strands(ours.letters[rows], ours.lengths[rows]), seed)
+        order = np.argsort(our_places[0])  # looked up in order, they are found several times as fast
+        our_keys, our_rows, our_starts = (column[order] for column in our_places)
+        our_rows += chunk
+        middle, our_seeds = np.searchsorted(keys, our_keys), our_keys // beyond_the_seed
+        laid = [np.empty((3, 0), dtype=np.int64)]
+        for step in range(-NEIGHBOURS, NEIGHBOURS + 1):
+            there = middle + step
+            close = np.flatnonzero((there >= 0) & (there < len(keys)))
+            close = close[our_seeds[close] == seeds[there[close]]]
+            if families is not None:
+                others_there = strands[there[close]] % len(others)
+                close = close[families[our_rows[close]] != other_families[others_there]]
+            there = there[close]
+            laid.append(np.stack([our_rows[close], strands[there], our_starts[close] - starts[there]]))
+        ones, another, offsets = distinct_columns(np.concatenate(laid, axis=1))
+        for first in range(0, len(ones), PAIRS_AT_A_TIME):
+            some = slice(first, first + PAIRS_AT_A_TIME)
+            agree = identical_enough(ours, theirs, ones[some], another[some], offsets[some])
+            pairs.append(np.stack([ones[some][agree], another[some][agree] % len(others)]))
+    return tuple(np.concatenate(pairs, axis=1))
+
+
+def distinct_columns(columns: np.ndarray) -> np.ndarray:
+    """Each column of small whole numbers, (3, columns), once."""
+    if columns.shape[1] == 0:
+        return columns
+    lowest = columns.min(axis=1, keepdims=True)
+    shape = (columns - lowest).max(axis=1) + 1
+    numbers = np.unique(np.ravel_multi_index(tuple(columns - lowest), shape))
+    return np.stack(np.unravel_index(numbers, shape)) + lowest
+
+
+class Strands(NamedTuple):
+    """
+    Strands of sequences.
+
+    Attributes:
+        letters: (strands, greatest length) digits 1 to 4 of A C G T, 0 of N and after the end.
+        lengths: (strands,).
+    """
+
+    letters: np.ndarray
+    lengths: np.ndarray
+
+
+def complex_strands(sequences: Sequence[str]) -> Strands:
+    """
+    The forward strands. Nothing is known of the letters of one that as a whole has less than half of the different
+    trinucleotides that would make a window of 20 letters telling: it is like too many others.
+    """
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int32)
+    width = int(lengths.max(initial=0))
+    text = "".join(sequence.ljust(width, "N") for sequence in sequences)
+    digits = DIGIT_OF_BYTE[np.frombuffer(text.encode(), dtype=np.uint8)].reshape(len(sequences), width)
+    letters = np.where(digits <= 4, digits, 0).astype(np.uint8)
+    first, second, third = (letters[:, place : place + max(width - 2, 0)] for place in range(3))
+    known = (first > 0) & (second > 0) & (third > 0)
+    numbers = np.where(known, 25 * first.astype(np.intp) + 5 * second + third, 0)
+    present = np.zeros((len(letters), 125), dtype=bool)
+    np.put_along_axis(present, numbers, True, axis=1)
+    letters[2 * present[:, 1:].sum(axis=1) < np.minimum(lengths - 2, 18)] = 0
+    return Strands(letters, lengths)
+
+
+def both_strands(forward: Strands) -> Strands:
+    """The same strands, and after them their reverse complements."""
+    mirrored = forward.lengths[:, None] - 1 - np.arange(forward.letters.shape[1])
+    letters = np.take_along_axis(forward.letters, np.maximum(mirrored, 0), axis=1)
+    reverse = np.where((mirrored >= 0) & (letters > 0), 5 - letters, 0).astype(np.uint8)
+    return Strands(np.concatenate([forward.letters, reverse]), np.tile(forward.lengths, 2))
+
+
+def places(strands: Strands, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Each place in a strand from which on `seed` letters are known and of no low complexity: the number of the
+    `LETTERS_SORTED_BY` letters from there on in base 5, which strand it is in, and where; (places,) each.
+    """
+    found = [(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32))]
+    width = strands.letters.shape[1]
+    for first in range(0, len(strands.letters), SEQUENCES_AT_A_TIME):
+        letters = np.pad(strands.letters[first : first + SEQUENCES_AT_A_TIME], ((0, 0), (0, LETTERS_SORTED_BY)))
+        keys = np.zeros((len(letters), width), dtype=np.int64)
+        numbers = np.zeros_like(keys)
+        known = np.ones(keys.shape, dtype=bool)
+        for place in range(LETTERS_SORTED_BY):
+            there = letters[:, place : place + width]
+            keys = 5 * keys + there
+            if place < seed:
+                numbers = (numbers << 2) | ((there - 1) & 3)
+                known &= there > 0
+        rows, starts = np.nonzero(known)
+        telling = 2 * different_trinucleotides(numbers[known], seed) >= seed - 2
+        rows, starts = (rows[telling] + first).astype(np.int32), starts[telling].astype(np.int32)
+        found.append((keys[known][telling], rows, starts))
+    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+
+
+def identical_enough(
+    ours: Strands, theirs: Strands, ones: np.ndarray, others: np.ndarray, offsets: np.ndarray
+) -> np.ndarray:
+    """
+    Whether enough letters are the same where two strands lie on each other, the other one beginning `offsets` letters
+    after the one; (pairs,) of bool.
+    """
+    lengths, other_lengths = ours.lengths[ones], theirs.lengths[others]
+    overlap = np.minimum(lengths, offsets + other_lengths) - np.maximum(offsets, 0)
+    shorter = np.minimum(lengths, other_lengths)
+    enough = overlap >= np.minimum(shorter, np.maximum(MIN_OVERLAP, -(-shorter // 2)))
+    places = np.arange(ours.letters.shape[1]) - offsets[:, None]
+    inside = (places >= 0) & (places < theirs.letters.shape[1])
+    one = ours.letters[ones]
+    other = theirs.letters[others[:, None], np.where(inside, places, 0)]
+    same = ((one == other) & (one > 0) & inside).sum(axis=1)
+    return enough & (same >= MIN_IDENTITY * overlap)
 
 
 __all__ = [

@@ -143,7 +143,7 @@ def plain_windows(sequence: str, size: int) -> set[str]:
 
 
 def plain_relations(sequences: Sequence[str], size: int) -> np.ndarray:
-    """All pairs compared, (rows, rows) of bool."""
+    """All pairs compared for windows in common, (rows, rows) of bool."""
     windows = [plain_windows(sequence, size) for sequence in sequences]
     related = np.eye(len(sequences), dtype=bool)
     for one, other in combinations(range(len(sequences)), 2):
@@ -162,18 +162,78 @@ def plain_families(related: np.ndarray) -> np.ndarray:
         firsts = lower
 
 
+def plain_identity(one: str, other: str) -> bool:
+    """Whether three quarters of the letters are the same, on either strand, at any offset with enough overlap."""
+    shorter = min(len(one), len(other))
+    for strand in (other, reverse_complement(other)):
+        for offset in range(1 - len(strand), len(one)):
+            pairs = list(zip(one[max(offset, 0) :], strand[max(-offset, 0) :], strict=False))
+            same = sum(letter == another != "N" for letter, another in pairs)
+            if len(pairs) >= min(shorter, max(30, shorter / 2)) and pairs and same >= 0.75 * len(pairs):
+                return True
+    return False
+
+
+def plain_likeness(sequences: Sequence[str]) -> np.ndarray:
+    """All pairs laid on each other, (rows, rows) of bool."""
+    alike = [plain_identity(one, other) for one in sequences for other in sequences]
+    return np.array(alike, dtype=bool).reshape(len(sequences), len(sequences))
+
+
 @unhurried
 @given(libraries, window_sizes)
-def test_families_are_those_of_a_plain_comparison_of_all_pairs(sequences, size):
-    expected = plain_families(plain_relations(sequences, size))
-    assert homology_groups(sequences, size).tolist() == expected.tolist()
+def test_families_are_no_smaller_and_no_larger_than_plain_comparisons_of_all_pairs_allow(sequences, size):
+    """All that share a window are relatives, and none are who neither do so nor are alike."""
+    found = homology_groups(sequences, size)
+    windows = plain_relations(sequences, size)
+    for least in plain_families(windows) == np.arange(len(sequences))[:, None]:
+        assert len(set(found[least])) <= 1
+    most = plain_families(windows | plain_likeness(sequences))
+    for family in set(found):
+        assert len(set(most[found == family])) == 1
 
 
 @unhurried
 @given(libraries, libraries, window_sizes)
-def test_near_twins_are_those_of_a_plain_comparison_of_all_pairs(sequences, others, size):
-    related = plain_relations(sequences + others, size)[: len(sequences), len(sequences) :]
-    assert near_twins(sequences, others, size).tolist() == related.any(axis=1).tolist()
+def test_near_twins_are_those_that_plain_comparisons_of_all_pairs_find(sequences, others, size):
+    both = sequences + others
+    windows = plain_relations(both, size)[: len(sequences), len(sequences) :].any(axis=1)
+    alike = plain_likeness(both)[: len(sequences), len(sequences) :].any(axis=1)
+    found = near_twins(sequences, others, size)
+    assert found[windows].all() and (windows | alike)[found].all()
+
+
+@pytest.mark.parametrize(
+    ("length", "parents", "variants", "changes"),
+    [
+        (19, 1, 300, 2),
+        (30, 20, 40, 3),
+        (36, 20, 40, 1),
+        (50, 20, 40, 3),
+        (80, 30, 20, 8),
+        (80, 30, 20, 10),
+        (165, 30, 20, 16),
+    ],
+)
+def test_variants_of_a_promoter_are_one_family_however_their_changes_lie(length, parents, variants, changes):
+    """Most pairs of them share no 20 letters."""
+    rng = np.random.default_rng(0)
+    sequences, of = [], np.repeat(np.arange(parents), variants)
+    for parent in rng.integers(0, 4, (parents, length)):
+        for _ in range(variants):
+            variant, places = parent.copy(), rng.choice(length, changes, replace=False)
+            variant[places] = (variant[places] + rng.integers(1, 4, changes)) % 4
+            sequences.append("".join("ACGT"[digit] for digit in variant))
+    order = rng.permutation(len(sequences))
+    disguised = [(str, reverse_complement)[rng.integers(2)](sequences[row]) for row in order]
+    found = homology_groups(disguised)
+    assert len(set(zip(found, of[order], strict=True))) == len(set(found)) == parents
+    # Each is also directly related to another of its own, and to none of the others'.
+    first = of[order] < parents / 2
+    assert not near_twins(*([disguised[row] for row in np.flatnonzero(side)] for side in (first, ~first))).any()
+    halves = np.arange(len(order)) % 2 == 0
+    twins = near_twins(*([disguised[row] for row in np.flatnonzero(side)] for side in (halves, ~halves)))
+    assert twins.mean() > 0.95
 
 
 @unhurried
@@ -256,8 +316,9 @@ def real_sequences(shared, request) -> list[str]:
     return request.param(shared / "data")
 
 
-def test_real_families_are_those_of_a_plain_comparison_of_all_pairs(real_sequences):
-    expected = plain_families(plain_relations(real_sequences, 20))
+def test_real_families_are_those_of_plain_comparisons_of_all_pairs(real_sequences):
+    letters = one_hot(real_sequences)
+    expected = plain_families(plain_relations(real_sequences, 20) | (best_identity(letters, letters) >= 0.75))
     assert 1 < len(set(expected)) < len(expected)
     assert homology_groups(real_sequences).tolist() == expected.tolist()
 
@@ -286,7 +347,7 @@ def best_identity(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 def test_nothing_alike_lies_on_both_sides_of_a_split_by_homology(real_sequences):
     split = split_groups(homology_groups(real_sequences), 0.1, 0.2)
     train, validation, test = ([real_sequences[row] for row in side] for side in split)
-    assert best_identity(one_hot(train), one_hot(validation + test)).max() < 0.9
+    assert best_identity(one_hot(train), one_hot(validation + test)).max() < 0.75
     assert not near_twins(test, train + validation).any()
 
 
