@@ -295,13 +295,13 @@ def sequence_text(path: str | os.PathLike, row: Row, column: str) -> str:
     A cell's sequence, without blanks at its ends.
 
     Raises:
-        InputError: the cell is empty or not text.
+        InputError: the cell is empty, says that the sequence is missing (NA), or is not text.
     """
     sequence = row.cells[column]
     if sequence is not None and not isinstance(sequence, str):
         raise InputError(f"{path}, {row.place}, column {column!r}: {sequence!r} is not a sequence.")
     sequence = (sequence or "").strip()
-    if not sequence:
+    if sequence.lower() in MISSING:
         raise InputError(f"{path}, {row.place}, column {column!r}: the sequence is empty.")
     return sequence
 

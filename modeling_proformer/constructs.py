@@ -72,7 +72,7 @@ class Construct(NamedTuple):
         if self.reverse_complements:
             lines.append(
                 f"{self.reverse_complements:,} sequences have the reverse complement of their insert in the table "
-                "too: keep the two orientations of an element on one side of a split."
+                "too: the two orientations of an element belong on one side of a split."
             )
         return "\n".join(lines)
 

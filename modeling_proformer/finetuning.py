@@ -61,7 +61,8 @@ class Recipe:
             and noisy rows by heart.
         steps: weight updates at most; by default from the number of rows.
         batch_size: sequences in a step.
-        patience: evaluations without a better one of the validation rows, of 20 in all, after which training stops.
+        patience: evaluations without a better one of the validation rows, of some 20 in all, after which training
+            stops. What is better, `criterion` says.
         transform: "log" or "log1p" to train on logarithms of the measurements.
         task: "regression" or "classification"; by default the latter where all measurements are 0 or 1.
         bf16: compute in bfloat16, faster where the hardware has it.
@@ -81,6 +82,20 @@ class Recipe:
     bf16: bool = False
     seed: int = 0
 
+    def validate_ranges(self):
+        """
+        Raises:
+            ValueError: a number is outside its range.
+        """
+        for name in ("learning_rate", "layer_decay", "steps", "batch_size", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` is {value}; it must be above 0.")
+        if self.seed < 0:
+            raise ValueError(f"`seed` is {self.seed}; it must be 0 or more.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`dropout` is {self.dropout}; it must be 0 or more, and less than 1.")
+
     def highest_rate(self) -> float:
         """The learning rate that was given, or the one tried out for the method."""
         rates = {"full": 1e-3, "head": 1e-2, "lora": 2e-3}
@@ -95,6 +110,7 @@ class Recipe:
         return int(np.clip(10 * passes, 400, max(2000, 2 * passes))) if self.steps is None else self.steps
 
 
+DIVERGED = "Training has diverged: predictions are nan or infinite. Give a lower learning_rate."
 POSITIONS = "embeddings.position_embeddings.weight"
 EVALUATIONS = 20
 # More would hardly change which step is best, and twenty evaluations of a large table take as long as its training.
@@ -163,13 +179,15 @@ def finetune(
         raise InputError(f"{output}: this folder is not empty; name a new one.")
     pretrained, reference = load_checkpoint(checkpoint)
     assay = prepare_assay(table, columns, preparation, reference)
+    letters = reference.insert_width, assay.tokenizer.insert_width
+    if not recipe.from_scratch and letters[0] != letters[1]:
+        assay.findings.append("The checkpoint's positions, of {:,} letters, are stretched over {:,}.".format(*letters))
     for finding in assay.findings:
         show(finding)
     set_seed(recipe.seed)
     model = model_for(assay, columns, recipe, pretrained, reference)
     show(f"Training by {model.config.problem_type.replace('_', ' ')}, {model.num_parameters():,} parameters.")
-    source = None if checkpoint is None else str(checkpoint)
-    settings = {"checkpoint": source, "checkpoint.weights": weights_digest(pretrained)}
+    settings = {"checkpoint.weights": weights_digest(pretrained)}
     for kind, options in (("columns", columns), ("preparation", preparation), ("recipe", recipe)):
         settings |= {f"{kind}.{name}": value for name, value in asdict(options).items()}
     tables = [TrainingTable(str(table), 1, len(assay.table), assay.table.unmeasured, file_digest(table))]
@@ -183,6 +201,9 @@ def finetune(
     trainer.add_callback(ShownEvaluations(show))
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=resumed)
+    if not all(np.isfinite(entry.get("eval_loss", 0.0)) for entry in trainer.state.log_history):
+        shutil.rmtree(run)
+        raise InputError(DIVERGED)
     seconds = None if resumed else time.perf_counter() - started
     model = plain_model(trainer)
     if columns.bins:
@@ -345,6 +366,13 @@ def task_of(table: AssayTable, columns: TableColumns, recipe: Recipe) -> str:
     if columns.bins and recipe.task == "classification":
         raise InputError("Reads in bins are a regression: leave out the task, or the bins.")
     others = ~np.isin(table.labels, (0, 1)) & ~np.isnan(table.labels)
+    if table.binary and others.any() and recipe.task != "regression":
+        row, column = np.argwhere(others)[0]
+        raise InputError(
+            f"{table.source}: the insert of {table.places[row]} has both 0 and 1 in column "
+            f"{columns.targets[column]!r}, which are no class on average. Leave the wrong rows out, or give the task "
+            "regression."
+        )
     if recipe.task != "classification":
         return recipe.task or ("regression" if others.any() or columns.bins else "classification")
     if others.any():
@@ -387,7 +415,7 @@ def trainer_for(
     weights = {} if table.weights is None else {"weight": table.weights}
     rows = datasets.Dataset.from_dict({"sequence": table.sequences, **labels, **weights})
     steps = recipe.most_steps(len(split.train))
-    every = -(-steps // EVALUATIONS)
+    every = max(steps // EVALUATIONS, 1)
     trained = prepared_for(recipe.method, model)
     arguments = TrainingArguments(
         output_dir=str(run),
@@ -456,7 +484,8 @@ class ShownEvaluations(TrainerCallback):
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
         score = metrics.get("eval_score", float("nan"))
-        self.show(f"Step {state.global_step:,} of {state.max_steps:,}: validation score {score:.3f}.")
+        loss = metrics.get("eval_loss", float("nan"))
+        self.show(f"Step {state.global_step:,} of {state.max_steps:,}: validation loss {loss:.3f}, score {score:.3f}.")
 
 
 def prepared_for(method: str, model: ProformerForSequenceClassification) -> nn.Module:
@@ -582,7 +611,7 @@ def predict_held_out(
     sequences = [assay.table.sequences[row] for row in rows]
     predicted[rows] = predict(model, assay.tokenizer, sequences, truncation=True)
     if not np.isfinite(predicted[rows]).all():
-        raise InputError("Training has diverged: predictions are nan or infinite. Give a lower learning_rate.")
+        raise InputError(DIVERGED)
     return measured, predicted
 
 

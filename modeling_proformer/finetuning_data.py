@@ -55,10 +55,16 @@ class TableColumns:
     split: str | None = None
     group: str | None = None
 
+    def __post_init__(self):
+        if self.bins is not None:
+            self.bins = [np.asarray(bin).item() for bin in self.bins]
+        if not isinstance(self.targets, str):
+            self.targets = [str(target) for target in self.targets]
+
     @property
     def outputs(self) -> list[str]:
         """Names of what the model predicts."""
-        return ["mean_bin"] if self.bins else list(self.targets)
+        return self.targets if self.bins is None else ["mean_bin"]
 
     def named(self) -> list[str]:
         others = (self.weight, self.standard_error, self.split, self.group)
@@ -78,6 +84,7 @@ class AssayTable:
         weights: (rows,), if there are any.
         sides: the side of each row, if the table says.
         groups: the family of each row, if the table says.
+        binary: whether all measurements are 0 or 1.
         unmeasured: how many rows were left out, because they have no measurement.
     """
 
@@ -88,6 +95,7 @@ class AssayTable:
     weights: np.ndarray | None
     sides: list[str] | None
     groups: list[str] | None
+    binary: bool
     unmeasured: int
 
     def __len__(self) -> int:
@@ -100,6 +108,7 @@ class AssayTable:
         arrays = {name: getattr(self, name) for name in ("labels", "weights")}
         return AssayTable(
             source=self.source,
+            binary=self.binary,
             unmeasured=self.unmeasured,
             **{name: None if values is None else [values[row] for row in rows] for name, values in listed.items()},
             **{name: None if values is None else values[rows] for name, values in arrays.items()},
@@ -188,6 +197,7 @@ def prepare_assay(
         table = table.take(np.flatnonzero(table.weights))
         require_rows(table.source, len(table))
     tokenizer, table, found = fit_construct(table, options, reference)
+    require_rows(table.source, len(table))
     findings += found
     inserts = tokenizer.inserts(table.sequences)
     merged = merge_duplicates(table, inserts, columns, options.duplicates)
@@ -207,9 +217,10 @@ def prepare_assay(
 
 
 def refuse_idle_options(path: Path, columns: TableColumns, options: Preparation):
-    column = columns.split or columns.group
-    if options.split_by == "random" and column:
-        raise InputError(f"{path}: the column {column!r} splits the rows, not chance; leave out one of both.")
+    if options.split_by == "random" and columns.group:
+        raise InputError(f"{path}: the column {columns.group!r} splits the rows, not chance; leave out one of both.")
+    if options.train_rows is not None and options.train_rows < FEWEST_HELD_OUT:
+        raise InputError(f"{path}: train_rows is {options.train_rows}; {FEWEST_HELD_OUT} is the least.")
     if options.too_long != "refuse" and options.insert_width is None:
         raise InputError(f"{path}: too_long {options.too_long} is about an insert_width; give one.")
 
@@ -329,14 +340,23 @@ def refuse_divided_groups(table: AssayTable, split: ThreeWaySplit):
 
 def split_as_given(sides: Sequence[str], families: np.ndarray, options: Preparation) -> ThreeWaySplit:
     """
-    As a column says; where it names no rows for validation, whole families of the training rows.
+    As a column says; where it names no rows for validation, whole families of the training rows, or random ones.
 
     Raises:
-        ValueError: there are too few families.
+        ValueError: the families are too large, or nothing is left to be split at random.
     """
     train, validation, test = (np.flatnonzero(np.array(sides) == side) for side in SIDES)
+    if len(validation) and options.split_by == "random":
+        raise ValueError("the column of sides splits all rows, not chance; leave out one of both.")
     if len(validation) == 0 and len(train):
-        held_out = hold_out_groups(families[train], options.validation_fraction, options.seed)
+        groups = np.arange(len(train)) if options.split_by == "random" else families[train]
+        held_out = hold_out_groups(groups, options.validation_fraction, options.seed)
+        if len(held_out.held_out) < options.validation_fraction * len(train) / 2:
+            raise ValueError(
+                f"whole families of the training rows fill only {len(held_out.held_out):,} of the "
+                f"{options.validation_fraction * len(train):,.0f} rows for validation. Say in the column of sides "
+                "which rows are for it, or have them chosen at random (split random)."
+            )
         train, validation = train[held_out.train], train[held_out.held_out]
     return ThreeWaySplit(train, validation, test)
 
@@ -394,6 +414,8 @@ def read_table(path: str | os.PathLike, columns: TableColumns) -> AssayTable:
         side = None if columns.split is None else side_of(path, row, columns.split)
         group = None if columns.group is None else group_of(path, row, columns.group)
         sequence = sequence_text(path, row, columns.sequence)
+        if not sequence.strip("Nn"):
+            raise InputError(f"{path}, {row.place}, column {columns.sequence!r}: the sequence has no letter but N.")
         kept.append((row.place, sequence, labels, weight_of(path, row, columns), side, group))
     require_rows(path, len(kept))
     places, sequences, labels, weights, sides, groups = (list(column) for column in zip(*kept, strict=True))
@@ -405,6 +427,7 @@ def read_table(path: str | os.PathLike, columns: TableColumns) -> AssayTable:
         weights=np.array(weights) if columns.weight or columns.standard_error else None,
         sides=sides if columns.split else None,
         groups=groups if columns.group else None,
+        binary=bool((np.isin(labels, (0, 1)) | np.isnan(labels)).all()),
         unmeasured=unmeasured,
     )
     if columns.standard_error:
@@ -431,13 +454,18 @@ def check_columns(path: Path, columns: TableColumns):
         raise InputError(f"{path}: a target is named twice among {', '.join(columns.targets)}.")
     if columns.weight and columns.standard_error:
         raise InputError(f"{path}: weights come from a weight column or a standard_error column, not from both.")
-    if columns.bins and len(columns.bins) != len(columns.targets):
+    if columns.bins is not None and len(columns.bins) != len(columns.targets):
         raise InputError(f"{path}: {len(columns.bins)} bins for {len(columns.targets)} columns of reads.")
+    if columns.bins is not None and not (len(columns.bins) > 1 and np.isfinite(columns.bins).all()):
+        raise InputError(f"{path}: bins are the centres, two or more finite numbers, not {columns.bins}.")
 
 
 def weight_of(path: Path, row: Row, columns: TableColumns) -> float | None:
     if columns.standard_error is None:
-        return None if columns.weight is None else weight_value(path, row, columns.weight)
+        weight = None if columns.weight is None else weight_value(path, row, columns.weight)
+        if weight is not None and weight > GREATEST:
+            raise InputError(f"{path}, {row.place}, column {columns.weight!r}: {weight:g} is too large.")
+        return weight
     error = measured_value(path, row, columns.standard_error, required=True)
     if error < 0:
         raise InputError(f"{path}, {row.place}, column {columns.standard_error!r}: the error {error:g} is below 0.")

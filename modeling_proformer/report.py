@@ -62,7 +62,7 @@ def roc_curves(path: str | os.PathLike, outputs: Sequence[ComparedOutput]):
         axes.set_ylabel("true positive rate")
         area = roc_auc(measured, predicted)
         found = "no ROC AUC" if np.isnan(area) else f"ROC AUC = {area:.3f}"
-        axes.set_title(f"{name}\n{found}, {measured.sum():,.0f} of {len(measured):,} are 1", fontsize=10)
+        axes.set_title(f"{verbatim(name)}\n{found}, {measured.sum():,.0f} of {len(measured):,} are 1", fontsize=10)
     save(figure, all_axes, path)
 
 
@@ -93,8 +93,8 @@ def draw_scatter(axes: Axes, measured: np.ndarray, predicted: np.ndarray, agreem
         axes.figure.colorbar(cells, label="sequences")
     else:
         axes.scatter(measured, predicted, s=14, alpha=0.5, color=BLUE, linewidths=0)
-    axes.set_xlabel(f"measured {label}")
-    axes.set_ylabel(f"predicted {label}")
+    axes.set_xlabel(f"measured {verbatim(label)}")
+    axes.set_ylabel(f"predicted {verbatim(label)}")
     found = f"Pearson r = {agreement.pearson_r:.3f}, Spearman ρ = {agreement.spearman_rho:.3f}"
     found = "no correlation" if np.isnan(agreement.pearson_r) else found
     axes.set_title(f"{found}, n = {agreement.count:,}", fontsize=10)
@@ -148,7 +148,7 @@ def effect_plot(path: str | os.PathLike, effects: Mapping[str, np.ndarray], unit
         axes.plot([median, median], [height - 0.32, height + 0.32], color="black", linewidth=2)
         axes.annotate(f"{median:+.2f}", (1.01, height), xycoords=("axes fraction", "data"), va="center")
     axes.axvline(0, color=GREY, linewidth=1)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), map(verbatim, names))
     axes.set_xlabel(f"change of predicted expression ({unit}); black: median")
     save(figure, axes, path)
 
@@ -217,16 +217,21 @@ def benchmark_plot(path: str | os.PathLike, results: Mapping[str, Mapping[str, M
         for method, found in methods.items():
             color = colors.setdefault(method, (GREY, BLUE, ORANGE, GREEN)[len(colors) % 4])
             rows = sorted(found)
-            panel.plot(rows, [np.mean(found[row]) for row in rows], color=color, label=method)
+            panel.plot(rows, [np.mean(found[row]) for row in rows], color=color, label=verbatim(method))
             for row in rows:
                 panel.scatter([row] * len(found[row]), found[row], s=9, color=color, linewidths=0)
         panel.set_xscale("log")
-        panel.set_title(assay, fontsize=10)
+        panel.set_title(verbatim(assay), fontsize=10)
         panel.set_xlabel("rows trained on")
         panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
     axes[0].set_ylabel("held-out Pearson r")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     save(figure, axes, path)
+
+
+def verbatim(name: str) -> str:
+    """A name as it is drawn: between two dollar signs, matplotlib would read mathematics."""
+    return name.replace("$", r"\$")
 
 
 def save(figure: Figure, axes: Axes | Sequence[Axes], path: str | os.PathLike):

@@ -202,9 +202,10 @@ def label_scale(names: Sequence[str], measured: Sequence[np.ndarray]) -> tuple[l
 def require_variation(rows: str, column: str, values: np.ndarray):
     """
     Raises:
-        InputError: a column has no values, or is constant: there is nothing to learn, and no correlation.
+        InputError: a column has no values, or is constant, if only in float32, in which models are trained: there is
+            nothing to learn, and no correlation.
     """
-    if np.isnan(values).all() or np.nanmin(values) == np.nanmax(values):
+    if np.isnan(values).all() or np.float32(np.nanmin(values)) == np.float32(np.nanmax(values)):
         raise InputError(f"In {rows}, the column {column!r} has no two different values.")
 
 

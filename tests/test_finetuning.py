@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from tiny import TINY
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -127,6 +128,24 @@ class TestFolder:
             "tokenization_proformer.py",
             "tokenizer_config.json",
         ]
+
+    def test_it_says_how_far_the_positions_were_stretched(self, tmp_path, fine_tune):
+        finding = "The checkpoint's positions, of 12 letters, are stretched over 16."
+        assert finding in fine_tune().assay.findings
+        assert finding in (tmp_path / "tuned" / "README.md").read_text()
+        assert finding not in fine_tune(name="scratch", from_scratch=True).assay.findings
+
+    @pytest.mark.parametrize("name", ["$^$", "$5 {{ x }} | `y`", "é\nß"])
+    def test_any_name_of_a_column_will_do(self, tmp_path, rows, checkpoint, name):
+        table = tmp_path / "named.csv"
+        with open(table, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["sequence", name])
+            writer.writerows([row["sequence"], row["expression"]] for row in rows)
+        columns, recipe = TableColumns("sequence", [name]), Recipe(**QUICK | {"steps": 5})
+        tuned = finetune(table, columns, tmp_path / "tuned", checkpoint, recipe=recipe, show=str)
+        assert tuned.model.config.id2label == {0: name}
+        assert (tmp_path / "tuned" / "scatter.png").stat().st_size > 1000
 
     def test_a_folder_with_a_model_is_left_alone(self, tmp_path, table, checkpoint):
         with pytest.raises(InputError, match="this folder is not empty; name a new one"):
@@ -290,16 +309,38 @@ class TestTargets:
             ({"targets": ["low", "high"], "bins": [0.0, 1.0]}, {"transform": "log1p"}, "leave out `label_mean`"),
             ({"targets": ["low", "high"], "bins": [0.0, 1.0]}, {"task": "classification"}, "are a regression"),
             ({"targets": ["active"]}, {"transform": "log1p"}, "`label_transform` is for regression"),
-            ({"targets": ["unread", "high"], "bins": [0.0, 1.0]}, {}, "'mean_bin' has no two different values"),
+            ({"targets": ["unread", "high"], "bins": np.arange(2)}, {}, "'mean_bin' has no two different values"),
         ],
     )
     def test_options_that_contradict_each_other_are_refused(self, fine_tune, columns, recipe, reason):
         with pytest.raises(InputError, match=reason):
             fine_tune(TableColumns(**{"sequence": "sequence", "targets": ["expression"]} | columns), **recipe)
 
-    def test_training_that_diverges_is_told(self, tmp_path, fine_tune):
+    @pytest.mark.parametrize(
+        "option",
+        [{"learning_rate": 0.0}, {"layer_decay": -1}, {"steps": 0}, {"patience": 0}, {"seed": -1}, {"dropout": 1}],
+    )
+    def test_numbers_outside_their_range_are_refused(self, option):
+        with pytest.raises(StrictDataclassError, match=f"`{next(iter(option))}` is"):
+            Recipe(**option)
+
+    def test_training_that_diverges_is_told_and_the_folder_is_free_for_another(self, tmp_path, fine_tune):
         with pytest.raises(InputError, match=r"Training has diverged: .* Give a lower learning_rate"):
             fine_tune(learning_rate=1e12)
+        fine_tune(steps=20)
+
+    def test_an_average_of_0_and_1_is_no_class(self, tmp_path, rows, checkpoint):
+        table = tmp_path / "conflict.csv"
+        with open(table, "w", newline="") as file:
+            writer = csv.DictWriter(file, ["sequence", "active"], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows([*rows, rows[3] | {"active": 1 - rows[3]["active"]}])
+        columns, preparation = TableColumns("sequence", ["active"]), Preparation(duplicates="average")
+        with pytest.raises(InputError, match=r"the insert of line 5 has both 0 and 1 in column 'active'"):
+            finetune(table, columns, tmp_path / "tuned", checkpoint, preparation, Recipe(**QUICK), show=str)
+        recipe = Recipe(**QUICK, task="regression")
+        tuned = finetune(table, columns, tmp_path / "tuned", checkpoint, preparation, recipe, show=str)
+        assert tuned.model.config.problem_type == "regression"
 
     def test_what_does_not_fit_is_refused_by_row(self, fine_tune):
         with pytest.raises(
@@ -323,7 +364,7 @@ class TestTargets:
                 value = 10 - row["expression"] if opposite else row["expression"]
                 writer.writerow([row["sequence"], value, 0.01 if opposite else 1])
         columns = TableColumns("sequence", ["expression"], weight="weight")
-        recipe = Recipe(**QUICK, dropout=0)
+        recipe = Recipe(**QUICK | {"steps": 120, "patience": 20}, dropout=0)
         fine_tuned = finetune(table, columns, tmp_path / "tuned", checkpoint, recipe=recipe, show=str)
         counts = [sequence.count("G") for sequence in fine_tuned.assay.table.sequences]
         test = fine_tuned.assay.split.test
@@ -409,7 +450,8 @@ class TestExamples:
                 [*command, *options.split(), tmp_path / "benchmark.tsv"], capture_output=True, text=True
             )
             assert run.returncode == 0, run.stderr
-        assert run.stdout == ""
+        assert run.stdout.startswith("| assay | rows | ridge: r, ρ | fine-tuned: r, ρ | from scratch: r, ρ |\n|---|---|")
+        assert "| Gs | 100 | " in run.stdout and run.stdout.count("\n") == 3
         with open(tmp_path / "benchmark.tsv", newline="") as file:
             lines = list(csv.DictReader(file, delimiter="\t"))
         assert [line["method"] for line in lines] == ["ridge", "fine-tuned", "from scratch"]

@@ -83,7 +83,7 @@ class TestConstruct:
             row["sequence"] = "ACGTAA" + row["sequence"]
         assay = prepare(rows, five_prime_flank="ACGTAA", three_prime_flank="")
         assert assay.tokenizer.insert_width == 60
-        assert any("which 10 of them lack" in finding or "10 of" in finding for finding in assay.findings)
+        assert any("10 of the 100 sequences" in finding for finding in assay.findings)
         with pytest.raises(InputError, match=r"Only 0 of 100 sequences have the 3′ flank that was given"):
             prepare(rows, three_prime_flank="GGGGGGGGGG")
 
@@ -144,6 +144,8 @@ class TestTargets:
             ({"weight": "reads", "standard_error": "error"}, "not from both"),
             ({"targets": ["expression", "expression"]}, "a target is named twice"),
             ({"bins": [0.0, 1.0]}, "2 bins for 1 columns of reads"),
+            ({"bins": [0.0]}, r"bins are the centres, two or more finite numbers, not \[0\.0\]"),
+            ({"targets": ["reads", "error"], "bins": [0.0, float("nan")]}, "two or more finite numbers"),
         ]:
             with pytest.raises(InputError, match=reason):
                 prepare(rows, TableColumns(**{"sequence": "sequence", "targets": ["expression"]} | columns))
@@ -158,6 +160,8 @@ class TestTargets:
             (7, {"sequence": "ACGTXACGT"}, r"line 9: 'X' at position 5 is not one of A C G T U N"),
             (7, {"expression": "1e39"}, r"line 9, column 'expression': 1e\+39 is too large"),
             (7, {"sequence": " "}, r"line 9, column 'sequence': the sequence is empty"),
+            (7, {"sequence": "NA"}, r"line 9, column 'sequence': the sequence is empty"),
+            (7, {"sequence": "NNnN"}, r"line 9, column 'sequence': the sequence has no letter but N"),
         ],
     )
     def test_unreadable_cells_are_refused_by_row_and_column(self, prepare, rows, row, cells, reason):
@@ -171,6 +175,12 @@ class TestTargets:
         assert sum(map(len, assay.split)) == len(assay.table) == 75
         assert "25 rows of weight 0 are left out." in assay.findings
 
+    def test_weights_beyond_all_measure_are_refused(self, prepare, rows):
+        rows = [row | {"reads": 1} for row in rows]
+        rows[7]["reads"] = "1e300"
+        with pytest.raises(InputError, match=r"line 9, column 'reads': 1e\+300 is too large"):
+            prepare(rows, TableColumns("sequence", ["expression"], weight="reads"))
+
     def test_weights_that_are_all_zero_are_refused(self, prepare, rows):
         with pytest.raises(InputError, match="column 'reads': every weight is 0"):
             prepare([row | {"reads": 0} for row in rows], TableColumns("sequence", ["expression"], weight="reads"))
@@ -182,8 +192,10 @@ class TestTargets:
             prepare(rows, TableColumns("sequence", ["expression", "other"], split="fold"))
 
     def test_a_constant_target_is_refused(self, prepare, rows):
-        with pytest.raises(InputError, match="the column 'expression' has no two different values"):
-            prepare([row | {"expression": 3} for row in rows])
+        for constant in (3, 1e9):
+            with pytest.raises(InputError, match="the column 'expression' has no two different values"):
+                # Of a milliard, float32 does not know the last digits.
+                prepare([row | {"expression": constant + constant * 1e-10 * (n % 2)} for n, row in enumerate(rows)])
 
     def test_a_target_that_is_missing_throughout_is_refused(self, prepare, rows):
         with pytest.raises(InputError, match="0 rows with measurements are too few"):
@@ -192,6 +204,10 @@ class TestTargets:
     def test_ten_rows_are_too_few(self, prepare, rows):
         with pytest.raises(InputError, match="10 rows with measurements are too few"):
             prepare(rows[:10])
+
+    def test_none_are_left(self, prepare, rows):
+        with pytest.raises(InputError, match="0 rows with measurements are too few"):
+            prepare(rows, insert_width=10, too_long="leave_out")
 
 
 class TestDuplicates:
@@ -273,6 +289,21 @@ class TestSplit:
         split = prepare(rows, TableColumns("sequence", ["expression"], split="fold")).split
         assert (len(split.train), len(split.validation), len(split.test)) == (68, 12, 20)
 
+    def test_of_one_large_family_the_rows_for_validation_are_chosen_at_random_or_not_at_all(self, prepare, rows):
+        """Few others would else choose the best step, and say how wide intervals are."""
+        parent = rows[0]["sequence"]
+        for number, row in enumerate(rows[:95]):
+            row["sequence"] = parent[: number // 2] + "ACGT"[number % 2] + parent[number // 2 + 1 :]
+        rows = [row | {"fold": "test" if number % 5 == 4 else "train"} for number, row in enumerate(rows)]
+        columns = TableColumns("sequence", ["expression"], split="fold")
+        with pytest.raises(InputError, match=r"training rows fill only \d of the 12 rows for validation\. Say in the"):
+            prepare(rows, columns, duplicates="average")
+        split = prepare(rows, columns, duplicates="average", split_by="random").split
+        assert len(split.validation) == int(0.15 * (len(split.train) + len(split.validation)))
+        rows[0]["fold"] = "validation"
+        with pytest.raises(InputError, match="the column of sides splits all rows, not chance"):
+            prepare(rows, columns, duplicates="average", split_by="random")
+
     def test_a_column_that_leaves_no_test_rows_is_refused(self, prepare, rows):
         with pytest.raises(InputError, match="0 rows are left for test"):
             prepare([row | {"fold": "train"} for row in rows], TableColumns("sequence", ["expression"], split="fold"))
@@ -307,16 +338,12 @@ class TestSplit:
         ("columns", "options", "reason"),
         [
             (
-                {"split": "fold"},
-                {"split_by": "random"},
-                "the column 'fold' splits the rows, not chance; leave out one of both",
-            ),
-            (
                 {"group": "gene"},
                 {"split_by": "random"},
                 "the column 'gene' splits the rows, not chance; leave out one of both",
             ),
             ({}, {"too_long": "cut"}, "too_long cut is about an insert_width; give one"),
+            ({}, {"train_rows": 4}, "train_rows is 4; 5 is the least"),
         ],
     )
     def test_options_without_effect_are_refused(self, prepare, rows, columns, options, reason):
