@@ -450,7 +450,7 @@ class TestExamples:
                 [*command, *options.split(), tmp_path / "benchmark.tsv"], capture_output=True, text=True
             )
             assert run.returncode == 0, run.stderr
-        assert run.stdout.startswith("| assay | rows | ridge: r, ρ | fine-tuned: r, ρ | from scratch: r, ρ |\n|---|---|")
+        assert run.stdout.startswith("| assay | rows | ridge: r, ρ | fine-tuned: r, ρ | from scratch: r, ρ |\n|---")
         assert "| Gs | 100 | " in run.stdout and run.stdout.count("\n") == 3
         with open(tmp_path / "benchmark.tsv", newline="") as file:
             lines = list(csv.DictReader(file, delimiter="\t"))

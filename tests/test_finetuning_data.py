@@ -296,7 +296,7 @@ class TestSplit:
             row["sequence"] = parent[: number // 2] + "ACGT"[number % 2] + parent[number // 2 + 1 :]
         rows = [row | {"fold": "test" if number % 5 == 4 else "train"} for number, row in enumerate(rows)]
         columns = TableColumns("sequence", ["expression"], split="fold")
-        with pytest.raises(InputError, match=r"training rows fill only \d of the 12 rows for validation\. Say in the"):
+        with pytest.raises(InputError, match=r"training rows fill only \d of the \d rows for validation\. Say in the"):
             prepare(rows, columns, duplicates="average")
         split = prepare(rows, columns, duplicates="average", split_by="random").split
         assert len(split.validation) == int(0.15 * (len(split.train) + len(split.validation)))
