@@ -179,9 +179,10 @@ def finetune(
         raise InputError(f"{output}: this folder is not empty; name a new one.")
     pretrained, reference = load_checkpoint(checkpoint)
     assay = prepare_assay(table, columns, preparation, reference)
-    letters = reference.insert_width, assay.tokenizer.insert_width
-    if not recipe.from_scratch and letters[0] != letters[1]:
-        assay.findings.append("The checkpoint's positions, of {:,} letters, are stretched over {:,}.".format(*letters))
+    before, after = reference.insert_width, assay.tokenizer.insert_width
+    if not recipe.from_scratch and before != after:
+        change = "stretched" if after > before else "shrunk"
+        assay.findings.append(f"The checkpoint's positions are {change} from {before:,} to {after:,} letters.")
     for finding in assay.findings:
         show(finding)
     set_seed(recipe.seed)

@@ -130,7 +130,7 @@ class TestFolder:
         ]
 
     def test_it_says_how_far_the_positions_were_stretched(self, tmp_path, fine_tune):
-        finding = "The checkpoint's positions, of 12 letters, are stretched over 16."
+        finding = "The checkpoint's positions are stretched from 12 to 16 letters."
         assert finding in fine_tune().assay.findings
         assert finding in (tmp_path / "tuned" / "README.md").read_text()
         assert finding not in fine_tune(name="scratch", from_scratch=True).assay.findings
