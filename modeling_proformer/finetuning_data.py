@@ -12,7 +12,8 @@ from huggingface_hub.dataclasses import strict
 
 from .assays import InputError, Row, measured_value, no_weight, read_rows, require_columns, sequence_text, weight_value
 from .constructs import construct_tokenizer, detect_construct, orientation_of
-from .splits import ThreeWaySplit, hold_out_groups, homology_groups, near_twins, split_groups
+from .homology import homology_groups, near_twins
+from .splits import ThreeWaySplit, hold_out_groups, split_groups
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 from .training_data import require_variation
 

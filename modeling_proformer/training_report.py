@@ -25,10 +25,10 @@ from .cards import (
     write_metrics,
 )
 from .configuration_proformer import ProformerConfig
+from .homology import homology_groups
 from .metrics import Interval
 from .modeling_proformer import IGNORED, ProformerForPreTraining
 from .pipeline_proformer import PromoterExpressionPipeline
-from .splits import homology_groups
 from .training import ProformerTrainer
 from .training_data import TrainingData, TrainingTable
 
