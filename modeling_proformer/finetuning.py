@@ -31,13 +31,21 @@ from .collation import ProformerCollator
 from .configuration_proformer import OF_THE_LABELS, ProformerConfig
 from .finetuning_data import AssayTable, Preparation, PreparedAssay, TableColumns, prepare_assay
 from .intervals import half_widths, transformed
-from .metrics import correlation, roc_auc
+from .metrics import correlation, has_correlation, roc_auc
 from .modeling_proformer import IGNORED, TRANSFORMS, ProformerForSequenceClassification
 from .pipeline_proformer import PromoterExpressionPipeline
 from .prediction import load_checkpoint, predict, token_batches
 from .tokenization import ProformerTokenizer
 from .training import ProformerTrainer, last_checkpoint
-from .training_data import RECORD, TrainingTable, check_training, label_scale, record_training, require_variation
+from .training_data import (
+    RECORD,
+    TrainingTable,
+    check_training,
+    label_scale,
+    record_training,
+    require_variation,
+    varies,
+)
 
 
 # Where a run keeps what it needs to go on; removed once the model is there.
@@ -118,6 +126,8 @@ MOST_ROWS_TO_CHOOSE_BY = 2000
 # Tokens up to which attention written out trains faster in bfloat16 on a CPU than torch's own: 1.3 times at 150 to
 # 330, 0.95 times at 498 (`sdpa` is slow backwards there).
 MOST_TOKENS_FOR_EAGER = 400
+# Of predictions that agree with nothing, the order is kept all the same.
+LEAST_FACTOR = 0.1
 TEMPERATURES = np.geomspace(0.5, 32, 61).tolist()
 
 
@@ -209,6 +219,8 @@ def finetune(
     model = plain_model(trainer)
     if columns.bins:
         temper(model, assay, columns)
+    elif model.config.problem_type == "regression":
+        rescale(model, assay)
     measured, predicted = predict_held_out(model, assay, columns)
     if model.config.problem_type == "regression":
         validation = assay.split.validation
@@ -344,16 +356,17 @@ def config_for(
     }
     for name, values in zip(columns.outputs, measured_values(table.labels[train], columns).T, strict=True):
         require_variation("the training rows", name, values)
-    if columns.bins:
-        # The score, by which the best step is chosen, is a correlation.
-        (name,), validation = columns.outputs, table.labels[assay.split.validation]
-        require_variation("the validation rows", name, measured_values(validation, columns))
     if task_of(table, columns, recipe) == "classification":
         fields["problem_type"] = "multi_label_classification"
     elif columns.bins is None:
         refuse_logarithms_of_nothing(table, columns, recipe)
         labels = TRANSFORMS[recipe.transform](torch.from_numpy(table.labels[train])).numpy()
         fields["label_mean"], fields["label_std"] = label_scale(columns.outputs, labels.T)
+    if fields["problem_type"] == "regression":
+        # The score, by which the best step is chosen, is a correlation.
+        validation = measured_values(table.labels[assay.split.validation], columns).T
+        if not any(map(varies, validation)):
+            require_variation("the validation rows", columns.outputs[0], validation[0])
     config = ProformerConfig(**fields)
     config.name_or_path = pretrained.name_or_path
     return config
@@ -411,7 +424,7 @@ def trainer_for(
     on_cpu = not torch.cuda.is_available()
     if recipe.bf16 and on_cpu and assay.tokenizer.num_tokens <= MOST_TOKENS_FOR_EAGER:
         model.set_attn_implementation("eager")
-    chosen_by = np.random.default_rng(recipe.seed).permutation(split.validation)[:MOST_ROWS_TO_CHOOSE_BY]
+    chosen_by = np.sort(np.random.default_rng(recipe.seed).permutation(split.validation)[:MOST_ROWS_TO_CHOOSE_BY])
     labels = {f"label_{number}": values for number, values in enumerate(table.labels.T)}
     weights = {} if table.weights is None else {"weight": table.weights}
     rows = datasets.Dataset.from_dict({"sequence": table.sequences, **labels, **weights})
@@ -458,8 +471,8 @@ def trainer_for(
         data_collator=collator,
         eval_data_collator=collator,
         train_dataset=rows.select(split.train),
-        eval_dataset=rows.select(np.sort(chosen_by)),
-        compute_metrics=metrics_for(config, columns),
+        eval_dataset=rows.select(chosen_by),
+        compute_metrics=metrics_for(config, columns, None if table.weights is None else table.weights[chosen_by]),
         callbacks=[EarlyStoppingCallback(recipe.patience)],
         optimizers=(torch.optim.AdamW(parameter_groups(trained, recipe), weight_decay=0.01), None),
     )
@@ -470,11 +483,10 @@ def trainer_for(
 
 def criterion(config: ProformerConfig) -> Literal["loss", "score"]:
     """
-    What of an evaluation tells which step is best. Near the end of a training, scores differ by chance, where the loss
-    still tells steps apart. But that of bins grows with every read that is not where the model is too sure of it, long
-    before the score gets worse.
+    What of an evaluation tells which step is best. The loss of a regression grows as soon as the model is too sure of
+    what it predicts, long before the score gets worse, and `rescale` and `temper` mend that afterwards.
     """
-    return "loss" if config.expression_bins is None else "score"
+    return "score" if config.problem_type == "regression" else "loss"
 
 
 class ShownEvaluations(TrainerCallback):
@@ -548,6 +560,26 @@ def temper(model: ProformerForSequenceClassification, assay: PreparedAssay, colu
         head.dense.bias.copy_(log_shares + (head.dense.bias - log_shares) / best)
 
 
+def rescale(model: ProformerForSequenceClassification, assay: PreparedAssay):
+    """
+    Pulls predictions of each output towards the mean of the training rows, by the factor that predicts the validation
+    rows with the least squared error; none is pushed away. Trained with dropout, or by heart, a model predicts values
+    that lie further apart than those that are measured.
+    """
+    head, config, rows = model.expression_head.dense, model.config, assay.split.validation
+    predicted = predict(model, assay.tokenizer, [assay.table.sequences[row] for row in rows], truncation=True)
+    values = (transformed(each, config) for each in (predicted.astype(np.float64), assay.table.labels[rows]))
+    predicted, measured = ((each - config.label_mean) / config.label_std for each in values)
+    weights = np.ones(len(rows)) if assay.table.weights is None else assay.table.weights[rows]
+    shares = weights[:, None] * ~np.isnan(measured)
+    agreeing = (shares * predicted * np.nan_to_num(measured)).sum(axis=0)
+    factors = np.clip(agreeing / (shares * predicted**2).sum(axis=0).clip(min=1e-12), LEAST_FACTOR, 1)
+    with torch.no_grad():
+        factors = torch.from_numpy(factors).to(head.weight)
+        head.weight.mul_(factors[:, None])
+        head.bias.mul_(factors)
+
+
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     """What is trained, at rates that shrink from the head (depth 0) over the blocks down to the embeddings."""
     rate = recipe.highest_rate()
@@ -567,10 +599,17 @@ def depth_of(name: str, blocks: int) -> int:
     return blocks + 1 if ".embeddings." in name else 0
 
 
-def metrics_for(config: ProformerConfig, columns: TableColumns) -> Callable[[EvalPrediction], dict[str, float]]:
+def metrics_for(
+    config: ProformerConfig, columns: TableColumns, weights: np.ndarray | None = None
+) -> Callable[[EvalPrediction], dict[str, float]]:
     """
     `score`: the mean over the outputs of Pearson's r, or of the area under the ROC curve. Outputs that have none,
     because they are constant in the rows held out, are left out of it.
+
+    Args:
+        config: of the model.
+        columns: of the table.
+        weights: (rows,) how much the rows that are evaluated count, in their order; for regression.
     """
 
     def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
@@ -579,22 +618,27 @@ def metrics_for(config: ProformerConfig, columns: TableColumns) -> Callable[[Eva
         predicted = np.asarray(evaluation.predictions, dtype=np.float64)
         if not np.isfinite(predicted).all():
             return {"score": float("nan")}
-        found = [score for score in agreement(measured, transformed(predicted, config), config) if np.isfinite(score)]
+        predicted = transformed(predicted, config)
+        found = []
+        for each, guess in zip(measured.T, predicted.T, strict=True):
+            present = ~np.isnan(each)
+            if config.problem_type == "regression":
+                counts = None if weights is None else weights[present]
+                found.append(weighted_correlation(each[present], guess[present], counts))
+            else:
+                found.append(roc_auc(each[present], guess[present]))
+        found = [score for score in found if np.isfinite(score)]
         return {"score": float(np.mean(found)) if found else float("nan")}
 
     return compute_metrics
 
 
-def agreement(measured: np.ndarray, predicted: np.ndarray, config: ProformerConfig) -> list[float]:
-    """Pearson's r of each output, or the area under the ROC; both (rows, outputs), NaN where not measured."""
-    found = []
-    for each, guess in zip(measured.T, predicted.T, strict=True):
-        present = ~np.isnan(each)
-        if config.problem_type == "regression":
-            found.append(correlation(each[present], guess[present]).pearson_r)
-        else:
-            found.append(roc_auc(each[present], guess[present]))
-    return found
+def weighted_correlation(measured: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None) -> float:
+    """Pearson's r, to which each row counts by its weight; all (rows,). NaN where it is not defined."""
+    if weights is None or not has_correlation(measured, predicted):
+        return correlation(measured, predicted).pearson_r
+    (variance, covariance), (_, other_variance) = np.cov(measured, predicted, aweights=weights, ddof=0)
+    return float(covariance / np.sqrt(variance * other_variance))
 
 
 def predict_held_out(

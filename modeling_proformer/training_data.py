@@ -205,8 +205,12 @@ def require_variation(rows: str, column: str, values: np.ndarray):
         InputError: a column has no values, or is constant, if only in float32, in which models are trained: there is
             nothing to learn, and no correlation.
     """
-    if np.isnan(values).all() or np.float32(np.nanmin(values)) == np.float32(np.nanmax(values)):
+    if not varies(values):
         raise InputError(f"In {rows}, the column {column!r} has no two different values.")
+
+
+def varies(values: np.ndarray) -> bool:
+    return not np.isnan(values).all() and np.float32(np.nanmin(values)) != np.float32(np.nanmax(values))
 
 
 def record_training(folder: str | os.PathLike, tables: Sequence[TrainingTable], settings: Mapping[str, Any]):

@@ -25,8 +25,10 @@ from modeling_proformer.finetuning import (
     measured_values,
     model_for,
     parameter_groups,
+    rescale,
     stretched_positions,
     temper,
+    weighted_correlation,
 )
 from modeling_proformer.finetuning_data import Preparation, TableColumns, prepare_assay
 from modeling_proformer.intervals import prediction_interval
@@ -272,8 +274,9 @@ class TestTargets:
         assert fine_tuned.model.config.id2label == {0: "mean_bin"}
         assert correlation_on_test(fine_tuned) > 0.6
 
-    def test_of_bins_the_model_is_that_of_the_highest_score(self, tmp_path, fine_tune):
-        fine_tuned = fine_tune(TableColumns("sequence", ["low", "high"], bins=[0.0, 1.0]))
+    @pytest.mark.parametrize("columns", [COLUMNS, TableColumns("sequence", ["low", "high"], bins=[0.0, 1.0])])
+    def test_the_model_is_that_of_the_highest_score(self, tmp_path, fine_tune, columns):
+        fine_tuned = fine_tune(columns)
         scores = {entry["step"]: entry["eval_score"] for entry in fine_tuned.log_history if "eval_score" in entry}
         metrics = json.loads((tmp_path / "tuned" / "metrics.json").read_text())
         assert metrics["best_step"] == max(scores, key=scores.get)
@@ -291,6 +294,47 @@ class TestTargets:
         assert np.ptp(surer) > 1.2 * np.ptp(predicted[validation])
         temper(model, assay, columns)
         np.testing.assert_allclose(predict(model, assay.tokenizer, sequences), predicted[validation], atol=0.02)
+
+    def test_predictions_that_lie_too_far_apart_are_pulled_together(self, fine_tune):
+        columns = TableColumns("sequence", ["expression", "fold_change"])
+        model, assay, measured, predicted, *_ = fine_tune(columns, transform="log1p", steps=40)
+        validation = assay.split.validation
+        sequences = [assay.table.sequences[row] for row in validation]
+        with torch.no_grad():
+            model.expression_head.dense.weight.mul_(3)
+            model.expression_head.dense.bias.mul_(3)
+        further = np.log1p(predict(model, assay.tokenizer, sequences))
+        before = np.log1p(predicted[validation])
+        assert (np.ptp(further, axis=0) > 2 * np.ptp(before, axis=0)).all()
+        rescale(model, assay)
+        after = np.log1p(predict(model, assay.tokenizer, sequences))
+        np.testing.assert_allclose(after, before, atol=0.01)
+        # Least squares around the training rows' mean: what is left over does not correlate with the predictions.
+        mean = np.array(model.config.label_mean)
+        left = np.log1p(measured[validation]) - after
+        factors = 1 + (left * (after - mean)).sum(axis=0) / ((after - mean) ** 2).sum(axis=0)
+        assert (factors > 1 - 1e-3).all()
+
+    def test_the_score_counts_rows_by_their_weights(self):
+        generator = np.random.default_rng(0)
+        measured, predicted = generator.normal(size=(2, 30))
+        weights = generator.integers(1, 5, 30)
+        repeated = np.corrcoef(np.repeat(measured, weights), np.repeat(predicted, weights))[0, 1]
+        assert weighted_correlation(measured, predicted, weights) == pytest.approx(repeated)
+        assert weighted_correlation(measured, predicted, None) == pytest.approx(np.corrcoef(measured, predicted)[0, 1])
+        assert np.isnan(weighted_correlation(measured, np.ones(30), weights))
+
+    def test_validation_rows_that_are_all_the_same_choose_no_step(self, tmp_path, rows, checkpoint):
+        table = tmp_path / "constant.csv"
+        with open(table, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["sequence", "expression", "side"])
+            for number, row in enumerate(rows):
+                side = ("train", "train", "validation", "test")[number % 4]
+                writer.writerow([row["sequence"], 3 if side == "validation" else row["expression"], side])
+        columns = TableColumns("sequence", ["expression"], split="side")
+        with pytest.raises(InputError, match="In the validation rows, the column 'expression' has no two different"):
+            finetune(table, columns, tmp_path / "tuned", checkpoint, recipe=Recipe(**QUICK), show=str)
 
     def test_zeros_and_ones_are_classes(self, tmp_path, fine_tune):
         fine_tuned = fine_tune(TableColumns("sequence", ["active"]))
