@@ -68,6 +68,7 @@ def fine_tuned(measured: np.ndarray, predicted: np.ndarray, columns: TableColumn
         weights=None,
         sides=None,
         groups=None,
+        binary=bool(np.isin(measured, (0, 1)).all()),
         unmeasured=0,
     )
     tokenizer = ProformerTokenizer(3, 1, 12, "ACGTACGT", "TTGACCAA", missing_flanks="cut")
@@ -127,7 +128,7 @@ def test_metrics_are_those_of_the_rows(tmp_path, transform):
     metrics, _, _ = written(tmp_path / "model", found, columns)
     assert metrics["scale"] == ("log1p of the measurements" if transform else "as measured")
     assert metrics["rows"] == {"train": 200, "validation": 50, "test": 50}
-    assert [metrics[name] for name in ("steps", "best_step", "seconds", "test_twins")] == [30, 20, 75.0, 3]
+    assert [metrics[name] for name in ("steps", "best_step", "seconds", "test_twins")] == [30, 30, 75.0, 3]
     assert metrics["parameters"] == sum(parameter.numel() for parameter in found.model.parameters())
     for side in ("validation", "test"):
         rows = getattr(SPLIT, side)
