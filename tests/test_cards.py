@@ -209,7 +209,7 @@ def test_classes(tmp_path):
     assert list(of_output["roc_auc"].values()) == pytest.approx([roc_auc_score(measured, predicted), *interval])
     assert of_output["ones"] == measured.sum()
     assert of_output["coverage"] == {}
-    assert metrics["scale"] == "probability"
+    assert (metrics["scale"], metrics["best_step"]) == ("probability", 20)  # that of the lowest loss
     assert predictions.columns.tolist()[3:] == ["measured_active", "predicted_active"]
     (result,) = card.data.eval_results
     assert (result.metric_type, result.metric_value) == ("roc_auc", round(of_output["roc_auc"]["value"], 4))
