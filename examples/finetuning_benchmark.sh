@@ -5,8 +5,8 @@
 #   examples/finetuning_benchmark.sh DATA OUTPUT
 #
 # DATA holds yeast/distilled_2m.parquet, yeast/native_ypd.parquet, assays/ecoli_165bp_mpra.tsv,
-# assays/drosophila_deepstarr_sample.tsv and assays/human_k562_lentimpra_sample.tsv. It takes some ten hours on one core
-# of a CPU with bfloat16 (AVX-512); given again, it goes on where it was.
+# assays/drosophila_deepstarr_sample.tsv and assays/human_k562_lentimpra_sample.tsv. It takes hours on a CPU, which should
+# have bfloat16 (AVX-512); given again, it goes on where it was.
 set -euo pipefail
 data=$1 output=$2
 here=$(dirname "$0")
