@@ -177,7 +177,10 @@ def test_overlapping_tiles_are_one_family(seed, width, overlap):
     tiles = [locus[start : start + width] for start in range(0, 400 - width, width - overlap)]
     assert set(homology_groups(tiles)) == {0}
     apart = [locus[start : start + width] for start in range(0, 400 - width, width - 19)]
-    assert len(set(homology_groups(apart))) == len(apart)
+    found = homology_groups(apart)
+    if len(set(found)) < len(apart):
+        # Some of so many short ones may be alike by chance.
+        assert found.tolist() == plain_families(plain_likeness(apart)).tolist()
     # Of one family, but not directly related.
     assert not near_twins(tiles[:1], tiles[-1:]).any()
 
