@@ -463,10 +463,9 @@ def check_columns(path: Path, columns: TableColumns):
 
 def weight_of(path: Path, row: Row, columns: TableColumns) -> float | None:
     if columns.standard_error is None:
-        weight = None if columns.weight is None else weight_value(path, row, columns.weight)
-        if weight is not None and weight > GREATEST:
-            raise InputError(f"{path}, {row.place}, column {columns.weight!r}: {weight:g} is too large.")
-        return weight
+        if columns.weight is None:
+            return None
+        return fit_for_float32(path, row, columns.weight, weight_value(path, row, columns.weight))
     error = measured_value(path, row, columns.standard_error, required=True)
     if error < 0:
         raise InputError(f"{path}, {row.place}, column {columns.standard_error!r}: the error {error:g} is below 0.")
@@ -474,7 +473,10 @@ def weight_of(path: Path, row: Row, columns: TableColumns) -> float | None:
 
 
 def label_of(path: Path, row: Row, column: str) -> float:
-    value = measured_value(path, row, column)
+    return fit_for_float32(path, row, column, measured_value(path, row, column))
+
+
+def fit_for_float32(path: Path, row: Row, column: str, value: float) -> float:
     if abs(value) > GREATEST:
         raise InputError(f"{path}, {row.place}, column {column!r}: {value:g} is too large.")
     return value

@@ -51,7 +51,7 @@ def homology_groups(sequences: Sequence[str], shared_letters: int = 20) -> np.nd
 
     Pairs are not all compared: those alike are looked for among the sequences that agree the longest from any of
     their letters on, see `alike`. Variants of one promoter with more changes than that (of two sequences of 80 letters
-    that differ in 20) are of one family only by way of others: have a column that says what they are variants of.
+    that differ in 21) are of one family only by way of others: have a column that says what they are variants of.
 
     Args:
         sequences: inserts, without the construct's constant flanks: with these left on, all are one family. Lower case
@@ -72,7 +72,7 @@ def homology_groups(sequences: Sequence[str], shared_letters: int = 20) -> np.nd
     same = windows[1:] == windows[:-1]
     ones, others = owners[:-1][same], owners[1:][same]
     stretches = families_of(ones, others, len(distinct))
-    alike_ones, alike_others = alike(distinct, distinct, stretches, stretches)
+    alike_ones, alike_others = alike(distinct, distinct, stretches)
     families = families_of(np.concatenate([ones, alike_ones]), np.concatenate([others, alike_others]), len(distinct))
     return families[rows]
 
@@ -194,7 +194,6 @@ def alike(
     sequences: Sequence[str],
     others: Sequence[str],
     families: np.ndarray | None = None,
-    other_families: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Finds pairs of which `MIN_IDENTITY` of the letters are the same, laid on each other without gaps on either strand.
@@ -205,7 +204,7 @@ def alike(
 
     Args:
         sequences, others: of the upper-case letters A C G T N.
-        families, other_families: (rows,) each; pairs within one family are not of interest.
+        families: (rows,) where both are the same sequences; pairs within one family are not of interest.
 
     Returns:
         (pairs,) numbers of sequences, and (pairs,) of the others.
@@ -236,7 +235,7 @@ def alike(
             close = close[our_seeds[close] == seeds[there[close]]]
             if families is not None:
                 others_there = sorted_others[strands[there[close]] % len(others)]
-                close = close[families[our_rows[close]] != other_families[others_there]]
+                close = close[families[our_rows[close]] != families[others_there]]
             there = there[close]
             laid.append(np.stack([our_rows[close], strands[there], our_starts[close] - starts[there]]))
         ones, another, offsets = distinct_columns(np.concatenate(laid, axis=1))
