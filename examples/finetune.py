@@ -85,8 +85,7 @@ def main():
     metrics = trainer.evaluate(rows.select(assay.split.test), metric_key_prefix="test")
     trainer.log_metrics("test", metrics)
     trainer.save_metrics("test", metrics)
-    # A process that exits before its group is taken down may be aborted by the group's threads.
-    trainer.accelerator.end_training()
+    trainer.end_processes()
 
 
 if __name__ == "__main__":

@@ -302,8 +302,7 @@ def main():
         (output / "log_history.json").write_text(json.dumps(trainer.state.log_history, indent=1))
         learning_curve(output / "learning_curve.png", trainer.state.log_history)
         write_training_report(trainer, rows, {**asdict(data), **asdict(options)}, evaluation, resumed=bool(checkpoint))
-    # A process that exits before its group is taken down may be aborted by the group's threads.
-    trainer.accelerator.end_training()
+    trainer.end_processes()
 
 
 if __name__ == "__main__":

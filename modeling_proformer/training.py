@@ -139,6 +139,15 @@ class ProformerTrainer(Trainer):
                 f"command again: training then {go_on}."
             ) from error
 
+    def end_processes(self):
+        """Takes down what the processes of a torchrun share; the last thing that a script does.
+
+        `Accelerator.end_training` alone leaves the process group to `DistributedDataParallel`, which holds it too, and
+        a process that exits with the group's threads alive is aborted now and then (pytorch/pytorch#190489).
+        """
+        self.model_wrapped = self.model
+        self.accelerator.end_training()
+
 
 class EpochStart(TrainerCallback):
     """Tells sampler and collator the epoch, before its first batch is made."""

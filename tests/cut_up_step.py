@@ -1,5 +1,6 @@
 """Run by test_training.py, on its own or under torchrun: three steps of 16 rows, cut up by accumulation."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -92,3 +93,5 @@ if int(os.environ.get("RANK", 0)) == 0:
     torch.save({"processes": processes, **results}, output / "results.pt")
 if processes > 1:
     torch.distributed.destroy_process_group()
+    # The group's threads end with the trainers, whose models hold it too; see ProformerTrainer.end_processes.
+    gc.collect()

@@ -284,7 +284,9 @@ stream = stream_assay(sys.argv[1], tokenizer, batch_size=16, processes=2)
 arguments = {"num_train_epochs": 1, "per_device_train_batch_size": 16, "dataloader_num_workers": 1, "optim": "sgd"}
 trainer = train(Path(sys.argv[2]), stream, save_strategy="no", **arguments)
 trainer.save_model()
-trainer.accelerator.end_training()
+trainer.end_processes()
+threads = [name.read_text() for name in Path("/proc/self/task").glob("*/comm")]
+assert not any("gloo" in name for name in threads), threads
 """
 
 
