@@ -14,10 +14,11 @@ summary of the table. Needs scikit-learn.
 import argparse
 import csv
 import json
+import math
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -183,30 +184,38 @@ def draw(table: Path):
     results = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for panel, line in by_output(table):
         if line["pearson_r"]:
-            results[panel][line["method"]][int(line["trained_on"])].append(float(line["pearson_r"]))
+            r = tuple(float(line[f"pearson_r{end}"]) for end in ("", "_low", "_high"))
+            results[panel][line["method"]][int(line["trained_on"])].append(r)
     benchmark_plot(table.with_suffix(".png"), results)
 
 
 def summary(table: Path) -> str:
-    """A Markdown table: r and ρ of each assay, number of rows and method, as means over the seeds."""
+    """
+    A Markdown table, of means over the seeds: r with the ends of its interval and ρ of each assay, number of rows and
+    method, and the share of test rows within the 90 % interval of the checkpoint fine-tuned.
+    """
     results = defaultdict(lambda: defaultdict(list))
     for panel, line in by_output(table):
         results[panel, line["rows"], line["trained_on"]][line["method"]].append(line)
     methods = [method for method in METHODS if any(method in found for found in results.values())]
-    text = ["| assay | rows | " + " | ".join(f"{method}: r, ρ" for method in methods) + " |"]
-    text.append("|---" * (2 + len(methods)) + "|")
+    text = [f"| assay | rows | {' | '.join(f'{method}: r, ρ' for method in methods)} | 90 % covers |"]
+    text.append("|---" * (3 + len(methods)) + "|")
     for (panel, rows, trained_on), found in results.items():
-        cells = []
+        cells = [panel, f"{'all ' if rows == 'all' else ''}{int(trained_on):,}"]
         for method in methods:
-            means = [mean(line[metric] for line in found[method]) for metric in ("pearson_r", "spearman_rho")]
-            cells.append(", ".join(means))
-        text.append(f"| {panel} | {'all ' if rows == 'all' else ''}{int(trained_on):,} | {' | '.join(cells)} |")
+            r, low, high, rho = (
+                mean(found[method], metric)
+                for metric in ("pearson_r", "pearson_r_low", "pearson_r_high", "spearman_rho")
+            )
+            cells.append(f"{r:.3f} ({low:.3f} to {high:.3f}), {rho:.3f}" if found[method] else "")
+        cells.append(f"{mean(found['fine-tuned'], 'coverage_90'):.1%}" if found["fine-tuned"] else "")
+        text.append(f"| {' | '.join(cells)} |")
     return "\n".join(text)
 
 
-def mean(cells: Iterable[str]) -> str:
-    values = [float(cell) for cell in cells if cell]
-    return f"{np.mean(values):.3f}" if values else "-"
+def mean(lines: list[dict], field: str) -> float:
+    values = [float(line[field]) for line in lines if line[field]]
+    return float(np.mean(values)) if values else math.nan
 
 
 def by_output(table: Path) -> Iterator[tuple[str, dict]]:

@@ -203,24 +203,36 @@ def ablation_plot(path: str | os.PathLike, results: Mapping[tuple[int, int], Map
     save(figure, axes, path)
 
 
-def benchmark_plot(path: str | os.PathLike, results: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]]):
+def benchmark_plot(
+    path: str | os.PathLike, results: Mapping[str, Mapping[str, Mapping[int, Sequence[tuple[float, float, float]]]]]
+):
     """
-    Held-out Pearson's r over the number of rows trained on.
+    Held-out Pearson's r over the number of rows trained on: means over the seeds, and each seed with its interval.
 
     Args:
         path: of the PNG file.
-        results: for each assay (a panel) and method (a line) the r of each seed, by the number of rows.
+        results: for each assay (a panel) and method (a line) the r of each seed and the ends of its interval, by the
+            number of rows.
     """
     figure, axes = panels(len(results))
-    colors = {}
-    for panel, (assay, methods) in zip(axes, results.items(), strict=True):
-        for method, found in methods.items():
-            color = colors.setdefault(method, (GREY, BLUE, ORANGE, GREEN)[len(colors) % 4])
+    methods = list(dict.fromkeys(method for found in results.values() for method in found))
+    for panel, (assay, of_methods) in zip(axes, results.items(), strict=True):
+        for number, method in enumerate(methods):
+            color = (GREY, BLUE, ORANGE, GREEN)[number % 4]
+            found = of_methods.get(method, {})
+            # Beside each other, so that no method's intervals hide another's.
+            aside = 1.05 ** (number - (len(methods) - 1) / 2)
             rows = sorted(found)
-            panel.plot(rows, [np.mean(found[row]) for row in rows], color=color, label=verbatim(method))
+            means = [np.mean([r for r, _, _ in found[row]]) for row in rows]
+            panel.plot([row * aside for row in rows], means, color=color, label=verbatim(method))
             for row in rows:
-                panel.scatter([row] * len(found[row]), found[row], s=9, color=color, linewidths=0)
+                r, low, high = np.transpose(found[row])
+                bars = {"fmt": "o", "markersize": 3, "color": color, "elinewidth": 1, "alpha": 0.5}
+                panel.errorbar([row * aside] * len(r), r, yerr=[r - low, high - r], **bars)
+        every = sorted({row for found in of_methods.values() for row in found})
         panel.set_xscale("log")
+        panel.set_xticks(every, [f"{row:,}" for row in every])
+        panel.set_xticks([], minor=True)
         panel.set_title(verbatim(assay), fontsize=10)
         panel.set_xlabel("rows trained on")
         panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
