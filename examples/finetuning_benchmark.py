@@ -38,7 +38,7 @@ from modeling_proformer.report import benchmark_plot
 
 FIELDS = [
     "assay", "rows", "seed", "method", "output", "trained_on", "tested_on", "pearson_r", "pearson_r_low",
-    "pearson_r_high", "spearman_rho", "spearman_rho_low", "spearman_rho_high", "coverage_90", "seconds",
+    "pearson_r_high", "spearman_rho", "spearman_rho_low", "spearman_rho_high", "coverage_90",
 ]  # fmt: skip
 ALPHAS = [1.0, 10.0, 100.0, 1000.0, 10_000.0]
 METHODS = ["ridge", "fine-tuned", "from scratch", "positions anew"]
@@ -115,7 +115,6 @@ def proformer(
             "trained_on": found["rows"]["train"],
             "tested_on": metrics["rows"],
             "coverage_90": metrics["coverage"].get("0.9"),
-            "seconds": found["seconds"],
         }
         | {
             f"{metric}{suffix}": metrics[metric][end]
