@@ -17,7 +17,7 @@ from transformers import HfArgumentParser, TrainingArguments, set_seed
 
 from modeling_proformer.assays import InputError
 from modeling_proformer.collation import ProformerCollator
-from modeling_proformer.finetuning import Recipe, metrics_for, model_for, parameter_groups
+from modeling_proformer.finetuning import Recipe, metrics_for, model_for, parameter_groups, settled, stretched
 from modeling_proformer.finetuning_data import Preparation, TableColumns, prepare_assay
 from modeling_proformer.prediction import load_checkpoint
 from modeling_proformer.training import ProformerTrainer
@@ -57,11 +57,14 @@ def main():
     columns = TableColumns(options.sequence, options.targets, group=options.group_column)
     pretrained, reference = load_checkpoint(options.checkpoint)
     assay = prepare_assay(options.table, columns, Preparation(seed=training.seed), reference)
-    print(*assay.findings, sep="\n")
 
     # The model: the checkpoint's encoder, its positions stretched over the construct, with the outputs of this assay.
+    # How much of it is kept depends on how well it already knows the assay.
+    pretrained = stretched(pretrained, reference, assay.tokenizer)
     recipe = Recipe(learning_rate=training.learning_rate, seed=training.seed)
-    model = model_for(assay, columns, recipe, pretrained, reference)
+    recipe = settled(recipe, assay, columns, pretrained)
+    print(*assay.findings, sep="\n")
+    model = model_for(assay, columns, recipe, pretrained)
 
     # The Trainer: rows stay sequences and numbers, tokens are made batch by batch.
     labels = {f"label_{number}": values for number, values in enumerate(assay.table.labels.T)}

@@ -315,6 +315,13 @@ def add_finetune(commands: argparse._SubParsersAction):
     recipe = finetune.add_argument_group("training").add_argument
     recipe("--method", choices=["full", "head", "lora"], help="what is trained (default: full)")
     recipe("--from-scratch", action="store_true", help="new weights, to see what the checkpoint is worth")
+    recipe(
+        "--keep",
+        type=float,
+        metavar="SHARE",
+        help="of the checkpoint's weights to start from, the rest being new (default: 1 where it already ranks the "
+        "training rows, else 0.6)",
+    )
     recipe("--transform", choices=["log", "log1p"], help="train on logarithms of the measurements")
     recipe("--task", choices=["regression", "classification"], help="default: what the measurements look like")
     recipe("--learning-rate", type=positive_float, help="highest rate")

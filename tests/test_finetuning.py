@@ -27,6 +27,8 @@ from modeling_proformer.finetuning import (
     model_for,
     parameter_groups,
     rescale,
+    settled,
+    stretched,
     stretched_positions,
     temper,
     weighted_correlation,
@@ -191,9 +193,9 @@ class TestMethods:
     def test_from_scratch_nothing_of_the_checkpoint_is_left(self, table, checkpoint):
         pretrained, reference = load_checkpoint(checkpoint)
         assay = prepare_assay(table, COLUMNS, Preparation(), reference)
+        fitting = stretched(pretrained, reference, assay.tokenizer)
         models = {
-            scratch: model_for(assay, COLUMNS, Recipe(from_scratch=scratch), pretrained, reference)
-            for scratch in (False, True)
+            scratch: model_for(assay, COLUMNS, Recipe(from_scratch=scratch), fitting) for scratch in (False, True)
         }
         weights = {scratch: model.proformer.layers[0].self_attn.q_proj.weight for scratch, model in models.items()}
         old = pretrained.proformer.layers[0].self_attn.q_proj.weight
@@ -210,7 +212,8 @@ class TestMethods:
             ("bins", TableColumns("sequence", ["low", "high"], bins=[0.0, 1.0])),
         ):
             assay = prepare_assay(table, columns, Preparation(), reference)
-            model = model_for(assay, columns, Recipe(from_scratch=scratch), pretrained, reference)
+            fitting = stretched(pretrained, reference, assay.tokenizer)
+            model = model_for(assay, columns, Recipe(from_scratch=scratch), fitting)
             predicted[kind] = predict(model, assay.tokenizer, sequences)[:, 0]
         if not scratch:
             # Expression in the checkpoint's assay shifts them.
@@ -224,8 +227,65 @@ class TestMethods:
         groups = parameter_groups(model, Recipe(learning_rate=1.0, layer_decay=0.5))
         assert [group["lr"] for group in groups] == [1.0, 0.5, 0.25, 0.125]
         assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+        for other in ({"keep": 0.5}, {"from_scratch": True}, {"method": "head"}):
+            assert {group["lr"] for group in parameter_groups(model, Recipe(learning_rate=1.0, **other))} == {1.0}
         assert depth_of("proformer.layers.1.convolution.pointwise.weight", 2) == 1
         assert depth_of("proformer.embeddings.kmer_projection.weight", 2) == 3
+
+
+class TestKeeping:
+    @pytest.fixture
+    def assay(self, table, checkpoint):
+        return prepare_assay(table, COLUMNS, Preparation(), load_checkpoint(checkpoint)[1])
+
+    @pytest.fixture
+    def fitting(self, checkpoint, assay):
+        return stretched(*load_checkpoint(checkpoint), assay.tokenizer)
+
+    def test_a_checkpoint_that_knows_nothing_of_the_assay_is_mixed_with_new_weights(self, assay, fitting):
+        recipe = settled(Recipe(), assay, COLUMNS, fitting)
+        assert recipe == Recipe(keep=0.6)
+        assert re.fullmatch(
+            r"The checkpoint's ranks of 280 training rows have a correlation of 0\.\d\d with those measured: "
+            "60% of its weights are kept, mixed with new ones.",
+            assay.findings[-1],
+        )
+        torch.manual_seed(1)
+        model = model_for(assay, COLUMNS, recipe, fitting)
+        torch.manual_seed(1)
+        new = model_for(assay, COLUMNS, Recipe(from_scratch=True), fitting).state_dict()
+        old = fitting.state_dict()
+        for name, weight in model.state_dict().items():
+            if name.startswith("proformer."):
+                mixed = 0.6 * old[name] + 0.4 * new[name] if weight.ndim > 1 else old[name]
+                torch.testing.assert_close(weight, mixed)
+
+    @pytest.mark.parametrize("columns", [COLUMNS, TableColumns("sequence", ["expression", "low"])])
+    def test_one_that_knows_it_is_kept(self, tmp_path, table, fine_tune, columns):
+        fine_tune(columns)
+        knowing, reference = load_checkpoint(tmp_path / "tuned")
+        assay = prepare_assay(table, COLUMNS, Preparation(), reference)
+        # Logarithms, or another sign, make no difference.
+        for target in ("fold_change", "low"):
+            other = TableColumns("sequence", [target])
+            assay = prepare_assay(table, other, Preparation(), reference)
+            assert settled(Recipe(), assay, other, knowing) == Recipe(keep=1)
+            assert re.search(r"correlation of 0\.[5-9]\d with those measured: it is kept whole", assay.findings[-1])
+
+    def test_what_is_given_is_not_looked_for(self, assay, fitting):
+        before = list(assay.findings)
+        for recipe in (Recipe(keep=0.3), Recipe(from_scratch=True)):
+            assert settled(recipe, assay, COLUMNS, fitting) is recipe
+        assert settled(Recipe(method="lora"), assay, COLUMNS, fitting) == Recipe(method="lora", keep=1)
+        assert assay.findings == before
+
+    def test_gaps_and_a_checkpoint_without_an_opinion_do_no_harm(self, assay, fitting):
+        assay.table.labels[assay.split.train[::2]] = np.nan
+        assert settled(Recipe(), assay, COLUMNS, fitting).keep == 0.6
+        with torch.no_grad():
+            fitting.expression_head.dense.weight.zero_()
+        assert settled(Recipe(), assay, COLUMNS, fitting).keep == 0.6
+        assert "have a correlation of 0.00" in assay.findings[-1]
 
 
 class TestPositions:
@@ -262,7 +322,7 @@ class TestTargets:
         assert fine_tuned.predicted.shape == (len(fine_tuned.assay.table), 2)
 
     def test_logarithms(self, tmp_path, fine_tune):
-        fine_tuned = fine_tune(TableColumns("sequence", ["fold_change"]), transform="log")
+        fine_tuned = fine_tune(TableColumns("sequence", ["fold_change"]), transform="log", keep=1)
         assert correlation_on_test(fine_tuned, np.log) > 0.8
         # In the assay's units again.
         test = fine_tuned.assay.split.test
@@ -298,7 +358,7 @@ class TestTargets:
 
     def test_predictions_that_lie_too_far_apart_are_pulled_together(self, fine_tune):
         columns = TableColumns("sequence", ["expression", "fold_change"])
-        model, assay, measured, predicted, *_ = fine_tune(columns, transform="log1p", steps=40)
+        model, assay, measured, predicted, *_ = fine_tune(columns, transform="log1p", steps=40, keep=1)
         validation = assay.split.validation
         sequences = [assay.table.sequences[row] for row in validation]
         with torch.no_grad():
@@ -349,7 +409,8 @@ class TestTargets:
     @pytest.mark.parametrize(
         ("columns", "recipe", "reason"),
         [
-            ({}, {"from_scratch": True, "method": "head"}, "The method head needs a checkpoint"),
+            ({}, {"from_scratch": True, "method": "head"}, "method head needs the whole checkpoint: leave out from"),
+            ({}, {"keep": 0.5, "method": "head"}, "method head needs the whole checkpoint: leave out keep"),
             ({"targets": ["low", "high"], "bins": [1.0, 0.0]}, {}, "`expression_bins` must be two or more, ascending"),
             ({"targets": ["low", "high"], "bins": [0.0, 1.0]}, {"transform": "log1p"}, "leave out `label_mean`"),
             ({"targets": ["low", "high"], "bins": [0.0, 1.0]}, {"task": "classification"}, "are a regression"),
@@ -363,7 +424,16 @@ class TestTargets:
 
     @pytest.mark.parametrize(
         "option",
-        [{"learning_rate": 0.0}, {"layer_decay": -1}, {"steps": 0}, {"patience": 0}, {"seed": -1}, {"dropout": 1}],
+        [
+            {"learning_rate": 0.0},
+            {"layer_decay": -1},
+            {"keep": 0},
+            {"keep": 1.1},
+            {"steps": 0},
+            {"patience": 0},
+            {"seed": -1},
+            {"dropout": 1},
+        ],
     )
     def test_numbers_outside_their_range_are_refused(self, option):
         with pytest.raises(StrictDataclassError, match=f"`{next(iter(option))}` is"):
