@@ -6,7 +6,7 @@
 #
 # DATA holds yeast/distilled_2m.parquet, yeast/native_ypd.parquet, assays/ecoli_165bp_mpra.tsv,
 # assays/drosophila_deepstarr_sample.tsv and assays/human_k562_lentimpra_sample.tsv. It takes hours on a CPU, which should
-# have bfloat16 (AVX-512); given again, it goes on where it was.
+# have bfloat16 (AVX-512), and less on a GPU; given again, it goes on where it was.
 set -euo pipefail
 data=$1 output=$2
 here=$(dirname "$0")
@@ -20,14 +20,14 @@ benchmark() {
 python "$here/train.py" --recipe "$here/recipes/small.yaml" --train_file "$data/yeast/distilled_2m.parquet" \
     --group_column family --max_steps 4000 --lr_scheduler_kwargs '{"num_decay_steps": 2000, "decay_type": "linear"}' \
     --output_dir "$output/distilled"
-benchmark "$data/yeast/native_ypd.parquet" --name "yeast native promoters" \
-    --sequence sequence --target expression --group-column family --from "$output/distilled"
-
+of_yeast=(--sequence sequence --target expression --group-column family --from "$output/distilled")
 lac=(
     "$here/data/lac_promoters.tsv.gz" --name "E. coli lac promoter, Sort-Seq" --sequence sequence --split-column split
     --target bin_0 bin_1 bin_2 bin_3 bin_4 bin_5 bin_6 bin_7 bin_8 bin_9 --bins 0 1 2 3 4 5 6 7 8 9
 )
 ecoli=("$data/assays/ecoli_165bp_mpra.tsv" --name "E. coli promoters, MPRA" --sequence sequence --target expression)
+
+benchmark "$data/yeast/native_ypd.parquet" --name "yeast native promoters" "${of_yeast[@]}"
 benchmark "${lac[@]}"
 benchmark "${ecoli[@]}"
 benchmark "$data/assays/drosophila_deepstarr_sample.tsv" --name "fruit fly enhancers, STARR-seq" \
@@ -35,6 +35,21 @@ benchmark "$data/assays/drosophila_deepstarr_sample.tsv" --name "fruit fly enhan
 benchmark "$data/assays/human_k562_lentimpra_sample.tsv" --name "human K562 elements, lentiMPRA" \
     --sequence sequence --target activity --split-column split
 
-# What the positions are worth that were stretched or shrunk from another construct.
-benchmark "${lac[@]}" --methods "positions anew" --rows 300 1000 --not-all
-benchmark "${ecoli[@]}" --methods "positions anew" --rows 300 1000 --not-all
+# What the positions are worth that were stretched or shrunk from another construct. To see it of an assay that the
+# checkpoint knows, the native promoters' inserts are cut to their middle 60 letters, between the same flanks.
+python - "$data/yeast/native_ypd.parquet" "$output/yeast_60.parquet" <<'END'
+import sys
+
+import pandas as pd
+
+table = pd.read_parquet(sys.argv[1])
+construct = table.sequence.str
+table.assign(sequence=construct[:17] + construct[27:87] + construct[97:]).to_parquet(sys.argv[2])
+END
+positions() {
+    python "$here/finetuning_benchmark.py" "$@" --methods fine-tuned "positions anew" --rows 300 1000 --not-all --bf16 \
+        --output "$output/finetuning_positions.tsv"
+}
+positions "${lac[@]}"
+positions "${ecoli[@]}"
+positions "$output/yeast_60.parquet" --name "yeast native promoters, middle 60 nt" "${of_yeast[@]}"
