@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("PROFORMER_SHARED", ROOT.parent / "shared"))
 
 
-# The tests' models are so small that sharing their work out costs more than it saves.
+# The tests' models are so small that sharing their work out costs more than it saves; in processes of their own too.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -132,7 +132,6 @@ class Reader:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HF_HOME": str(self.folder / "huggingface"),
             "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
         }
         process = subprocess.run(
             ["bash", "-e", "-c", block.code],

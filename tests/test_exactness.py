@@ -62,7 +62,6 @@ def command(folder: Path, name: str, processes: int = 1, **options) -> list[str]
 def environment(folder: Path) -> dict[str, str]:
     return {
         **os.environ,
-        "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HOME": str(folder / "cache"),
         "HF_HUB_OFFLINE": "1",
