@@ -28,10 +28,9 @@ from sklearn.linear_model import Ridge
 
 from modeling_proformer import ProformerConfig, ProformerTokenizer
 from modeling_proformer.assays import InputError
-from modeling_proformer.cards import drawn_whole
 from modeling_proformer.finetuning import Recipe, finetune, measured_values
 from modeling_proformer.finetuning_data import Preparation, PreparedAssay, TableColumns, prepare_assay
-from modeling_proformer.metrics import correlation, correlation_intervals
+from modeling_proformer.metrics import correlation, correlation_intervals, drawn_whole
 from modeling_proformer.prediction import load_checkpoint
 from modeling_proformer.report import benchmark_plot
 

@@ -24,7 +24,7 @@ from .configuration_proformer import ProformerConfig
 from .finetuning import MOST_ROWS_TO_CHOOSE_BY, FineTuned, Recipe, criterion
 from .finetuning_data import Preparation, TableColumns
 from .intervals import prediction_interval, transformed
-from .metrics import Interval, correlation, correlation_intervals, roc_auc, roc_auc_interval
+from .metrics import Interval, correlation, correlation_intervals, drawn_whole, roc_auc, roc_auc_interval
 from .pipeline_proformer import PromoterExpressionPipeline
 from .prediction import checkpoint_path, load_checkpoint
 from .report import MOST_PANELS, ComparedOutput, learning_curve, roc_curves, scatter_plots
@@ -206,15 +206,6 @@ def agreement(
         }
     area, interval = roc_auc(measured, predicted), roc_auc_interval(measured, predicted, families)
     return {"ones": int(measured.sum()), "roc_auc": estimate(area, interval)}
-
-
-def drawn_whole(families: np.ndarray) -> np.ndarray | None:
-    """
-    The families, for a bootstrap over them; None, for one over rows, where one family has most of the rows: how often
-    it is drawn would be all that such an interval tells.
-    """
-    dominated = len(families) and np.unique(families, return_counts=True)[1].max() > len(families) / 2
-    return None if dominated else families
 
 
 def estimate(value: float, interval: Interval) -> dict[str, float | None]:

@@ -320,7 +320,7 @@ def add_finetune(commands: argparse._SubParsersAction):
         type=float,
         metavar="SHARE",
         help="of the checkpoint's weights to start from, the rest being new (default: 1 where it already ranks the "
-        "training rows, else 0.6)",
+        "training rows better than a ridge regression on k-mers, else 0.6)",
     )
     recipe("--transform", choices=["log", "log1p"], help="train on logarithms of the measurements")
     recipe("--task", choices=["regression", "classification"], help="default: what the measurements look like")

@@ -26,6 +26,7 @@ from transformers import (
     set_seed,
 )
 
+from .agreement import best_rank_correlation, ridge_rank_correlation
 from .assays import InputError, first_line
 from .collation import ProformerCollator
 from .configuration_proformer import OF_THE_LABELS, ProformerConfig
@@ -133,11 +134,9 @@ POSITIONS = "proformer.embeddings.position_embeddings.weight"
 EVALUATIONS = 20
 # More would hardly change which step is best, and twenty evaluations of a large table take as long as its training.
 MOST_ROWS_TO_CHOOSE_BY = 2000
-# Rows that tell whether a checkpoint knows the assay, and the rank correlation from which it does. One of random yeast
-# promoters has 0.9 with native ones, and no more than 0.3 with any of four assays of other organisms.
+# Rows that tell whether a checkpoint knows the assay.
 ROWS_TO_KNOW_BY = 500
-KNOWN = 0.5
-# Of 0.4, 0.6, 0.8 and 1, the best on the validation rows of these four.
+# Of 0.4, 0.6, 0.8 and 1, the best on the validation rows of four assays that the embedded checkpoint does not know.
 KEPT_OF_OTHERS = 0.6
 # Tokens up to which attention written out trains faster in bfloat16 on a CPU than torch's own: 1.3 times at 150 to
 # 330, 0.95 times at 498 (`sdpa` is slow backwards there).
@@ -304,10 +303,9 @@ def stretched(pretrained: PreTrainedModel, old: ProformerTokenizer, new: Proform
 
 def settled(recipe: Recipe, assay: PreparedAssay, columns: TableColumns, pretrained: PreTrainedModel) -> Recipe:
     """
-    A recipe that says what to keep of a checkpoint. Everything, where it knows the assay: where its predictions have a
-    rank correlation of 0.5 or more, in either direction, with what was measured of training rows. Else a share of 0.6:
-    weights that were trained for something else can be a worse start than new ones, unless they are shrunk and mixed
-    with such.
+    A recipe that says what to keep of a checkpoint. Everything, where it knows the assay: where it ranks training rows
+    better, in either direction, than a ridge regression cross-validated on them. Else a share of 0.6: weights trained
+    for something else can be a worse start than new ones, unless they are shrunk and mixed with such.
 
     Args:
         recipe: its own `keep` stays, where it has one.
@@ -320,29 +318,24 @@ def settled(recipe: Recipe, assay: PreparedAssay, columns: TableColumns, pretrai
     if recipe.method != "full":
         return replace(recipe, keep=1)
     rows = some_of(assay.split.train, ROWS_TO_KNOW_BY, recipe.seed)
-    predicted = predict(pretrained, assay.tokenizer, [assay.table.sequences[row] for row in rows], truncation=True)
-    measured = measured_values(assay.table.labels[rows], columns)
-    agreement = float(np.mean([best_agreement(values, predicted) for values in measured.T]))
-    keep = 1 if agreement >= KNOWN else KEPT_OF_OTHERS
+    sequences = [assay.table.sequences[row] for row in rows]
+    predicted = predict(pretrained, assay.tokenizer, sequences, truncation=True)
+    inserts, families = assay.tokenizer.inserts(sequences), assay.families[rows]
+    outputs = []
+    for measured in measured_values(assay.table.labels[rows], columns).T:
+        known = ~np.isnan(measured)
+        of_ridge = ridge_rank_correlation(
+            [insert for insert, has in zip(inserts, known, strict=True) if has], measured[known], families[known]
+        )
+        outputs.append((best_rank_correlation(measured[known], predicted[known]), of_ridge))
+    agreement, taught = np.mean(outputs, axis=0)
+    keep = 1 if agreement > taught else KEPT_OF_OTHERS
     consequence = "it is kept whole" if keep == 1 else f"{keep:.0%} of its weights are kept, mixed with new ones"
     assay.findings.append(
-        f"The checkpoint's ranks of {len(rows):,} training rows have a correlation of {agreement:.2f} with those "
-        f"measured: {consequence}."
+        f"The checkpoint ranks {len(rows):,} training rows with a correlation of {agreement:.2f}, a ridge regression "
+        f"cross-validated on them with one of {taught:.2f}: {consequence}."
     )
     return replace(recipe, keep=keep)
-
-
-def best_agreement(measured: np.ndarray, predicted: np.ndarray) -> float:
-    """
-    Highest absolute rank correlation of an output with any that is predicted, 0 where there is none.
-
-    Args:
-        measured: (rows,), NaN where missing.
-        predicted: (rows, outputs of the checkpoint).
-    """
-    known = ~np.isnan(measured)
-    found = [abs(correlation(measured[known], values).spearman_rho) for values in predicted[known].T]
-    return float(np.nan_to_num(found).max())
 
 
 def some_of(rows: np.ndarray, most: int, seed: int) -> np.ndarray:

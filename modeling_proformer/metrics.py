@@ -268,6 +268,15 @@ def checked_classes(measured: np.ndarray, predicted: np.ndarray) -> tuple[np.nda
     return measured, predicted
 
 
+def drawn_whole(families: np.ndarray) -> np.ndarray | None:
+    """
+    The families, for a bootstrap over them; None, for one over rows, where one family has most of the rows: how often
+    it is drawn would be all that such an interval tells.
+    """
+    dominated = len(families) and np.unique(families, return_counts=True)[1].max() > len(families) / 2
+    return None if dominated else families
+
+
 def has_correlation(measured: np.ndarray, predicted: np.ndarray) -> bool:
     return len(measured) >= 2 and np.ptp(measured) > 0 and np.ptp(predicted) > 0
 

@@ -14,7 +14,6 @@ from transformers.trainer_utils import PredictionOutput
 from .assays import is_hub_dataset
 from .cards import (
     code,
-    drawn_whole,
     estimate,
     hardware,
     held_out_metrics,
@@ -26,7 +25,7 @@ from .cards import (
 )
 from .configuration_proformer import ProformerConfig
 from .homology import homology_groups
-from .metrics import Interval
+from .metrics import Interval, drawn_whole
 from .modeling_proformer import IGNORED, ProformerForPreTraining
 from .pipeline_proformer import PromoterExpressionPipeline
 from .training import ProformerTrainer

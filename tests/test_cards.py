@@ -25,7 +25,7 @@ from modeling_proformer import (
     predict,
 )
 from modeling_proformer.assays import InputError
-from modeling_proformer.cards import card_data, drawn_whole, eval_results, write_report
+from modeling_proformer.cards import card_data, eval_results, write_report
 from modeling_proformer.cli import parser
 from modeling_proformer.finetuning import FineTuned, Recipe
 from modeling_proformer.finetuning_data import AssayTable, Preparation, PreparedAssay, TableColumns
@@ -361,10 +361,3 @@ def test_a_folder_may_be_named_by_where_one_stands(tmp_path, monkeypatch):
     PromoterExpressionPipeline(found.model, found.assay.tokenizer).save_pretrained(".")
     write_report(Path("."), found, columns, Preparation(), Recipe())
     assert ModelCard.load(tmp_path / "README.md").data.model_name == tmp_path.name
-
-
-def test_one_dominating_family_is_not_drawn_whole():
-    """How often it is drawn would be all that an interval tells."""
-    families = np.array([0] * 60 + list(range(1, 41)))
-    assert drawn_whole(families) is None
-    np.testing.assert_array_equal(drawn_whole(families[30:]), families[30:])

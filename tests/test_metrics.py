@@ -15,6 +15,7 @@ from modeling_proformer.dream import read_dream_test
 from modeling_proformer.metrics import (
     correlation,
     correlation_intervals,
+    drawn_whole,
     dream_score,
     dream_score_intervals,
     roc_auc,
@@ -438,3 +439,10 @@ def test_roc_auc_intervals_know_of_families():
     assert np.isnan(roc_auc_interval(measured, predicted, np.zeros(60))).all()
     with pytest.raises(ValueError, match="2 for 60 sequences"):
         roc_auc_interval(measured, predicted, groups=[1, 2])
+
+
+def test_one_dominating_family_is_not_drawn_whole():
+    """How often it is drawn would be all that an interval tells."""
+    families = np.array([0] * 60 + list(range(1, 41)))
+    assert drawn_whole(families) is None
+    np.testing.assert_array_equal(drawn_whole(families[30:]), families[30:])
