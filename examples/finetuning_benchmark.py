@@ -4,12 +4,12 @@
         --rows 300 1000 3000 --seeds 0 1 2 --output benchmark.tsv
 
 Each is trained on so many rows (and, last, on all), with the same split for all three, another one for each seed where
-the table names none, and `proformer finetune`'s defaults. The ridge regression counts 6-mers on the strand as given; its
-strength is chosen on the validation rows. Further methods show what parts of the fine-tuning are worth: "kept whole"
-starts from the checkpoint as it is, whether it knows the assay or not; "positions anew" has position embeddings as they
-are before any training, in the place of those that were stretched over another construct. Results go to the table, one
-line each, and all assays in it into a figure beside it; what is there is not computed again. Last, it prints a summary of
-the table. Needs scikit-learn.
+the table names none, and the defaults of `proformer finetune`. The ridge regression counts 6-mers on the strand as
+given; its strength is chosen on the validation rows. Further methods show what parts of the fine-tuning are worth:
+"kept whole" starts from the checkpoint as it is, whether it knows the assay or not; "positions anew" has position
+embeddings as they are before any training, in the place of those that were stretched over another construct. Results
+go to the table, one line each, and all assays in it into a figure beside it; what is there is not computed again.
+Last, it prints a summary of the table. Needs scikit-learn.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 #!/bin/bash
-# What fine-tuning is worth on five assays, at 300, 1,000, 3,000 and all rows, with three seeds; finetuning_benchmark.py
-# says how.
+# What fine-tuning is worth on five assays, at 300, 1,000, 3,000 and all rows, with three seeds, and what two of its
+# choices are worth on three (finetuning_choices.tsv); finetuning_benchmark.py says how.
 #
 #   examples/finetuning_benchmark.sh DATA OUTPUT
 #
@@ -35,21 +35,21 @@ benchmark "$data/assays/drosophila_deepstarr_sample.tsv" --name "fruit fly enhan
 benchmark "$data/assays/human_k562_lentimpra_sample.tsv" --name "human K562 elements, lentiMPRA" \
     --sequence sequence --target activity --split-column split
 
-# What the positions are worth that were stretched or shrunk from another construct. To see it of an assay that the
-# checkpoint knows, the native promoters' inserts are cut to their middle 60 letters, between the same flanks.
+# What it is worth to mix a checkpoint that does not know the assay with new weights, and to stretch or shrink its
+# positions. An assay that it knows, with other lengths: the middle 60 letters of the native promoters.
 python - "$data/yeast/native_ypd.parquet" "$output/yeast_60.parquet" <<'END'
 import sys
 
 import pandas as pd
 
 table = pd.read_parquet(sys.argv[1])
-construct = table.sequence.str
-table.assign(sequence=construct[:17] + construct[27:87] + construct[97:]).to_parquet(sys.argv[2])
+table.assign(sequence=table.sequence.str[27:87]).to_parquet(sys.argv[2])
 END
-positions() {
-    python "$here/finetuning_benchmark.py" "$@" --methods fine-tuned "positions anew" --rows 300 1000 --not-all --bf16 \
-        --output "$output/finetuning_positions.tsv"
+choices() {
+    python "$here/finetuning_benchmark.py" "$@" --rows 300 1000 --not-all --bf16 \
+        --output "$output/finetuning_choices.tsv"
 }
-positions "${lac[@]}"
-positions "${ecoli[@]}"
-positions "$output/yeast_60.parquet" --name "yeast native promoters, middle 60 nt" "${of_yeast[@]}"
+choices "${lac[@]}" --methods fine-tuned "kept whole" "positions anew"
+choices "${ecoli[@]}" --methods fine-tuned "kept whole" "positions anew"
+choices "$output/yeast_60.parquet" --name "yeast native promoters, middle 60 nt" "${of_yeast[@]}" \
+    --methods fine-tuned "positions anew"

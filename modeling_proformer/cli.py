@@ -238,6 +238,13 @@ def positive_float(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    value = positive_float(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than 1")
+    return value
+
+
 def seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {2**32 - 1:,}")
@@ -317,10 +324,10 @@ def add_finetune(commands: argparse._SubParsersAction):
     recipe("--from-scratch", action="store_true", help="new weights, to see what the checkpoint is worth")
     recipe(
         "--keep",
-        type=float,
+        type=share,
         metavar="SHARE",
-        help="of the checkpoint's weights to start from, the rest being new (default: 1 where it already ranks the "
-        "training rows better than a ridge regression on k-mers, else 0.6)",
+        help="of the encoder's matrices to start from, mixed with new weights (default: 1 where the checkpoint ranks "
+        "the training rows better than a ridge regression on k-mers, else 0.6)",
     )
     recipe("--transform", choices=["log", "log1p"], help="train on logarithms of the measurements")
     recipe("--task", choices=["regression", "classification"], help="default: what the measurements look like")

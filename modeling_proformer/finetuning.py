@@ -64,7 +64,7 @@ class Recipe:
             head, on the encoder as it is; "lora" low-rank changes of the encoder's matrices (with peft), which are
             then merged into them.
         from_scratch: start from new weights of the checkpoint's architecture, to see what the checkpoint is worth.
-        keep: share of the encoder's matrices to start from, the rest being new weights (shrink and perturb, Ash and
+        keep: share of the encoder's matrices to start from, mixed with new weights (shrink and perturb, Ash and
             Adams 2020, arXiv 1910.08475); by default what `settled` finds right for the assay ("full").
         learning_rate: highest rate, that of the head; by default one tried out for the method.
         layer_decay: rate of each block, and of the embeddings, relative to what lies above it ("full", where the whole
@@ -209,15 +209,15 @@ def finetune(
         change = "stretched" if after > before else "shrunk"
         assay.findings.append(f"The checkpoint's positions are {change} from {before:,} to {after:,} letters.")
     pretrained = stretched(pretrained, reference, assay.tokenizer)
-    settings = {"checkpoint.weights": weights_digest(pretrained)}
-    for kind, options in (("columns", columns), ("preparation", preparation), ("recipe", recipe)):
-        settings |= {f"{kind}.{name}": value for name, value in asdict(options).items()}
     recipe = settled(recipe, assay, columns, pretrained)
     for finding in assay.findings:
         show(finding)
     set_seed(recipe.seed)
     model = model_for(assay, columns, recipe, pretrained)
     show(f"Training by {model.config.problem_type.replace('_', ' ')}, {model.num_parameters():,} parameters.")
+    settings = {"checkpoint.weights": weights_digest(pretrained)}
+    for kind, options in (("columns", columns), ("preparation", preparation), ("recipe", recipe)):
+        settings |= {f"{kind}.{name}": value for name, value in asdict(options).items()}
     tables = [TrainingTable(str(table), 1, len(assay.table), assay.table.unmeasured, file_digest(table))]
     resumed = last_checkpoint(run)
     if resumed:
@@ -312,25 +312,34 @@ def settled(recipe: Recipe, assay: PreparedAssay, columns: TableColumns, pretrai
         assay: is told the finding.
         columns: of the table.
         pretrained: for the constructs of the assay, see `stretched`.
+
+    Raises:
+        InputError: the checkpoint predicts values that are not finite.
     """
     if recipe.from_scratch or recipe.keep is not None:
         return recipe
     if recipe.method != "full":
         return replace(recipe, keep=1)
-    rows = some_of(assay.split.train, ROWS_TO_KNOW_BY, recipe.seed)
+    measured = measured_values(assay.table.labels, columns)
+    train = assay.split.train
+    # Of each output, rows that have it.
+    chosen = [some_of(train[has], ROWS_TO_KNOW_BY, recipe.seed) for has in ~np.isnan(measured[train]).T]
+    rows = np.unique(np.concatenate(chosen))
+    if len(rows) == 0:
+        return recipe  # which `model_for` refuses
     sequences = [assay.table.sequences[row] for row in rows]
-    predicted = predict(pretrained, assay.tokenizer, sequences, truncation=True)
-    inserts, families = assay.tokenizer.inserts(sequences), assay.families[rows]
-    outputs = []
-    for measured in measured_values(assay.table.labels[rows], columns).T:
-        known = ~np.isnan(measured)
-        of_ridge = ridge_rank_correlation(
-            [insert for insert, has in zip(inserts, known, strict=True) if has], measured[known], families[known]
-        )
-        outputs.append((best_rank_correlation(measured[known], predicted[known]), of_ridge))
-    agreement, taught = np.mean(outputs, axis=0)
+    inserts = dict(zip(rows, assay.tokenizer.inserts(sequences), strict=True))
+    predicted = np.full((len(measured), pretrained.config.num_labels), np.nan)
+    predicted[rows] = predict(pretrained, assay.tokenizer, sequences, truncation=True)
+    if not np.isfinite(predicted[rows]).all():
+        raise InputError(f"{pretrained.name_or_path}: a prediction is nan or infinite; its weights are not sound.")
+    found = []
+    for values, known in zip(measured.T, chosen, strict=True):
+        of_ridge = ridge_rank_correlation([inserts[row] for row in known], values[known], assay.families[known])
+        found.append((best_rank_correlation(values[known], predicted[known]), of_ridge))
+    agreement, taught = np.average(found, axis=0, weights=[len(known) for known in chosen])
     keep = 1 if agreement > taught else KEPT_OF_OTHERS
-    consequence = "it is kept whole" if keep == 1 else f"{keep:.0%} of its weights are kept, mixed with new ones"
+    consequence = "it is kept whole" if keep == 1 else f"{keep:.0%} of its matrices are kept, mixed with new weights"
     assay.findings.append(
         f"The checkpoint ranks {len(rows):,} training rows with a correlation of {agreement:.2f}, a ridge regression "
         f"cross-validated on them with one of {taught:.2f}: {consequence}."
@@ -339,6 +348,7 @@ def settled(recipe: Recipe, assay: PreparedAssay, columns: TableColumns, pretrai
 
 
 def some_of(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Rows drawn at random if there are more, in their order."""
     return np.sort(np.random.default_rng(seed).permutation(rows)[:most])
 
 
@@ -357,6 +367,8 @@ def model_for(
     Raises:
         InputError: options contradict each other, or a measurement does not fit them.
     """
+    if recipe.from_scratch and recipe.keep is not None:
+        raise InputError("From scratch, nothing is kept: leave out keep, or from_scratch.")
     if recipe.method != "full" and not recipe.keeps_all():
         option = "from_scratch" if recipe.from_scratch else "keep"
         raise InputError(f"The method {recipe.method} needs the whole checkpoint: leave out {option}.")
@@ -418,8 +430,8 @@ def stretched_positions(positions: torch.Tensor, old: ProformerTokenizer, new: P
         (new tokens, hidden).
     """
     strands = positions.unflatten(0, (old.num_strands, -1))[: new.num_strands].transpose(1, 2)
-    stretched = nn.functional.interpolate(strands, size=new.num_tokens // new.num_strands, mode="linear")
-    return stretched.transpose(1, 2).flatten(0, 1)
+    strands = nn.functional.interpolate(strands, size=new.num_tokens // new.num_strands, mode="linear")
+    return strands.transpose(1, 2).flatten(0, 1)
 
 
 def config_for(

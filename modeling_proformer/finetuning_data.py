@@ -572,7 +572,7 @@ def refuse_conflicts(table: AssayTable, columns: TableColumns, members: np.ndarr
         raise InputError(
             f"{table.source}: {table.places[first]} and {table.places[second]} have the same insert and different "
             f"measurements ({columns.targets[column]} {table.labels[first, column]:g} and "
-            f"{table.labels[second, column]:g}), as have {len(np.unique(members[conflicts[:, 0]])):,} inserts in all. "
+            f"{table.labels[second, column]:g}). Such inserts in all: {len(np.unique(members[conflicts[:, 0]])):,}. "
             "Average them (duplicates average), or leave the wrong ones out."
         )
 

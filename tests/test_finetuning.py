@@ -16,7 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from tiny import TINY
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, predict
+from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, cli, predict
 from modeling_proformer.assays import InputError
 from modeling_proformer.finetuning import (
     Recipe,
@@ -57,7 +57,7 @@ def checkpoint(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def rows() -> list[dict]:
     """400 inserts of 16 letters; expression is the number of Gs, other outputs follow from it."""
-    generator = np.random.default_rng(0)
+    generator, noise = (np.random.default_rng(seed) for seed in (0, 1))
     rows = []
     for sequence in ("".join(letters) for letters in generator.choice(list("ACGT"), (400, 16))):
         count = sequence.count("G")
@@ -69,7 +69,10 @@ def rows() -> list[dict]:
                 "active": int(count > 4),
                 "low": 8 - min(count, 8),
                 "high": min(count, 8),
-                "noisy": count + generator.normal(0, 4),
+                "rare": int(count > 6),
+                "noisy": count + noise.normal(0, 4),
+                "sparse": noise.normal() if len(rows) % 4 == 0 else None,
+                "unrelated": noise.normal(),
                 "unread": 0,
             }
         )
@@ -248,7 +251,7 @@ class TestKeeping:
         assert recipe == Recipe(keep=0.6)
         assert re.fullmatch(
             r"The checkpoint ranks 280 training rows with a correlation of 0\.[012]\d, a ridge regression "
-            r"cross-validated on them with one of 0\.[45]\d: 60% of its weights are kept, mixed with new ones\.",
+            r"cross-validated on them with one of 0\.[45]\d: 60% of its matrices are kept, mixed with new weights\.",
             assay.findings[-1],
         )
         torch.manual_seed(1)
@@ -261,13 +264,13 @@ class TestKeeping:
                 mixed = 0.6 * old[name] + 0.4 * new[name] if weight.ndim > 1 else old[name]
                 torch.testing.assert_close(weight, mixed)
 
-    @pytest.mark.parametrize("columns", [COLUMNS, TableColumns("sequence", ["expression", "low"])])
-    def test_one_that_knows_it_is_kept(self, tmp_path, table, fine_tune, columns):
-        fine_tune(columns)
+    @pytest.mark.parametrize("targets", [["expression"], ["expression", "unrelated"]])
+    def test_one_that_knows_it_is_kept(self, tmp_path, table, fine_tune, targets):
+        fine_tune(TableColumns("sequence", targets))
         knowing, reference = load_checkpoint(tmp_path / "tuned")
-        # Logarithms, another sign, classes or noise make no difference.
-        for target in ("fold_change", "low", "active", "noisy"):
-            other = TableColumns("sequence", [target])
+        # Logarithms, another sign, rare classes, noise or a measurement with gaps make no difference.
+        for others in (["fold_change"], ["low"], ["rare"], ["noisy"], ["sparse", "expression"]):
+            other = TableColumns("sequence", others)
             assay = prepare_assay(table, other, Preparation(), reference)
             assert settled(Recipe(), assay, other, knowing) == Recipe(keep=1)
             assert assay.findings[-1].endswith(": it is kept whole.")
@@ -286,6 +289,12 @@ class TestKeeping:
             fitting.expression_head.dense.weight.zero_()
         assert settled(Recipe(), assay, COLUMNS, fitting).keep == 0.6
         assert "with a correlation of 0.00" in assay.findings[-1]
+
+    def test_one_that_is_not_sound_is_refused(self, assay, fitting):
+        with torch.no_grad():
+            fitting.expression_head.dense.weight.fill_(np.nan)
+        with pytest.raises(InputError, match="a prediction is nan or infinite; its weights are not sound"):
+            settled(Recipe(), assay, COLUMNS, fitting)
 
 
 class TestPositions:
@@ -411,6 +420,7 @@ class TestTargets:
         [
             ({}, {"from_scratch": True, "method": "head"}, "method head needs the whole checkpoint: leave out from"),
             ({}, {"keep": 0.5, "method": "head"}, "method head needs the whole checkpoint: leave out keep"),
+            ({}, {"keep": 0.5, "from_scratch": True}, "From scratch, nothing is kept"),
             ({"targets": ["low", "high"], "bins": [1.0, 0.0]}, {}, "`expression_bins` must be two or more, ascending"),
             ({"targets": ["low", "high"], "bins": [0.0, 1.0]}, {"transform": "log1p"}, "leave out `label_mean`"),
             ({"targets": ["low", "high"], "bins": [0.0, 1.0]}, {"task": "classification"}, "are a regression"),
@@ -502,8 +512,9 @@ class TestInterruption:
         whole = finetune(table, COLUMNS, tmp_path / "whole", checkpoint, recipe=recipe, show=str)
         with pytest.raises(KeyboardInterrupt):
             finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=recipe, show=stop_at_step_15)
-        with pytest.raises(InputError, match=r"holds a training with recipe\.seed 0, not 1"):
-            finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=replace(recipe, seed=1), show=str)
+        for other in ({"seed": 1}, {"keep": 0.9} if method == "full" else {"dropout": 0.1}):
+            with pytest.raises(InputError, match=rf"holds a training with recipe\.{next(iter(other))} "):
+                finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=replace(recipe, **other), show=str)
         shown = []
         resumed = finetune(table, COLUMNS, tmp_path / "stopped", checkpoint, recipe=recipe, show=shown.append)
         assert any(sentence.endswith("checkpoint-12.") for sentence in shown)
@@ -529,8 +540,9 @@ class TestCommand:
             return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
 
         options = ["--sequence", "sequence", "--target", "expression", "--from", checkpoint, "--steps", 40]
-        run = proformer("finetune", table, *options, "--learning-rate", 0.01, "--output", "tuned")
+        run = proformer("finetune", table, *options, "--keep", 0.5, "--learning-rate", 0.01, "--output", "tuned")
         assert run.returncode == 0, run.stderr
+        assert "its matrices shrunk to 0.5 and mixed with new ones |" in (tmp_path / "tuned" / "README.md").read_text()
         assert "400 rows with measurements of expression." in run.stderr
         run = proformer("predict", table, "--model", "tuned", "--interval", 0.9, "--quiet")
         assert run.returncode == 0, run.stderr
@@ -541,6 +553,14 @@ class TestCommand:
         assert run.stderr.strip().startswith("proformer: --interval 0.99: The model has no prediction intervals")
         run = proformer("finetune", table, *options, "--output", "tuned")
         assert run.returncode == 1 and "this folder is not empty; name a new one" in run.stderr
+
+    @pytest.mark.parametrize("keep", ["0", "1.5", "nan", "some"])
+    def test_a_share_to_keep_that_is_none(self, keep, capsys):
+        with pytest.raises(SystemExit):
+            cli.main(["finetune", "assay.tsv", "--keep", keep, "--output", "tuned"])
+        assert re.search(
+            rf"argument --keep: '{keep}' is (more than 1|not a positive number)$", capsys.readouterr().err
+        )
 
 
 class TestExamples:

@@ -1,5 +1,9 @@
 """Families of related sequences, against plain comparisons of all pairs."""
 
+import re
+import runpy
+import subprocess
+import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -271,3 +275,16 @@ def test_what_is_alike_is_found_by_identity_too(real_sequences):
     mirrored = [reverse_complement(sequence[3:] + "ACG") for sequence in real_sequences[:20]]
     identity = best_identity(one_hot(real_sequences[:20]), one_hot(mirrored))
     assert np.diagonal(identity).tolist() == [1] * 20
+
+
+def test_example_of_its_speed():
+    script = Path(__file__).parents[1] / "examples" / "benchmark_homology.py"
+    run = subprocess.run(
+        [sys.executable, script, "--sequences", "300", "--lengths", "60", "--repeats", "1"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"^300 sequences +families, s .*\nof 60 letters( +\d+\.\d){3}\n$", run.stdout)
+    related = runpy.run_path(str(script))["related_sequences"](300, 60, seed=0)
+    assert 150 <= homology_groups(related).max() + 1 < 200
