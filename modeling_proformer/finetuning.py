@@ -136,7 +136,7 @@ EVALUATIONS = 20
 MOST_ROWS_TO_CHOOSE_BY = 2000
 # Rows that tell whether a checkpoint knows the assay.
 ROWS_TO_KNOW_BY = 500
-# Of 0.4, 0.6, 0.8 and 1, the best on the validation rows of four assays that the embedded checkpoint does not know.
+# Of 0.4, 0.6, 0.8 and 1, the best on validation rows of four assays that the embedded checkpoint does not know.
 KEPT_OF_OTHERS = 0.6
 # Tokens up to which attention written out trains faster in bfloat16 on a CPU than torch's own: 1.3 times at 150 to
 # 330, 0.95 times at 498 (`sdpa` is slow backwards there).
