@@ -26,7 +26,7 @@ from transformers import (
     set_seed,
 )
 
-from .agreement import best_rank_correlation, ridge_rank_correlation
+from .agreement import knows
 from .assays import InputError, first_line
 from .collation import ProformerCollator
 from .configuration_proformer import OF_THE_LABELS, ProformerConfig
@@ -304,8 +304,9 @@ def stretched(pretrained: PreTrainedModel, old: ProformerTokenizer, new: Proform
 def settled(recipe: Recipe, assay: PreparedAssay, columns: TableColumns, pretrained: PreTrainedModel) -> Recipe:
     """
     A recipe that says what to keep of a checkpoint. Everything, where it knows the assay: where it ranks training rows
-    better, in either direction, than a ridge regression cross-validated on them. Else a share of 0.6: weights trained
-    for something else can be a worse start than new ones, unless they are shrunk and mixed with such.
+    better than by chance and than a ridge regression cross-validated on them (`agreement.knows`), on average over the
+    outputs, each by the rows that have it. Else a share of 0.6: weights trained for something else are a better start
+    if they are shrunk and mixed with new ones.
 
     Args:
         recipe: its own `keep` stays, where it has one.
@@ -328,17 +329,17 @@ def settled(recipe: Recipe, assay: PreparedAssay, columns: TableColumns, pretrai
     if len(rows) == 0:
         return recipe  # which `model_for` refuses
     sequences = [assay.table.sequences[row] for row in rows]
-    inserts = dict(zip(rows, assay.tokenizer.inserts(sequences), strict=True))
-    predicted = np.full((len(measured), pretrained.config.num_labels), np.nan)
-    predicted[rows] = predict(pretrained, assay.tokenizer, sequences, truncation=True)
-    if not np.isfinite(predicted[rows]).all():
+    inserts = assay.tokenizer.inserts(sequences)
+    predicted = predict(pretrained, assay.tokenizer, sequences, truncation=True)
+    if not np.isfinite(predicted).all():
         raise InputError(f"{pretrained.name_or_path}: a prediction is nan or infinite; its weights are not sound.")
     found = []
     for values, known in zip(measured.T, chosen, strict=True):
-        of_ridge = ridge_rank_correlation([inserts[row] for row in known], values[known], assay.families[known])
-        found.append((best_rank_correlation(values[known], predicted[known]), of_ridge))
-    agreement, taught = np.average(found, axis=0, weights=[len(known) for known in chosen])
-    keep = 1 if agreement > taught else KEPT_OF_OTHERS
+        places = np.searchsorted(rows, known)
+        known_inserts = [inserts[place] for place in places]
+        found.append(knows(predicted[places], values[known], known_inserts, assay.families[known]))
+    agreement, taught, needed = np.average(found, axis=0, weights=[len(known) for known in chosen])
+    keep = 1 if agreement > needed else KEPT_OF_OTHERS
     consequence = "it is kept whole" if keep == 1 else f"{keep:.0%} of its matrices are kept, mixed with new weights"
     assay.findings.append(
         f"The checkpoint ranks {len(rows):,} training rows with a correlation of {agreement:.2f}, a ridge regression "
