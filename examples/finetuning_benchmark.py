@@ -27,9 +27,9 @@ import torch
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
 
-from modeling_proformer import ProformerConfig, ProformerTokenizer
+from modeling_proformer import ProformerTokenizer
 from modeling_proformer.assays import InputError
-from modeling_proformer.finetuning import Recipe, finetune, measured_values
+from modeling_proformer.finetuning import Recipe, finetune, measured_values, stretched
 from modeling_proformer.finetuning_data import Preparation, PreparedAssay, TableColumns, prepare_assay
 from modeling_proformer.metrics import correlation, correlation_intervals, drawn_whole
 from modeling_proformer.prediction import load_checkpoint
@@ -136,13 +136,10 @@ def prepare(arguments: argparse.Namespace, columns: TableColumns, preparation: P
 
 def save_with_new_positions(checkpoint: str | None, tokenizer: ProformerTokenizer, folder: Path, seed: int):
     """The checkpoint for the construct of a tokenizer, with position embeddings as before any training."""
-    pretrained, _ = load_checkpoint(checkpoint)
+    model = stretched(*load_checkpoint(checkpoint), tokenizer)
     torch.manual_seed(seed)
-    model = type(pretrained)(
-        ProformerConfig(**pretrained.config.to_dict() | {"max_position_embeddings": tokenizer.num_tokens})
-    )
-    learned = {name: weight for name, weight in pretrained.state_dict().items() if "position_embeddings" not in name}
-    model.load_state_dict(learned, strict=False)
+    new = type(model)(model.config)
+    model.proformer.embeddings.position_embeddings = new.proformer.embeddings.position_embeddings
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -14,8 +14,8 @@ FOLDS = 5
 MORE_THAN_CHANCE = 3
 
 
-def knows(
-    predicted: np.ndarray, measured: np.ndarray, inserts: list[str], families: np.ndarray
+def compare_with_ridge(
+    measured: np.ndarray, predicted: np.ndarray, inserts: list[str], families: np.ndarray
 ) -> tuple[float, float, float]:
     """
     Rank correlations with one output's measurements: of a checkpoint; of a ridge regression cross-validated on these
@@ -25,8 +25,8 @@ def knows(
     fold does not count. The checkpoint's is that of its output that agrees best, in either direction.
 
     Args:
-        predicted: (rows, outputs of the checkpoint).
         measured: (rows,).
+        predicted: (rows, outputs of the checkpoint).
         inserts: (rows,).
         families: (rows,) number of each row's family.
     """
@@ -79,4 +79,4 @@ def ridge_predictions(inserts: list[str], measured: np.ndarray, folds: np.ndarra
     return predicted
 
 
-__all__ = ["folds_of", "knows", "rank_correlation", "ridge_predictions"]
+__all__ = ["compare_with_ridge", "folds_of", "rank_correlation", "ridge_predictions"]

@@ -26,7 +26,7 @@ from transformers import (
     set_seed,
 )
 
-from .agreement import knows
+from .agreement import compare_with_ridge
 from .assays import InputError, first_line
 from .collation import ProformerCollator
 from .configuration_proformer import OF_THE_LABELS, ProformerConfig
@@ -304,9 +304,9 @@ def stretched(pretrained: PreTrainedModel, old: ProformerTokenizer, new: Proform
 def settled(recipe: Recipe, assay: PreparedAssay, columns: TableColumns, pretrained: PreTrainedModel) -> Recipe:
     """
     A recipe that says what to keep of a checkpoint. Everything, where it knows the assay: where it ranks training rows
-    better than by chance and than a ridge regression cross-validated on them (`agreement.knows`), on average over the
-    outputs, each by the rows that have it. Else a share of 0.6: weights trained for something else are a better start
-    if they are shrunk and mixed with new ones.
+    better than by chance and than a ridge regression cross-validated on them (`compare_with_ridge`), on average over
+    the outputs, each by the rows that have it. Else a share of 0.6: weights trained for something else are a better
+    start if they are shrunk and mixed with new ones.
 
     Args:
         recipe: its own `keep` stays, where it has one.
@@ -326,8 +326,6 @@ def settled(recipe: Recipe, assay: PreparedAssay, columns: TableColumns, pretrai
     # Of each output, rows that have it.
     chosen = [some_of(train[has], ROWS_TO_KNOW_BY, recipe.seed) for has in ~np.isnan(measured[train]).T]
     rows = np.unique(np.concatenate(chosen))
-    if len(rows) == 0:
-        return recipe  # which `model_for` refuses
     sequences = [assay.table.sequences[row] for row in rows]
     inserts = assay.tokenizer.inserts(sequences)
     predicted = predict(pretrained, assay.tokenizer, sequences, truncation=True)
@@ -337,7 +335,7 @@ def settled(recipe: Recipe, assay: PreparedAssay, columns: TableColumns, pretrai
     for values, known in zip(measured.T, chosen, strict=True):
         places = np.searchsorted(rows, known)
         known_inserts = [inserts[place] for place in places]
-        found.append(knows(predicted[places], values[known], known_inserts, assay.families[known]))
+        found.append(compare_with_ridge(values[known], predicted[places], known_inserts, assay.families[known]))
     agreement, taught, needed = np.average(found, axis=0, weights=[len(known) for known in chosen])
     keep = 1 if agreement > needed else KEPT_OF_OTHERS
     consequence = "it is kept whole" if keep == 1 else f"{keep:.0%} of its matrices are kept, mixed with new weights"

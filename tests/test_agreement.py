@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from modeling_proformer.agreement import folds_of, knows, rank_correlation, ridge_predictions
+from modeling_proformer.agreement import compare_with_ridge, folds_of, rank_correlation, ridge_predictions
 
 
 @pytest.fixture
@@ -16,8 +16,8 @@ def inserts() -> list[str]:
 def test_the_output_that_agrees_best_counts_in_either_direction(inserts):
     measured = np.arange(200.0)
     outputs = np.stack([np.ones(200), np.roll(measured, 50), -(measured**3)], axis=1)
-    assert knows(outputs, measured, inserts, np.arange(200))[0] == pytest.approx(1)
-    assert knows(outputs[:, :1], measured, inserts, np.arange(200))[0] == 0
+    assert compare_with_ridge(measured, outputs, inserts, np.arange(200))[0] == pytest.approx(1)
+    assert compare_with_ridge(measured, outputs[:, :1], inserts, np.arange(200))[0] == 0
 
 
 def test_the_ridge_regression_is_that_of_a_well_kept_library(inserts):
@@ -45,7 +45,7 @@ def test_relatives_teach_nothing_of_each_other(inserts):
     noise = np.repeat(np.random.default_rng(2).normal(size=200), 2)
     taught = {}
     for name, families in (("twins", np.repeat(np.arange(200), 2)), ("rows", np.arange(400)), ("one", np.zeros(400))):
-        _, taught[name], _ = knows(noise[:, None], noise, twice, families)
+        _, taught[name], _ = compare_with_ridge(noise, noise[:, None], twice, families)
     assert taught["twins"] < 0.25 < 0.6 < min(taught["rows"], taught["one"])
 
 
@@ -53,7 +53,8 @@ def test_relatives_teach_nothing_of_each_other(inserts):
 def test_how_families_differ_from_each_other_does_not_count(inserts, families):
     family = np.arange(200) % families
     levels = 10 * np.random.default_rng(3).normal(size=families)
-    _, taught, _ = knows(np.zeros((200, 1)), levels[family] + with_motifs(inserts), inserts, family)
+    measured = levels[family] + with_motifs(inserts)
+    _, taught, _ = compare_with_ridge(measured, np.zeros((200, 1)), inserts, family)
     assert taught > 0.1
 
 
@@ -63,7 +64,7 @@ def test_nothing_is_known_by_chance(inserts, rows, outputs):
     known = 0
     for seed in range(20):
         noise = np.random.default_rng(seed).normal(size=(rows, outputs + 1))
-        agreement, _, needed = knows(noise[:, 1:], noise[:, 0], inserts[:rows], np.arange(rows))
+        agreement, _, needed = compare_with_ridge(noise[:, 0], noise[:, 1:], inserts[:rows], np.arange(rows))
         known += agreement > needed
     assert known <= 1
 
