@@ -18,10 +18,16 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     keywords="promoter gene expression MPRA DNA transformer regulatory genomics",
-    packages=["modeling_proformer", "modeling_proformer.tokenization"],
+    packages=[
+        "modeling_proformer",
+        *(f"modeling_proformer.{name}" for name in ("data", "evaluation", "hub", "tokenization", "training")),
+    ],
     # Within the package, so that no module with so general a name as "tokenization" lands in site-packages.
     package_dir={"modeling_proformer": "modeling_proformer", "modeling_proformer.tokenization": "tokenization"},
-    package_data={"modeling_proformer": ["checkpoints/*/*", "metric_modules/*/*", "templates/*"]},
+    package_data={
+        "modeling_proformer": ["checkpoints/*/*"],
+        "modeling_proformer.evaluation": ["metric_modules/*/*", "templates/*"],
+    },
     entry_points={"console_scripts": ["proformer = modeling_proformer.cli:main"]},
     python_requires=">=3.11",
     # All of `proformer predict`, Parquet files and figures included, so that the first thing users try just works.

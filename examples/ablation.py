@@ -22,17 +22,17 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerTokenizer
-from modeling_proformer.assays import InputError
-from modeling_proformer.collation import ProformerCollator
-from modeling_proformer.recipes import valid_options
-from modeling_proformer.report import ablation_plot
-from modeling_proformer.training import (
+from modeling_proformer.data.collator import ProformerCollator
+from modeling_proformer.data.tables import InputError
+from modeling_proformer.data.training_data import load_training_data
+from modeling_proformer.evaluation.figures import ablation_plot
+from modeling_proformer.options import valid_options
+from modeling_proformer.training.trainer import (
     ProformerTrainer,
     PublishedGradientClipping,
     compute_metrics,
     published_optimization,
 )
-from modeling_proformer.training_data import load_training_data
 
 
 COLUMNS = ["expression_positions", "layers", "hidden_size", "parameters", "pearson_r", "training_loss", "seconds"]

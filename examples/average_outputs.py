@@ -12,8 +12,8 @@ import sys
 import torch
 
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification
-from modeling_proformer.assays import InputError
 from modeling_proformer.configuration_proformer import OF_THE_LABELS
+from modeling_proformer.data.tables import InputError
 from modeling_proformer.prediction import load_checkpoint
 
 

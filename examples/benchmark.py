@@ -40,9 +40,10 @@ from transformers import (
 )
 
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerForSequenceClassification
-from modeling_proformer.assays import InputError
 from modeling_proformer.cli import available_device, positive_int
-from modeling_proformer.collation import ProformerCollator
+from modeling_proformer.data.collator import ProformerCollator
+from modeling_proformer.data.tables import InputError
+from modeling_proformer.export import read_sequences
 from modeling_proformer.prediction import (
     load_checkpoint,
     make_ready,
@@ -51,9 +52,8 @@ from modeling_proformer.prediction import (
     predict_tokens,
     token_batches,
 )
-from modeling_proformer.serving import read_sequences
 from modeling_proformer.tokenization import ProformerTokenizer
-from modeling_proformer.training import ProformerTrainer
+from modeling_proformer.training.trainer import ProformerTrainer
 from modeling_proformer.variants import saturation_mutagenesis
 
 

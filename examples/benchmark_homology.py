@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from modeling_proformer.homology import homology_groups, near_twins
+from modeling_proformer.data.homology import homology_groups, near_twins
 
 
 LETTERS = np.frombuffer(b"ACGT", np.uint8)

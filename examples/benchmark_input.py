@@ -24,11 +24,11 @@ import torch
 from transformers import TrainingArguments
 
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerTokenizer
-from modeling_proformer.assays import load_assay
-from modeling_proformer.collation import ProformerCollator
-from modeling_proformer.streaming import stream_assay
-from modeling_proformer.training import ProformerTrainer
-from modeling_proformer.training_data import load_training_data
+from modeling_proformer.data.collator import ProformerCollator
+from modeling_proformer.data.streaming import stream_assay
+from modeling_proformer.data.tables import load_assay
+from modeling_proformer.data.training_data import load_training_data
+from modeling_proformer.training.trainer import ProformerTrainer
 
 
 FIVE_PRIME, THREE_PRIME = "TGCATTTTTTTCACATC", "GGTTACGGCTGTT"

@@ -14,9 +14,9 @@ import sys
 
 import numpy as np
 
-from modeling_proformer.assays import InputError, measured_value, read_rows, require_columns
-from modeling_proformer.dream import read_dream_test
-from modeling_proformer.metrics import DREAM_PAIRS, DREAM_WEIGHTS, dream_score, dream_score_intervals
+from modeling_proformer.data.tables import InputError, measured_value, read_rows, require_columns
+from modeling_proformer.evaluation.dream import read_dream_test
+from modeling_proformer.evaluation.metrics import DREAM_PAIRS, DREAM_WEIGHTS, dream_score, dream_score_intervals
 
 
 def main():

@@ -15,12 +15,12 @@ import datasets
 import torch
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 
-from modeling_proformer.assays import InputError
-from modeling_proformer.collation import ProformerCollator
-from modeling_proformer.finetuning import Recipe, metrics_for, model_for, parameter_groups, settled, stretched
-from modeling_proformer.finetuning_data import Preparation, TableColumns, prepare_assay
+from modeling_proformer.data.assay import Preparation, TableColumns, prepare_assay
+from modeling_proformer.data.collator import ProformerCollator
+from modeling_proformer.data.tables import InputError
 from modeling_proformer.prediction import load_checkpoint
-from modeling_proformer.training import ProformerTrainer
+from modeling_proformer.training.finetune import Recipe, metrics_for, model_for, parameter_groups, settled, stretched
+from modeling_proformer.training.trainer import ProformerTrainer
 
 
 @dataclass

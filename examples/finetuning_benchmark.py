@@ -28,12 +28,12 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
 
 from modeling_proformer import ProformerTokenizer
-from modeling_proformer.assays import InputError
-from modeling_proformer.finetuning import Recipe, finetune, measured_values, stretched
-from modeling_proformer.finetuning_data import Preparation, PreparedAssay, TableColumns, prepare_assay
-from modeling_proformer.metrics import correlation, correlation_intervals, drawn_whole
+from modeling_proformer.data.assay import Preparation, PreparedAssay, TableColumns, prepare_assay
+from modeling_proformer.data.tables import InputError
+from modeling_proformer.evaluation.figures import benchmark_plot
+from modeling_proformer.evaluation.metrics import correlation, correlation_intervals, drawn_whole
 from modeling_proformer.prediction import load_checkpoint
-from modeling_proformer.report import benchmark_plot
+from modeling_proformer.training.finetune import Recipe, finetune, measured_values, stretched
 
 
 FIELDS = [

@@ -22,11 +22,11 @@ from scipy import sparse
 from sklearn.linear_model import Ridge
 
 from modeling_proformer import InvalidSequenceError, ProformerTokenizer
-from modeling_proformer.assays import InputError, Row, is_table, read_rows, require_columns, sequence_text
-from modeling_proformer.metrics import correlation
-from modeling_proformer.recipes import valid_options
+from modeling_proformer.data.tables import InputError, Row, is_table, read_rows, require_columns, sequence_text
+from modeling_proformer.data.training_data import load_training_data
+from modeling_proformer.evaluation.metrics import correlation
+from modeling_proformer.options import valid_options
 from modeling_proformer.tokenization.tokenization_proformer import NUCLEOTIDE_N
-from modeling_proformer.training_data import load_training_data
 
 
 ROWS_AT_A_TIME = 8192

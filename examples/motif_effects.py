@@ -8,8 +8,8 @@ import argparse
 
 import numpy as np
 
-from modeling_proformer.assays import measured_value, read_rows, require_columns
-from modeling_proformer.report import effect_plot, paired_effects
+from modeling_proformer.data.tables import measured_value, read_rows, require_columns
+from modeling_proformer.evaluation.figures import effect_plot, paired_effects
 
 
 # What the textbook says of yeast grown in glucose: +1 activates, -1 represses.

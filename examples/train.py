@@ -25,14 +25,15 @@ from modeling_proformer import (
     ProformerForSequenceClassification,
     ProformerTokenizer,
 )
-from modeling_proformer.assays import InputError
-from modeling_proformer.collation import ProformerCollator
-from modeling_proformer.dream import read_dream_test
-from modeling_proformer.metrics import DREAM_PAIRS
-from modeling_proformer.recipes import valid_options, with_recipe
-from modeling_proformer.report import learning_curve
-from modeling_proformer.streaming import stream_training_data
-from modeling_proformer.training import (
+from modeling_proformer.data.collator import ProformerCollator
+from modeling_proformer.data.streaming import stream_training_data
+from modeling_proformer.data.tables import InputError
+from modeling_proformer.data.training_data import check_training, load_training_data, record_training
+from modeling_proformer.evaluation.dream import read_dream_test
+from modeling_proformer.evaluation.figures import learning_curve
+from modeling_proformer.evaluation.metrics import DREAM_PAIRS
+from modeling_proformer.options import valid_options, with_recipe
+from modeling_proformer.training.trainer import (
     DREAM_METRICS,
     CheckpointError,
     ProformerTrainer,
@@ -42,8 +43,7 @@ from modeling_proformer.training import (
     last_checkpoint,
     published_optimization,
 )
-from modeling_proformer.training_data import check_training, load_training_data, record_training
-from modeling_proformer.training_report import write_training_report
+from modeling_proformer.training.training_report import write_training_report
 
 
 @dataclass

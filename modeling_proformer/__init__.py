@@ -4,8 +4,6 @@ Importing this package registers Proformer with the library's Auto classes, so t
 `trust_remote_code`.
 """
 
-from pathlib import Path
-
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -15,11 +13,6 @@ from transformers import (
     AutoTokenizer,
 )
 from transformers.pipelines import PIPELINE_REGISTRY
-
-
-# Installed, `tokenization` lies within this package; in a clone that is not installed, beside it.
-if not Path(__file__).with_name("tokenization").is_dir():
-    __path__.append(str(Path(__file__).parents[1]))
 
 from .configuration_proformer import EXPRESSION_PIPELINE, ProformerConfig
 from .modeling_proformer import (

@@ -17,10 +17,10 @@ from huggingface_hub.utils import logging as hub_logging
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from .assays import InputError, first_line, measured_value, require_columns
 from .configuration_proformer import ProformerConfig
+from .data.tables import InputError, first_line, measured_value, require_columns
+from .evaluation.metrics import correlation
 from .intervals import prediction_interval
-from .metrics import correlation
 from .prediction import load_checkpoint, predict_file
 
 
@@ -85,9 +85,9 @@ def with_interval(predicted: np.ndarray, config: ProformerConfig, level: float) 
 
 
 def finetune_command(arguments: argparse.Namespace):
-    from .finetuning import Recipe, finetune
-    from .finetuning_data import Preparation, TableColumns
-    from .training import CheckpointError
+    from .data.assay import Preparation, TableColumns
+    from .training.finetune import Recipe, finetune
+    from .training.trainer import CheckpointError
 
     try:
         finetune(
@@ -107,7 +107,7 @@ def finetune_command(arguments: argparse.Namespace):
 
 
 def publish_command(arguments: argparse.Namespace):
-    from .hub import publish
+    from .hub.publish import publish
 
     publish(
         arguments.checkpoint,
@@ -120,7 +120,7 @@ def publish_command(arguments: argparse.Namespace):
 
 
 def export_command(arguments: argparse.Namespace):
-    from .serving import export, read_sequences
+    from .export import export, read_sequences
 
     if arguments.sequences is None and (arguments.truncate or arguments.sequence_column is not None):
         raise InputError("--truncate and --sequence-column say how to read a file: give it with --sequences.")
@@ -156,8 +156,8 @@ def options(kind: type, arguments: argparse.Namespace) -> Any:
 
 
 def dataset_card_command(arguments: argparse.Namespace):
-    from .dataset_cards import dataset_card
-    from .finetuning_data import Preparation, TableColumns
+    from .data.assay import Preparation, TableColumns
+    from .hub.dataset_card import dataset_card
 
     if arguments.output and arguments.output.exists():
         raise InputError(f"{arguments.output}: there is one already, which may have been edited; name another file.")
@@ -174,7 +174,7 @@ def figure_path(output: Path) -> Path:
 
 
 def report_agreement(arguments: argparse.Namespace, measured: np.ndarray, predicted: np.ndarray):
-    from .report import scatter_plot
+    from .evaluation.figures import scatter_plot
 
     agreement = correlation(measured, predicted)
     if np.isnan(agreement.pearson_r):

@@ -17,8 +17,8 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from .assays import InputError, Row, first_line, read_rows, require_columns, sequence_text
 from .configuration_proformer import ProformerConfig
+from .data.tables import InputError, Row, first_line, read_rows, require_columns, sequence_text
 from .linear_layers import fastest_linear_layers
 from .modeling_proformer import predictions, require_expression_head
 from .tokenization import InvalidSequenceError, ProformerTokenizer

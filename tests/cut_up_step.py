@@ -15,7 +15,7 @@ from modeling_proformer import (
     ProformerForPreTraining,
     ProformerForSequenceClassification,
 )
-from modeling_proformer.training import ProformerTrainer, compute_metrics
+from modeling_proformer.training.trainer import ProformerTrainer, compute_metrics
 
 
 accumulation, output = int(sys.argv[1]), Path(sys.argv[2])

@@ -17,8 +17,8 @@ from modeling_proformer import (
     ProformerTokenizer,
     PromoterExpressionPipeline,
 )
-from modeling_proformer.cards import card_data
-from modeling_proformer.hub import write_release
+from modeling_proformer.evaluation.cards import card_data
+from modeling_proformer.hub.publish import write_release
 
 
 REPO = "someone/proformer-leaf"

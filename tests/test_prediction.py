@@ -15,7 +15,7 @@ from modeling_proformer import (
     ProformerForSequenceClassification,
     predict,
 )
-from modeling_proformer.assays import InputError
+from modeling_proformer.data.tables import InputError
 from modeling_proformer.prediction import load_checkpoint, predict_batches, predict_file
 
 

@@ -9,7 +9,7 @@ import torch
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerTokenizer
 from modeling_proformer.convert_keras import is_weight, load_keras_weights, our_weight
 from modeling_proformer.modeling_proformer import expression_loss, masked_nucleotide_loss
-from modeling_proformer.training import clip_gradients_as_published, published_optimization
+from modeling_proformer.training.trainer import clip_gradients_as_published, published_optimization
 
 
 # A vector added to all keys shifts every attention logit of a query alike, so its true gradient is 0: what is left is

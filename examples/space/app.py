@@ -28,9 +28,9 @@ from tables import expression_table, mutagenesis_link, number, predictions_link,
 from transformers import PreTrainedModel
 
 from modeling_proformer import ProformerTokenizer, predict
-from modeling_proformer.assays import FASTA_SUFFIXES, InputError
+from modeling_proformer.data.tables import FASTA_SUFFIXES, InputError
+from modeling_proformer.evaluation.figures import BLUE
 from modeling_proformer.prediction import load_checkpoint
-from modeling_proformer.report import BLUE
 from modeling_proformer.variants import saturation_mutagenesis, variant_effects
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from modeling_proformer.report import BLUE, GREY, ORANGE
+from modeling_proformer.evaluation.figures import BLUE, GREY, ORANGE
 
 
 LETTERS = "ACGT"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from modeling_proformer.assays import InputError, measured_value, read_rows, require_columns
+from modeling_proformer.data.tables import InputError, measured_value, read_rows, require_columns
 
 
 OUTPUT = Path(__file__).with_name("training_expression.tsv")

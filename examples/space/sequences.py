@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from modeling_proformer import InvalidSequenceError, ProformerConfig, ProformerTokenizer
-from modeling_proformer.assays import (
+from modeling_proformer.data.tables import (
     DELIMITERS,
     FASTA_SUFFIXES,
     InputError,

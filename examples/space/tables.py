@@ -10,7 +10,7 @@ import numpy as np
 from figures import LETTERS, Training, strongest
 from sequences import Entries, Prediction
 
-from modeling_proformer.assays import InputError
+from modeling_proformer.data.tables import InputError
 
 
 LONGEST_NAME = 60

@@ -1,0 +1,448 @@
+"""Agreement of predictions with measurements, and the challenge's test set."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import rankdata
+from sklearn.metrics import roc_auc_score
+
+from modeling_proformer.data.tables import InputError
+from modeling_proformer.evaluation.dream import read_dream_test
+from modeling_proformer.evaluation.metrics import (
+    correlation,
+    correlation_intervals,
+    drawn_whole,
+    dream_score,
+    dream_score_intervals,
+    roc_auc,
+    roc_auc_interval,
+    weighted_correlations,
+    weighted_roc_auc,
+)
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "dream_score.py"
+WEIGHTS = {
+    "all": 1.0,
+    "high": 0.3,
+    "low": 0.3,
+    "yeast": 0.3,
+    "random": 0.3,
+    "challenging": 0.5,
+    "snv": 1.25,
+    "motif_perturbation": 0.3,
+    "motif_tiling": 0.4,
+}
+SUBSETS = ("high", "low", "yeast", "random", "challenging")
+PAIRS = ("snv", "motif_perturbation", "motif_tiling")
+
+
+def public_files(shared: Path) -> tuple[Path, dict[str, Path]]:
+    folder = shared / "data" / "yeast"
+    return folder / "dream_public.tsv", {name: folder / f"dream_public_pairs_{name}.tsv" for name in PAIRS}
+
+
+@pytest.fixture
+def leaderboard(shared) -> dict:
+    """The challenge's public test set, with a predictor that is right but for noise and, in eighths, for ties."""
+    test = read_dream_test(*public_files(shared))
+    noise = np.random.default_rng(0).normal(scale=0.5, size=len(test.measured))
+    return {
+        "measured": test.measured,
+        "predicted": np.round(8 * (test.measured + noise)) / 8,
+        "subsets": test.subsets,
+        "pairs": test.pairs,
+    }
+
+
+@pytest.fixture
+def made_up() -> dict[str, pd.DataFrame]:
+    """A test set of 40 sequences that nobody measured, and its pairs of rows; rows are not numbered in order."""
+    generator = np.random.default_rng(0)
+    rows = generator.permutation(np.arange(500, 540))
+    measured = generator.normal(size=40)
+    table = {"row": rows, "sequence": ["ACGT" * 20] * 40, "expression": measured}
+    table |= {name: generator.random(40) < 0.5 for name in SUBSETS}
+    table |= {"predicted_expression": measured + generator.normal(size=40)}
+    # Of each kind five, of sequences of their own.
+    places = np.arange(30).reshape(3, 5, 2)
+    pairs = {name: pd.DataFrame(rows[of], columns=["row_a", "row_b"]) for name, of in zip(PAIRS, places, strict=True)}
+    return {"test": pd.DataFrame(table), **pairs}
+
+
+def written(folder: Path, tables: dict[str, pd.DataFrame]) -> tuple[Path, dict[str, Path]]:
+    paths = {name: folder / f"{name}.tsv" for name in tables}
+    for name, table in tables.items():
+        table.to_csv(paths[name], sep="\t", index=False)
+    return paths.pop("test"), paths
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    return (x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum())
+
+
+def expected_correlations(measured, predicted, subsets, pairs) -> dict[str, tuple[float, float]]:
+    values = {"all": (measured, predicted)}
+    values |= {name: (measured[members], predicted[members]) for name, members in subsets.items()}
+    # As the challenge scored them: the differences of the pairs as they are listed.
+    values |= {name: tuple(x[p[:, 1]] - x[p[:, 0]] for x in (measured, predicted)) for name, p in pairs.items()}
+    return {name: (pearson(x, y), pearson(rankdata(x), rankdata(y))) for name, (x, y) in values.items()}
+
+
+def test_dream_score_is_that_of_the_formula(leaderboard):
+    expected = expected_correlations(**leaderboard)
+    score = dream_score(**leaderboard)
+    found = {name: (subset.pearson_r, subset.spearman_rho) for name, subset in score.subsets.items()}
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert found[name] == pytest.approx(expected[name], abs=1e-12), name
+    assert score.subsets["snv"].count == 4670
+    assert score.subsets["high"].count == leaderboard["subsets"]["high"].sum()
+    assert score.pearson_score == pytest.approx(sum(WEIGHTS[name] * r**2 for name, (r, _) in expected.items()) / 4.65)
+    assert score.spearman_score == pytest.approx(
+        sum(WEIGHTS[name] * rho for name, (_, rho) in expected.items()) / 4.65
+    )
+
+
+def test_dream_score_of_perfect_predictions_is_one_on_any_rising_scale(leaderboard):
+    score = dream_score(**leaderboard | {"predicted": 40 * leaderboard["measured"] - 7})
+    assert score.pearson_score == pytest.approx(1)
+    assert score.spearman_score == pytest.approx(1)
+
+
+def test_dream_score_does_not_depend_on_how_the_data_are_written(leaderboard):
+    score = dream_score(**leaderboard)
+    shuffled = np.random.default_rng(1)
+    for name, variant in {
+        "predictions on another scale": {"predicted": 0.25 * leaderboard["predicted"] + 8},
+        "subsets as indices": {
+            "subsets": {name: np.flatnonzero(mask) for name, mask in leaderboard["subsets"].items()}
+        },
+        "pairs in another order": {
+            "pairs": {name: shuffled.permutation(p) for name, p in leaderboard["pairs"].items()}
+        },
+        "reference before alternate": {"pairs": {name: p[:, ::-1] for name, p in leaderboard["pairs"].items()}},
+    }.items():
+        assert dream_score(**leaderboard | variant)[:2] == pytest.approx(score[:2], abs=1e-9), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"subsets": {"high": [0, 1]}}, "low"),
+        ({"pairs": {}}, "motif_tiling"),
+        ({"pairs": {"unheard_of": [[0, 1]]}}, "unheard_of"),
+        ({"pairs": {name: [[0, 1, 2]] for name in PAIRS}}, r"'snv' pairs must be \(pairs, 2\)"),
+    ],
+)
+def test_dream_score_wants_the_challenges_subsets(changes, complaint):
+    complete = {
+        "subsets": {name: [0, 1, 2] for name in SUBSETS},
+        "pairs": {name: [[0, 1], [0, 2]] for name in PAIRS},
+    }
+    measured = np.array([0.0, 1.0, 3.0])
+    assert dream_score(measured, measured, **complete).pearson_score == pytest.approx(1)
+    with pytest.raises(ValueError, match=complaint):
+        dream_score(measured, measured, **complete | changes)
+
+
+def test_dream_score_names_the_subset_that_has_no_correlation():
+    measured = np.array([0.0, 1.0, 3.0])
+    subsets = {name: [0, 1, 2] for name in SUBSETS} | {"high": [1]}
+    with pytest.raises(ValueError, match="'high' has no correlation"):
+        dream_score(measured, measured, subsets, {name: [[0, 1], [0, 2]] for name in PAIRS})
+
+
+def test_correlation_by_hand():
+    assert correlation([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx((0.8, 0.8, 4))
+    # A monotone curve has ρ = 1; ties share their mean rank: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
+    assert correlation([1, 2, 3, 4], [1, 10, 100, 1000]).spearman_rho == pytest.approx(1)
+    assert correlation([1, 2, 3, 4], [0, 5, 5, 9]).spearman_rho == pytest.approx(4.5 / np.sqrt(4.5 * 5))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("measured", "predicted"), [([], []), ([1], [2]), ([3, 3, 3], [1, 2, 3]), ([1, 2], [5, 5])])
+def test_correlation_that_is_not_defined_is_nan(measured, predicted):
+    pearson_r, spearman_rho, count = correlation(measured, predicted)
+    assert np.isnan([pearson_r, spearman_rho]).all()
+    assert count == len(measured)
+
+
+@pytest.mark.parametrize(
+    ("measured", "predicted", "complaint"),
+    [
+        ([1, 2, 3], [1, 2], r"\(3,\) and \(2,\)"),
+        ([[1], [2]], [[1], [2]], "shapes"),
+        ([1, 2, 3], [1, np.nan, 3], "predicted value at position 2 is nan"),
+        ([1, 2, np.inf], [1, 2, 3], "measured value at position 3 is inf"),
+    ],
+)
+def test_correlation_refuses(measured, predicted, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        correlation(measured, predicted)
+
+
+def test_test_set_is_read_as_it_is_written(shared):
+    table_path, pair_paths = public_files(shared)
+    table = pd.read_csv(table_path, sep="\t")
+    test = read_dream_test(table_path, pair_paths)
+    assert test.sequences == table["sequence"].tolist()
+    assert test.measured == pytest.approx(table["expression"].to_numpy(), rel=1e-15)
+    assert {name: mask.sum() for name, mask in test.subsets.items()} == {name: table[name].sum() for name in SUBSETS}
+    for name, path in pair_paths.items():
+        assert (table["row"].to_numpy()[test.pairs[name]] == pd.read_csv(path, sep="\t").to_numpy()).all()
+
+
+def test_test_set_can_be_a_parquet_file_with_other_names(made_up, tmp_path):
+    expected = read_dream_test(*written(tmp_path, made_up))
+    path = tmp_path / "test.parquet"
+    made_up["test"].rename(columns={"sequence": "dna", "expression": "maude"}).to_parquet(path)
+    found = read_dream_test(path, {name: tmp_path / f"{name}.tsv" for name in PAIRS}, "dna", "maude")
+    assert found.sequences == expected.sequences
+    for name, mask in expected.subsets.items():
+        assert (found.subsets[name] == mask).all()
+    for name, places in expected.pairs.items():
+        assert (found.pairs[name] == places).all()
+    assert dream_score(found.measured, found.measured, found.subsets, found.pairs).pearson_score == pytest.approx(1)
+
+
+def change(table: str, line: int, column: str, cell):
+    """A change of one cell, by its line in the file."""
+
+    def apply(tables: dict[str, pd.DataFrame]):
+        tables[table] = tables[table].astype({column: object})
+        tables[table].loc[line - 2, column] = cell
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("apply", "complaint"),
+    [
+        (lambda tables: tables["test"].drop(columns="yeast", inplace=True), r"test\.tsv: there is no column 'yeast'"),
+        (lambda tables: tables["snv"].drop(columns="row_b", inplace=True), r"snv\.tsv: there is no column 'row_b'"),
+        (change("test", 7, "high", "maybe"), r"test\.tsv, line 7, column 'high': 'maybe' is neither True nor False"),
+        (change("test", 8, "expression", ""), r"test\.tsv, line 8, column 'expression': the measurement is missing"),
+        (
+            change("test", 8, "expression", "strong"),
+            r"test\.tsv, line 8, column 'expression': 'strong' is not a finite",
+        ),
+        (change("test", 9, "sequence", ""), r"test\.tsv, line 9, column 'sequence': the sequence is empty"),
+        (change("test", 5, "row", ""), r"test\.tsv, line 5, column 'row': the row number is missing"),
+        (change("snv", 4, "row_b", 999), r"snv\.tsv, line 4, column 'row_b': \S*test\.tsv has no row 999"),
+        (lambda tables: tables.pop("snv"), r"test\.tsv: tables of the pairs snv, .* are needed; got motif_pert"),
+    ],
+)
+def test_what_is_wrong_with_a_test_set_is_said_in_one_line(made_up, tmp_path, apply, complaint):
+    apply(made_up)
+    with pytest.raises(InputError, match=complaint) as caught:
+        read_dream_test(*written(tmp_path, made_up))
+    assert "\n" not in str(caught.value)
+
+
+def test_two_rows_of_one_number_are_refused(made_up, tmp_path):
+    change("test", 6, "row", made_up["test"]["row"][1])(made_up)
+    with pytest.raises(InputError, match=r"line 6, column 'row': \d+ was already the number of line 3"):
+        read_dream_test(*written(tmp_path, made_up))
+
+
+def test_the_example_prints_scores_and_intervals(made_up, tmp_path, monkeypatch, capsys):
+    table, pairs = written(tmp_path, made_up)
+    test = read_dream_test(table, pairs)
+    inputs = test.measured, made_up["test"]["predicted_expression"].to_numpy(), test.subsets, test.pairs
+    score, intervals = dream_score(*inputs), dream_score_intervals(*inputs, replicates=50, seed=3)
+
+    def run(*options: str) -> str:
+        files = [argument for name, path in pairs.items() for argument in (f"--{name}", str(path))]
+        monkeypatch.setattr(sys, "argv", ["dream_score.py", str(table), *files, *options])
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+        return capsys.readouterr().out
+
+    plain = run()
+    assert plain.splitlines()[-1] == (
+        f"DREAM Pearson score {score.pearson_score:.4f}, Spearman score {score.spearman_score:.4f}"
+    )
+    said = run("--bootstrap", "50", "--seed", "3")
+    assert said.startswith(plain)
+    for name, (pearson, spearman) in {**intervals.subsets, "DREAM score": intervals[:2]}.items():
+        ends = [f"{low:.4f} to {high:.4f}" for low, high in (pearson, spearman)]
+        assert any(line.startswith(name) and all(end in line for end in ends) for line in said.splitlines())
+    with pytest.raises(SystemExit) as stopped:
+        run("--predicted", "no_such")
+    assert stopped.value.code.startswith(f"dream_score.py: {table}: there is no column 'no_such'")
+    assert "\n" not in stopped.value.code
+
+
+def test_a_replicate_is_what_the_drawn_values_give():
+    generator = np.random.default_rng(0)
+    # Eighths have ties.
+    measured, predicted = np.round(8 * generator.normal(size=(2, 50))) / 8 + [[1e3], [0]]
+    times = generator.multinomial(50, np.full(50, 1 / 50), size=20)
+    found = weighted_correlations(measured, predicted, times)
+    for row, drawn in zip(found, times, strict=True):
+        again = correlation(np.repeat(measured, drawn), np.repeat(predicted, drawn))
+        assert row == pytest.approx(again[:2], abs=1e-9)
+
+
+def test_correlation_intervals_cover_the_truth_as_often_as_they_say():
+    """Normal values of r = 0.6, of which ρ is known."""
+    truth = 0.6, 6 / np.pi * np.arcsin(0.6 / 2)
+    generator = np.random.default_rng(0)
+    covered = np.zeros((200, 2))
+    for trial in covered:
+        measured, noise = generator.normal(size=(2, 100))
+        intervals = correlation_intervals(measured, 0.6 * measured + 0.8 * noise, replicates=300, level=0.9)
+        trial[:] = [low <= true <= high for (low, high), true in zip(intervals, truth, strict=True)]
+    # 90 %, within three standard errors and what the percentile bootstrap lacks at a hundred values.
+    assert (covered.mean(axis=0) > 0.82).all()
+    assert (covered.mean(axis=0) < 0.97).all()
+
+
+def test_dream_intervals_cover_the_truth_as_often_as_they_say():
+    """As above, with scores of r² and ρ, since every subset is alike; 200 families of two."""
+    truth = 0.6**2, 6 / np.pi * np.arcsin(0.6 / 2)
+    generator = np.random.default_rng(0)
+    subsets = {name: np.arange(place, 400, 3) for place, name in enumerate(SUBSETS[:3])}
+    subsets |= {name: np.arange(400) < 150 for name in SUBSETS[3:]}
+    pairs = {name: np.arange(400).reshape(2, 200).T for name in PAIRS}
+    covered = np.zeros((80, 2))
+    for trial in covered:
+        measured, noise = generator.normal(size=(2, 400))
+        found = dream_score_intervals(measured, 0.6 * measured + 0.8 * noise, subsets, pairs, replicates=100)
+        trial[:] = [low <= true <= high for (low, high), true in zip(found[:2], truth, strict=True)]
+    # 95 %, within three standard errors and what a hundred replicates lack.
+    assert (covered.mean(axis=0) > 0.84).all()
+
+
+def test_correlation_intervals_know_of_families():
+    """Ten copies of a sequence tell what one does."""
+    measured, noise = np.random.default_rng(0).normal(size=(2, 60))
+    predicted = measured + noise
+    copies = np.repeat(measured, 10), np.repeat(predicted, 10)
+    families = np.repeat([f"family {number}" for number in range(60)], 10)
+    options = {"replicates": 300, "seed": 1}
+    honest = np.ravel(correlation_intervals(*copies, families, **options))
+    assert honest == pytest.approx(np.ravel(correlation_intervals(measured, predicted, **options)), abs=0.05)
+    ignorant = np.ravel(correlation_intervals(*copies, **options))
+    assert (ignorant[1::2] - ignorant[::2] < 0.5 * (honest[1::2] - honest[::2])).all()
+    # Of one family, nothing is known of others.
+    assert np.isnan(correlation_intervals(measured, predicted, np.zeros(60))).all()
+
+
+def test_intervals_lie_around_the_estimate_and_are_those_of_the_seed(leaderboard):
+    score = dream_score(**leaderboard)
+    intervals = dream_score_intervals(**leaderboard, replicates=200)
+    assert intervals.subsets.keys() == score.subsets.keys()
+    for name, estimate in score.subsets.items():
+        for interval, value in zip(intervals.subsets[name], estimate[:2], strict=True):
+            assert interval.low < value < interval.high, name
+            # The normal approximation's, which knows nothing of families.
+            width = 2 * 1.96 * (1 - value**2) / np.sqrt(estimate.count)
+            assert 0.3 < (interval.high - interval.low) / width < 3, name
+    for interval, value in zip(intervals[:2], score[:2], strict=True):
+        assert interval.low < value < interval.high
+        assert 0.01 < interval.high - interval.low < 0.1
+    assert dream_score_intervals(**leaderboard, replicates=200) == intervals
+    assert dream_score_intervals(**leaderboard, replicates=200, seed=1) != intervals
+
+
+def test_more_confidence_is_a_wider_interval():
+    measured, noise = np.random.default_rng(0).normal(size=(2, 50))
+    narrow, wide = (correlation_intervals(measured, measured + noise, level=level) for level in (0.5, 0.99))
+    for inner, outer in zip(narrow, wide, strict=True):
+        assert outer.low < inner.low < inner.high < outer.high
+
+
+@pytest.mark.filterwarnings("error")
+def test_intervals_of_what_is_hardly_defined():
+    for measured, predicted in (([], []), ([1], [2]), ([3, 3, 3], [1, 2, 3])):
+        assert np.isnan(correlation_intervals(measured, predicted)).all()
+    # Three values: in a ninth of the replicates, all three draws are of one.
+    for interval in correlation_intervals([0.1, 0.2, 0.3], [0.1, 0.3, 0.2]):
+        assert interval == pytest.approx((-1, 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [({"replicates": 0}, "replicate"), ({"level": 95}, "confidence"), ({"groups": [1, 2]}, "2 for 3 sequences")],
+)
+def test_intervals_refuse(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        correlation_intervals([1, 2, 3], [1, 3, 2], **options)
+
+
+def classified(rows: int, seed: int, separation: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Classes, a third of them ones, and scores that are higher by `separation` standard deviations for these."""
+    generator = np.random.default_rng(seed)
+    measured = (generator.random(rows) < 1 / 3).astype(float)
+    return measured, generator.normal(size=rows) + separation * measured
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_roc_auc_is_that_of_scikit_learn(seed):
+    measured, predicted = classified(200, seed)
+    for scores in (predicted, np.round(predicted), 1 / (1 + np.exp(-predicted)), np.zeros(200)):
+        assert roc_auc(measured, scores) == pytest.approx(roc_auc_score(measured, scores), abs=1e-12)
+
+
+def test_a_replicates_roc_auc_is_what_the_drawn_values_give():
+    measured, predicted = classified(50, 0)
+    predicted = np.round(4 * predicted) / 4
+    times = np.random.default_rng(1).multinomial(50, np.full(50, 1 / 50), size=20)
+    for (found,), drawn in zip(weighted_roc_auc(measured, predicted, times), times, strict=True):
+        expected = roc_auc_score(np.repeat(measured, drawn), np.repeat(predicted, drawn))
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("measured", "predicted"), [([], []), ([1], [0.3]), ([0, 0, 0], [0.1, 0.2, 0.3])])
+def test_roc_auc_of_one_class_is_nan(measured, predicted):
+    assert np.isnan(roc_auc(measured, predicted))
+    assert np.isnan(roc_auc_interval(measured, predicted)).all()
+
+
+@pytest.mark.parametrize(
+    ("measured", "predicted", "complaint"),
+    [
+        ([0, 1, 1], [1, 2], r"\(3,\) and \(2,\)"),
+        ([0, 1, 1], [1, np.inf, 3], "predicted value at position 2 is inf"),
+        ([0, 1, 0.5], [1, 2, 3], "measured value at position 3 is 0.5, neither 0 nor 1"),
+    ],
+)
+def test_roc_auc_refuses(measured, predicted, complaint):
+    for area in (roc_auc, roc_auc_interval):
+        with pytest.raises(ValueError, match=complaint):
+            area(measured, predicted)
+
+
+def test_roc_auc_intervals_cover_the_truth_as_often_as_they_say():
+    truth = roc_auc(*classified(200_000, 0))
+    found = [roc_auc_interval(*classified(100, seed), replicates=200, level=0.9) for seed in range(1, 201)]
+    # 90 %, within three standard errors and what the percentile bootstrap lacks at a hundred values.
+    assert 0.82 < np.mean([low <= truth <= high for low, high in found]) < 0.97
+
+
+def test_roc_auc_intervals_know_of_families():
+    measured, predicted = classified(60, 0)
+    copies = np.repeat(measured, 10), np.repeat(predicted, 10)
+    families = np.repeat([f"family {number}" for number in range(60)], 10)
+    options = {"replicates": 300, "seed": 1}
+    alone, honest = roc_auc_interval(measured, predicted, **options), roc_auc_interval(*copies, families, **options)
+    assert honest == pytest.approx(alone, abs=0.03)
+    ignorant = roc_auc_interval(*copies, **options)
+    assert ignorant.high - ignorant.low < 0.5 * (honest.high - honest.low)
+    assert np.isnan(roc_auc_interval(measured, predicted, np.zeros(60))).all()
+    with pytest.raises(ValueError, match="2 for 60 sequences"):
+        roc_auc_interval(measured, predicted, groups=[1, 2])
+
+
+def test_one_dominating_family_is_not_drawn_whole():
+    """How often it is drawn would be all that an interval tells."""
+    families = np.array([0] * 60 + list(range(1, 41)))
+    assert drawn_whole(families) is None
+    np.testing.assert_array_equal(drawn_whole(families[30:]), families[30:])
