@@ -301,7 +301,12 @@ def test_two_processes_train_what_one_trains(tmp_path, parquet, tiny_tokenizer):
     subprocess.run(
         [sys.executable, *launcher, script, parquet, tmp_path / "two"],
         check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": f"{TESTS}:{TESTS.parent}"},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": f"{TESTS}:{TESTS.parent}",
+        },
         timeout=300,
     )
     together = load_file(tmp_path / "two" / "model.safetensors")
