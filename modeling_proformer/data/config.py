@@ -1,0 +1,116 @@
+"""Options that say how a table becomes an assay: the Python keywords, flags, YAML keys and documentation at once."""
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+
+def option(help: str, default=None, **metadata):
+    """Return a dataclass field with its help text; a list is the default of a list-valued option."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help, **metadata})
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass(kw_only=True)
+class ColumnOptions:
+    """Which columns of a table hold what."""
+
+    _argument_group_name: ClassVar[str] = "columns of the table"
+
+    sequence: str = option("Column with the sequences, with or without the construct's flanks.", "sequence")
+    targets: list[str] = option(
+        "Columns with the measurements, one for each output; with --bins, the reads counted in each sorting bin.",
+        ["expression"],
+    )
+    bins: list[float] | None = option("Centres of the sorting bins, evenly spaced; the targets are then read counts.")
+    weight: str | None = option("Column with the weight of each row (replicates, reads), on any scale.")
+    standard_error: str | None = option(
+        "Column with the standard error of each measurement; rows are weighted by its inverse square."
+    )
+    split: str | None = option("Column that assigns each row to train, validation or test.")
+    group: str | None = option("Column with the group of each row; a group is never divided between splits.")
+
+
+@dataclass(kw_only=True)
+class ConstructOptions:
+    """The construct of the assay: inserts that vary between flanks that do not."""
+
+    _argument_group_name: ClassVar[str] = "construct (detected from the sequences unless given)"
+
+    five_prime_flank: str | None = option('Constant bases before every insert; "" for none.')
+    three_prime_flank: str | None = option('Constant bases after every insert; "" for none.')
+    missing_flanks: Literal["keep", "cut", "refuse"] | None = option(
+        "How to read a sequence without the exact flanks, see ProformerTokenizer; detected by default."
+    )
+    insert_width: int | None = option("Width that inserts are padded to; by default that of the longest insert.")
+    too_long: Literal["refuse", "leave_out", "cut"] = option(
+        "What to do with inserts longer than insert_width.", "refuse"
+    )
+    strands: Literal["both", "forward"] = option("Strands that the model reads; forward for assays of RNA.", "both")
+
+
+@dataclass(kw_only=True)
+class SplitOptions:
+    """Which rows train the model, choose it and test it."""
+
+    _argument_group_name: ClassVar[str] = "split"
+
+    duplicates: Literal["refuse", "average", "keep"] = option(
+        "What to do with different measurements of one insert; average also adds up their weights.", "refuse"
+    )
+    split_by: Literal["homology", "random"] = option(
+        "How to split rows that no column assigns: homology keeps related sequences in one split.", "homology"
+    )
+    validation_fraction: float = option("Share of the rows that choose the best step and calibrate intervals.", 0.15)
+    test_fraction: float = option("Share of the rows that test the model.", 0.15)
+    train_rows: int | None = option("Train on this many rows, chosen at random; the test rows stay the same.")
+
+
+@dataclass(kw_only=True)
+class DataConfig(ColumnOptions, ConstructOptions, SplitOptions):
+    """
+    How a table becomes an assay.
+
+    Raises:
+        ValueError: an option is outside its range, or two contradict each other.
+    """
+
+    def __post_init__(self):
+        if isinstance(self.targets, str):
+            raise ValueError(f"`targets` is a list of columns, such as [{self.targets!r}].")
+        self.targets = [str(target) for target in self.targets]
+        if not self.targets:
+            raise ValueError("`targets` names no column.")
+        if repeated := [name for name in self.targets if self.targets.count(name) > 1]:
+            raise ValueError(f"`targets` names the column {repeated[0]!r} more than once.")
+        if self.bins is not None:
+            self.bins = [float(centre) for centre in self.bins]
+            if len(self.bins) != len(self.targets):
+                raise ValueError(f"`bins` has {len(self.bins)} centres for {len(self.targets)} columns of reads.")
+            if len(self.bins) < 2 or not all(map(math.isfinite, self.bins)):
+                raise ValueError(f"`bins` must be two or more finite numbers, got {self.bins}.")
+        if self.weight and self.standard_error:
+            raise ValueError("Give `weight` or `standard_error`, not both.")
+        if self.split_by == "random" and self.group:
+            raise ValueError(f"The column {self.group!r} splits the rows by group; leave out `split_by` or `group`.")
+        if self.too_long == "cut" and self.insert_width is None:
+            raise ValueError("`too_long` 'cut' needs an `insert_width`.")
+        for name in ("insert_width", "train_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` is {value}, but must be at least 1.")
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what the model predicts."""
+        return self.targets if self.bins is None else ["mean_bin"]
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns that are read."""
+        others = (self.weight, self.standard_error, self.split, self.group)
+        return list(dict.fromkeys([self.sequence, *self.targets, *filter(None, others)]))
+
+
+__all__ = ["ColumnOptions", "ConstructOptions", "DataConfig", "SplitOptions", "option"]
