@@ -7,7 +7,7 @@ from setuptools import setup
 
 
 ROOT = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "modeling_proformer/__init__.py").read_text(), re.M).group(1)
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "modeling_proformer/version.py").read_text(), re.M).group(1)
 
 setup(
     name="modeling-proformer",
@@ -22,7 +22,7 @@ setup(
         "modeling_proformer",
         *(f"modeling_proformer.{name}" for name in ("data", "evaluation", "hub", "tokenization", "training")),
     ],
-    # Within the package, so that no module with so general a name as "tokenization" lands in site-packages.
+    # "tokenization" is too general a name for a top-level package in site-packages.
     package_dir={"modeling_proformer": "modeling_proformer", "modeling_proformer.tokenization": "tokenization"},
     package_data={
         "modeling_proformer": ["checkpoints/*/*"],
@@ -30,7 +30,7 @@ setup(
     },
     entry_points={"console_scripts": ["proformer = modeling_proformer.cli:main"]},
     python_requires=">=3.11",
-    # All of `proformer predict`, Parquet files and figures included, so that the first thing users try just works.
+    # `proformer predict` needs these, with Parquet files and figures, so that what users try first works.
     install_requires=[
         "huggingface_hub>=1.31",
         "jinja2>=3.1",
@@ -43,35 +43,36 @@ setup(
         "scipy>=1.11",
         "torch>=2.6",
         "tqdm>=4.66",
-        # 5.4 is the first with strict dataclass configurations, which every field's validation rests on; a sixth
+        # 5.4 is the first version with strict dataclass configurations, which validate the fields of ours. A sixth
         # major version may change what custom models build on, as the fifth did.
         "transformers>=5.4,<6",
     ],
     extras_require={
-        # The Trainer needs accelerate, tables to train on datasets: neither is needed to load and use a checkpoint.
-        # evaluate is for `metric_module` alone: the metrics are plain functions.
-        "train": ["accelerate>=1.1", "datasets>=3.2", "evaluate>=0.4.6"],
+        # Loading and using a checkpoint needs none of these: accelerate is for the Trainer, datasets for the tables to
+        # train on, scikit-learn for the k-mer ridge regression and ROC curves, evaluate for `metric_module` alone.
+        "train": ["accelerate>=1.1", "datasets>=3.2", "evaluate>=0.4.6", "scikit-learn>=1.6"],
         # For `proformer finetune --method lora`.
         "lora": ["peft>=0.17"],
-        # For `proformer export --format onnx` and int8; a server needs onnxruntime and transformers alone.
+        # For `proformer export --format onnx` and int8; a server needs only onnxruntime and transformers.
         "export": ["onnx>=1.18", "onnxruntime>=1.22", "onnxscript>=0.6"],
         # For `make docs`.
         "docs": ["furo", "myst-parser>=5", "sphinx>=9"],
-        # parameterized and protobuf are for the library's own common tests; the latter its 5.4 needs to say what it
-        # could not load. scikit-learn is for examples/kmer_ridge.py, markdown-it-py for the documentation's blocks,
-        # playwright and axe for the page of examples/space, which has requirements of its own.
+        # The transformers library's own common tests need parameterized, and with 5.4 protobuf to report what it could
+        # not load. The tests of the documentation need markdown-it-py, and those of the page in examples/space, which
+        # has requirements of its own, playwright and axe.
         "dev": [
             "axe-playwright-python",
             "hypothesis",
             "markdown-it-py",
+            "mypy",
             "pandas",
             "parameterized",
             "playwright",
+            "pre-commit",
             "protobuf",
             "pytest>=9",
             "pytest-xdist",
             "ruff",
-            "scikit-learn",
             "setuptools",
         ],
     },

@@ -1,9 +1,10 @@
-"""One output in the place of several: the mean of their standardised predictions, on the scale of the first.
+"""Replace the outputs of a checkpoint by one: the mean of their standardised predictions, on the scale of the first.
 
     python examples/average_outputs.py measured averaged --name expression
 
-For a checkpoint fine-tuned on assays of one thing under several conditions, such as promoters in two media, where what
-they have in common is wanted. The head is linear, so the new one is the mean of the old ones, and nothing is trained.
+This is for a checkpoint that was fine-tuned on measurements under several conditions, such as promoters in two media,
+to predict what the conditions have in common. The head is linear, so the new head is the mean of the old ones, and
+nothing is trained.
 """
 
 import argparse
@@ -13,7 +14,6 @@ import torch
 
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification
 from modeling_proformer.configuration_proformer import OF_THE_LABELS
-from modeling_proformer.data.tables import InputError
 from modeling_proformer.prediction import load_checkpoint
 
 
@@ -21,7 +21,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="folder or Hub repository of a model with several outputs")
     parser.add_argument("output", help="folder to write")
-    parser.add_argument("--name", default="expression", help="of the new output (default: expression)")
+    parser.add_argument("--name", default="expression", help="name of the new output (default: expression)")
     arguments = parser.parse_args()
 
     model, tokenizer = load_checkpoint(arguments.checkpoint)
@@ -31,9 +31,17 @@ def main():
 
 
 def average_outputs(model: ProformerForSequenceClassification, name: str) -> ProformerForSequenceClassification:
+    """
+    Return a model with one output, the mean of the outputs of `model`.
+
+    Raises:
+        ValueError: the outputs are not standardised, or they are transformed.
+    """
     config = model.config
     if None in (config.label_mean, config.label_std) or config.label_transform is not None:
-        raise InputError("Only outputs with label_mean and label_std, without a label_transform, can be averaged.")
+        raise ValueError(
+            "Only outputs with `label_mean` and `label_std` and without `label_transform` can be averaged."
+        )
     fields = {
         **config.to_dict(),
         **dict.fromkeys(OF_THE_LABELS),
@@ -53,5 +61,5 @@ def average_outputs(model: ProformerForSequenceClassification, name: str) -> Pro
 if __name__ == "__main__":
     try:
         main()
-    except InputError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"average_outputs.py: {error}")

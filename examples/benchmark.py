@@ -1,60 +1,66 @@
-"""How fast Proformer is on this machine, beside the fastest matrix products that the machine does.
+"""Measure how fast Proformer is on this machine, next to the fastest matrix products that the machine does.
 
     python examples/benchmark.py
-    python examples/benchmark.py --compare "embedded float32" "embedded bfloat16"
+    python examples/benchmark.py --compare "embedded float32" "embedded float32 compiled"
     python examples/benchmark.py --device cuda --compiled --train "published bfloat16 compiled" --batch-size 512
 
-Prints one table in Markdown. Whatever is compared took turns: medians and the range of all turns. The share of the
-peak counts the multiplications and additions of a forward pass (three times as many of a training step) against the
-best matrix product of the same type, of several shapes and by whichever way torch has. Changes of predictions are
-those against float32 with linear layers as torch computes them, in standard deviations of the predictions. Needs the
-extra "train".
+The script prints one table in Markdown. Everything that is compared runs by turns; the table has the median and the
+range of all turns. The share of the peak counts the multiplications and additions of a forward pass (three times as
+many for a training step) against the best matrix product of the same type, of several shapes and by any of the
+functions that torch has. Changes of predictions are those from float32 with linear layers as torch computes them, in
+standard deviations of the predictions. bfloat16 is measured where the device computes it faster than float32. The
+script needs the extra "train".
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
 import datasets
 import numpy as np
 import torch
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
-from torch.utils.mkldnn import to_mkldnn
 from transformers import (
     BatchEncoding,
     PreTrainedModel,
     PrinterCallback,
-    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerForSequenceClassification
-from modeling_proformer.cli import available_device, positive_int
 from modeling_proformer.data.collator import ProformerCollator
 from modeling_proformer.data.tables import InputError
-from modeling_proformer.export import read_sequences
+from modeling_proformer.exporting import read_sequences
+from modeling_proformer.hardware import has_fast_bfloat16
 from modeling_proformer.prediction import (
     load_checkpoint,
-    make_ready,
     predict,
     predict_file,
     predict_tokens,
+    prepare_model,
     token_batches,
 )
 from modeling_proformer.tokenization import ProformerTokenizer
 from modeling_proformer.training.trainer import ProformerTrainer
 from modeling_proformer.variants import saturation_mutagenesis
+from timing import (
+    Line,
+    StepTimer,
+    count_flops,
+    describe_processor,
+    describe_share,
+    measure_with_products,
+    take_turns,
+    time_rate,
+)
 
 
 MODES = {
@@ -65,172 +71,55 @@ MODES = {
 }
 MODELS = ("published", "embedded")
 NAMES = [f"{model} {mode}" for model in MODELS for mode in MODES]
-PARTS = ("inference", "profile", "tokenizer", "prediction", "variants", "training", "memory")
 
-# What is over sooner is done several times in a turn; in seconds.
-SHORTEST_TURN = 0.1
-
-
-class Line(NamedTuple):
-    """
-    A line of the table.
-
-    Attributes:
-        what: was measured.
-        rates: of each turn, in `unit`.
-        unit: such as "sequences/s".
-        remark: what is to be said of it.
-    """
-
-    what: str
-    rates: list[float]
-    unit: str = "sequences/s"
-    remark: str = ""
-
-    def __str__(self) -> str:
-        median, low, high = (f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in spread(self.rates))
-        return f"| {self.what} | {median} | {low} to {high} | {self.unit} | {self.remark} |"
-
-
-def spread(values: list[float]) -> tuple[float, float, float]:
-    return statistics.median(values), min(values), max(values)
+NO_BFLOAT16 = "This device does not compute bfloat16 faster than float32, so it is not measured."
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--only", nargs="+", choices=PARTS, help="parts to measure (default: all; memory needs a GPU)")
-    add("--compare", nargs=2, choices=NAMES, metavar=("ONE", "OTHER"), help=f"two of: {', '.join(NAMES)}")
+    add("--only", nargs="+", choices=PARTS, help="parts to measure (default: all that this device has)")
+    add("--compare", nargs=2, choices=NAMES, metavar=("ONE", "OTHER"), help=f"compare two of: {', '.join(NAMES)}")
     add("--compiled", action="store_true", help="measure inference with torch.compile as well")
-    add(
-        "--train",
-        choices=NAMES,
-        default="embedded float32",
-        metavar="NAME",
-        help="what is trained, named likewise (default: embedded float32)",
-    )
-    add("--steps", type=positive_int, default=40, help="of a training, after the first (default: 40)")
-    add("--sequences", type=Path, help="FASTA file or table of yeast promoters; by default random ones of 80 letters")
-    add("--number", type=positive_int, default=2000, help="of these promoters (default: 2000, the most of a file)")
-    add(
-        "--batch-size",
-        type=positive_int,
-        default=32,
-        help="sequences of a forward pass and of a training step (default: 32)",
-    )
-    add("--promoters", type=positive_int, default=4, help="whose variants are predicted (default: 4)")
-    add("--repeats", type=positive_int, default=5, help="turns (default: 5)")
-    add("--threads", type=positive_int, help="of the CPU; by default all that torch takes")
-    add("--device", type=available_device, default="cpu", help="where to compute (default: cpu)")
+    add("--train", choices=NAMES, default="embedded float32", metavar="NAME", help="model to train (%(default)s)")
+    add("--steps", type=int, default=40, help="training steps to time, after the first one (%(default)s)")
+    add("--sequences", type=Path, help="FASTA file or table of yeast promoters; by default random ones of 80 bases")
+    add("--number", type=int, default=2000, help="number of random promoters, or maximum of a file (2000)")
+    add("--batch-size", type=int, default=32, help="sequences in a forward pass or training step (32)")
+    add("--promoters", type=int, default=4, help="promoters whose variants are predicted (%(default)s)")
+    add("--repeats", type=int, default=5, help="number of turns (%(default)s)")
+    add("--threads", type=int, help="threads of the CPU; by default as many as torch chooses")
+    add("--device", choices=["cpu", "cuda"], default="cpu", help="where to compute (%(default)s)")
     arguments = parser.parse_args()
-    arguments.device = str(arguments.device)
-    on_gpu = arguments.device.startswith("cuda")
+    for name in ("steps", "number", "batch_size", "promoters", "repeats", "threads"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} is {value}, but must be at least 1.")
+    on_gpu = arguments.device == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no GPU here.")
     if arguments.compare and arguments.only:
         parser.error("--compare is measured alone: leave out --only.")
     if arguments.only is None:
-        arguments.only = [part for part in PARTS if on_gpu or part != "memory"]
+        arguments.only = [part for part in PARTS if not arguments.compare and (on_gpu or part != "memory")]
     if "memory" in arguments.only and not on_gpu:
-        parser.error("--only memory: a GPU's memory is measured; give --device cuda.")
+        parser.error("--only memory measures the memory of a GPU: give --device cuda.")
     if on_gpu and torch.cuda.device_count() > 1:
         parser.error("--device: several GPUs are visible; choose one, as with CUDA_VISIBLE_DEVICES=1.")
     if arguments.compare and len(set(arguments.compare)) == 1:
         parser.error("--compare: name two different modes.")
+    arguments.bfloat16 = torch.cuda.is_bf16_supported() if on_gpu else has_fast_bfloat16()
+    if not arguments.bfloat16 and any("bfloat16" in name for name in (arguments.train, *(arguments.compare or ()))):
+        parser.error(f"{NO_BFLOAT16} Choose float32.")
+    arguments.modes = [
+        mode
+        for mode, (dtype, compiled) in MODES.items()
+        if (arguments.compiled or not compiled) and (arguments.bfloat16 or dtype != torch.bfloat16)
+    ]
     return arguments
 
 
-def take_turns(tasks: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """
-    What each task returns, one after the other, over and over, forwards and backwards; once more before, to warm up.
-    """
-    for task in tasks.values():
-        task()
-    measured = {name: [] for name in tasks}
-    for turn in range(repeats):
-        for name in list(tasks)[:: -1 if turn % 2 else 1]:
-            measured[name].append(tasks[name]())
-    return measured
-
-
-def rate_of(run: Callable[[], object], count: float, device: str = "cpu") -> Callable[[], float]:
-    """How many of `count` things a second are done by a run."""
-    runs = 1
-
-    def timed() -> float:
-        nonlocal runs
-        while True:
-            start = time.perf_counter()
-            for _ in range(runs):
-                run()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            if (taken := time.perf_counter() - start) >= SHORTEST_TURN:
-                return runs * count / taken
-            runs *= 2
-
-    return timed
-
-
-class Product(NamedTuple):
-    """A matrix product, (rows, inner) by (inner, columns), by one of the ways that torch has."""
-
-    dtype: torch.dtype
-    shape: tuple[int, int, int]
-    way: str
-
-
-def matrix_products(dtype: torch.dtype, arguments: argparse.Namespace) -> dict[Product, Callable[[], float]]:
-    """Those of the published attention's projections of a batch, and a square one; in GFLOP/s."""
-    device, rows = arguments.device, arguments.batch_size * 232
-    square = 8192 if device.startswith("cuda") else 2048
-    products = {}
-    for shape in ((rows, 512, 4096), (rows, 4096, 512), (square, square, square)):
-        for way, run in ways_of_product(device, dtype, *shape).items():
-            products[Product(dtype, shape, way)] = rate_of(run, 2e-9 * np.prod(shape, dtype=float), device)
-    return products
-
-
-def ways_of_product(
-    device: str, dtype: torch.dtype, rows: int, inner: int, columns: int
-) -> dict[str, Callable[[], torch.Tensor]]:
-    layer = torch.nn.Linear(inner, columns, device=device, dtype=dtype).requires_grad_(False)
-    inputs = torch.randn(rows, inner, device=device, dtype=dtype)
-    image = inputs.reshape(1, rows, 1, inner).permute(0, 3, 1, 2)
-    kernel = layer.weight[:, :, None, None].contiguous(memory_format=torch.channels_last)
-    ways = {
-        "linear": lambda: layer(inputs),
-        "product": lambda: inputs @ layer.weight.T,
-        "convolution": lambda: F.conv2d(image, kernel, layer.bias),
-    }
-    if device == "cpu" and torch.backends.mkldnn.is_available():
-        packed = to_mkldnn(torch.nn.Sequential(layer), dtype)
-        blocked = inputs.to_mkldnn()
-        ways["packed linear"] = lambda: packed(blocked)
-    return ways
-
-
-def beside_products(
-    tasks: dict[str, Callable[[], float]], dtypes: set[torch.dtype], arguments: argparse.Namespace
-) -> tuple[dict[str, list[float]], dict[torch.dtype, float], list[Line]]:
-    """What the tasks return, in turns with matrix products; of each type the best of these, in GFLOP/s; and lines."""
-    products = {
-        product: rate
-        for dtype in sorted(dtypes, key=str)
-        for product, rate in matrix_products(dtype, arguments).items()
-    }
-    measured = take_turns(tasks | products, arguments.repeats)
-    peaks, lines = dict.fromkeys(dtypes, 0.0), []
-    for dtype, shape in dict.fromkeys((product.dtype, product.shape) for product in products):
-        rates = {product.way: measured[product] for product in products if product[:2] == (dtype, shape)}
-        best, *others = sorted(rates, key=lambda way: -statistics.median(rates[way]))
-        peaks[dtype] = max(peaks[dtype], statistics.median(rates[best]))
-        what = f"{str(dtype).removeprefix('torch.')} matrix product, {' × '.join(f'{size:,}' for size in shape)}"
-        remark = ", ".join(f"{way} {statistics.median(rates[way]):,.0f}" for way in others)
-        lines.append(Line(what, rates[best], "GFLOP/s", f"{best} ({remark})"))
-    return {name: measured[name] for name in tasks}, peaks, lines
-
-
-def model_and_tokenizer(name: str, device: str) -> tuple[PreTrainedModel, ProformerTokenizer]:
-    """The embedded checkpoint; or the published architecture, with random weights, which are as fast as others."""
+def load_model(name: str, device: str) -> tuple[PreTrainedModel, ProformerTokenizer]:
+    """Return the embedded checkpoint, or the published architecture with random weights, which are as fast."""
     if name == "embedded":
         model, tokenizer = load_checkpoint()
     else:
@@ -239,27 +128,16 @@ def model_and_tokenizer(name: str, device: str) -> tuple[PreTrainedModel, Profor
     return model.to(device), tokenizer
 
 
-def flops_of(model: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> int:
-    """Of a forward pass, for one sequence."""
-    implementation = model.config._attn_implementation
-    # A fused kernel is not counted everywhere.
-    model.set_attn_implementation("eager")
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model(**{name: tensor[:1] for name, tensor in inputs.items()})
-    model.set_attn_implementation(implementation)
-    return counter.get_total_flops()
-
-
 class Forward(NamedTuple):
     """
     A model in one of the modes.
 
     Attributes:
         predict: from sequences to (sequences, outputs).
-        rate: sequences a second of a forward pass.
-        flops: of one sequence.
-        dtype: that is computed in.
-        attention: torch's name of the kernel that computes it.
+        rate: measures sequences a second in forward passes.
+        flops: additions and multiplications for one sequence.
+        dtype: type that products are computed in.
+        attention: torch's name of the kernel that computes attention.
     """
 
     predict: Callable[[], np.ndarray]
@@ -269,38 +147,37 @@ class Forward(NamedTuple):
     attention: str
 
 
-def forward(name: str, sequences: list[str], arguments: argparse.Namespace) -> Forward:
+def prepare_forward(name: str, sequences: list[str], arguments: argparse.Namespace) -> Forward:
     model_name, mode = name.split(" ", 1)
     dtype, compiled = MODES[mode]
-    model, tokenizer = model_and_tokenizer(model_name, arguments.device)
+    model, tokenizer = load_model(model_name, arguments.device)
     batch = tokenizer(sequences[: arguments.batch_size], return_tensors="pt", return_attention_mask=False)
     batch = batch.to(arguments.device)
-    flops = flops_of(model, batch)
+    flops = count_flops(model, batch)
     autocast = None if dtype == torch.float32 else dtype
-    attention = "compiled" if compiled else attention_kernel(model, batch, autocast)
+    attention = "compiled" if compiled else find_attention_kernel(model, batch, autocast)
     faster = torch.compile(model) if compiled else model
-    # Another shape would be compiled anew.
+    # Another shape, such as that of an incomplete last batch, would be compiled again.
     whole = sequences[: len(sequences) // len(batch["input_ids"]) * len(batch["input_ids"])] if compiled else sequences
-
     return Forward(
-        predict=lambda: predict(faster, tokenizer, whole, arguments.batch_size, dtype=autocast),
-        rate=rate_of(lambda: predict_tokens(faster, batch, autocast), len(batch["input_ids"]), arguments.device),
+        predict=lambda: predict(faster, tokenizer, whole, batch_size=arguments.batch_size, dtype=autocast),
+        rate=time_rate(lambda: predict_tokens(faster, batch, autocast), len(batch["input_ids"]), arguments.device),
         flops=flops,
         dtype=dtype,
         attention=attention,
     )
 
 
-def plain_predictions(name: str, sequences: list[str], arguments: argparse.Namespace) -> np.ndarray:
-    """By the layers as they are, in float32; (sequences, outputs)."""
-    model, tokenizer = model_and_tokenizer(name, arguments.device)
+def predict_plainly(name: str, sequences: list[str], arguments: argparse.Namespace) -> np.ndarray:
+    """Predict in float32 by linear layers as torch computes them; (sequences, outputs)."""
+    model, tokenizer = load_model(name, arguments.device)
     batches = token_batches(tokenizer, sequences, arguments.batch_size, truncation=False)
     with torch.inference_mode():
         return np.concatenate([model(**batch.to(arguments.device)).logits.cpu().numpy() for batch in batches])
 
 
 class AttentionKernels(TorchDispatchMode):
-    """Collects which of torch's kernels attention is given to."""
+    """Collect the names of the kernels by which torch computes attention."""
 
     def __init__(self):
         super().__init__()
@@ -313,41 +190,41 @@ class AttentionKernels(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
-def attention_kernel(model: PreTrainedModel, batch: BatchEncoding, dtype: torch.dtype | None) -> str:
-    # In inference mode, the choice would be out of sight.
+def find_attention_kernel(model: PreTrainedModel, batch: BatchEncoding, dtype: torch.dtype | None) -> str:
+    # Inference mode would hide which kernel is chosen.
     with AttentionKernels() as kernels, torch.no_grad(), torch.autocast(model.device.type, dtype, dtype is not None):
         model(**batch)
     return ", ".join(sorted(kernels.names)) or "attention of plain products"
 
 
-def inference_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
-    modes = [mode for mode, (_, compiled) in MODES.items() if arguments.compiled or not compiled]
-    forwards = {
-        f"{model} {mode}": forward(f"{model} {mode}", sequences, arguments) for model in MODELS for mode in modes
-    }
+def measure_inference(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
+    names = [f"{model} {mode}" for model in MODELS for mode in arguments.modes]
+    forwards = {name: prepare_forward(name, sequences, arguments) for name in names}
     dtypes = {each.dtype for each in forwards.values()}
-    measured, peaks, lines = beside_products({name: each.rate for name, each in forwards.items()}, dtypes, arguments)
-    exact = {model: plain_predictions(model, sequences, arguments) for model in MODELS}
+    measured, peaks, lines = measure_with_products(
+        {name: each.rate for name, each in forwards.items()}, dtypes, arguments
+    )
+    exact = {model: predict_plainly(model, sequences, arguments) for model in MODELS}
     for name, each in forwards.items():
         plain = exact[name.split()[0]]
         predicted = each.predict()
-        number = len(predicted)
-        changes = np.abs(predicted - plain[:number]) / plain.std(axis=0)
+        changes = np.abs(predicted - plain[: len(predicted)]) / plain.std(axis=0)
+        share = describe_share(measured[name], each.flops, peaks[each.dtype])
         remark = (
-            f"{share_of(measured[name], each.flops, peaks[each.dtype])}; {each.attention}; change of {number:,} "
-            f"predictions on the mean {changes.mean():.2g}, at most {changes.max():.2g}"
+            f"{share}; {each.attention}; change of {len(predicted):,} predictions {changes.mean():.2g} on average, "
+            f"{changes.max():.2g} at most"
         )
         lines.append(Line(f"{name}, forward passes", measured[name], remark=remark))
     return lines
 
 
-def profile_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
-    """Of torch's operations in a forward pass of the published model in float32, those that take 1 % of it or more."""
-    model, tokenizer = model_and_tokenizer("published", arguments.device)
+def measure_profile(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
+    """Measure which of torch's operations take 1 % or more of a forward pass of the published model in float32."""
+    model, tokenizer = load_model("published", arguments.device)
     batch = tokenizer(sequences[: arguments.batch_size], return_tensors="pt", return_attention_mask=False)
     predict_tokens(model, batch)
-    # On a GPU, its kernels; otherwise the operations that computed.
-    on_gpu = arguments.device.startswith("cuda")
+    # On a GPU, its kernels are counted; otherwise the operations.
+    on_gpu = arguments.device == "cuda"
     kind = torch.autograd.DeviceType.CUDA if on_gpu else torch.autograd.DeviceType.CPU
     shares = defaultdict(list)
     for _ in range(arguments.repeats):
@@ -367,40 +244,36 @@ def profile_lines(sequences: list[str], arguments: argparse.Namespace) -> list[L
     ]
 
 
-def share_of(rates: list[float], flops: int, peak: float) -> str:
-    return f"{statistics.median(rates) * flops / 1e9 / peak:.0%} of the peak"
-
-
-def batches_of(items: list, size: int) -> list[list]:
+def split_batches(items: list, size: int) -> list[list]:
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 
-def compare(one: str, other: str, sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
-    tasks = {name: forward(name, sequences, arguments).rate for name in (one, other)}
+def compare_modes(one: str, other: str, sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
+    tasks = {name: prepare_forward(name, sequences, arguments).rate for name in (one, other)}
     measured = take_turns(tasks, arguments.repeats)
     ratios = [after / before for before, after in zip(*measured.values(), strict=True)]
-    lines = [Line(name, rates) for name, rates in measured.items()]
-    return [*lines, Line(f"{other} / {one}", ratios, "times as fast")]
+    return [*starmap(Line, measured.items()), Line(f"{other} / {one}", ratios, "times as fast")]
 
 
-def tokenizer_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
+def measure_tokenizer(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
     tokenizer = ProformerTokenizer()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
 
     def run():
-        for batch in batches_of(sequences, 512):
+        for batch in split_batches(sequences, 512):
             tokenizer(batch, padding=True, return_tensors="pt")
 
-    rates = take_turns({"tokenizer": rate_of(run, len(sequences))}, 3 * arguments.repeats)["tokenizer"]
+    rates = take_turns({"tokenizer": time_rate(run, len(sequences))}, 3 * arguments.repeats)["tokenizer"]
     torch.set_num_threads(threads)
     return [Line("tokenizer, to tensors of both strands, one core", rates)]
 
 
-def prediction_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
-    """From a FASTA file to predictions, beside forward passes alone over tokens that lie ready."""
-    model, tokenizer = model_and_tokenizer("embedded", arguments.device)
-    inputs = list(token_batches(tokenizer, sequences, make_ready(model, sequences, None, None), truncation=False))
+def measure_prediction(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
+    """Compare prediction from a FASTA file with forward passes alone, over tokens made before."""
+    model, tokenizer = load_model("embedded", arguments.device)
+    model, batch_size = prepare_model(model, sequences, None, None)
+    inputs = list(token_batches(tokenizer, sequences, batch_size, truncation=False))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "promoters.fasta")
         path.write_text("".join(f">{number}\n{sequence}\n" for number, sequence in enumerate(sequences)))
@@ -409,7 +282,7 @@ def prediction_lines(sequences: list[str], arguments: argparse.Namespace) -> lis
             "from a FASTA file": lambda: [*predict_file(model, tokenizer, path)],
         }
         measured = take_turns(
-            {name: rate_of(run, len(sequences), arguments.device) for name, run in tasks.items()}, arguments.repeats
+            {name: time_rate(run, len(sequences), arguments.device) for name, run in tasks.items()}, arguments.repeats
         )
     alone, whole = measured.values()
     share = statistics.median(after / before for before, after in zip(alone, whole, strict=True))
@@ -417,20 +290,20 @@ def prediction_lines(sequences: list[str], arguments: argparse.Namespace) -> lis
     return [Line(f"embedded model, {name}", rates, remark=remarks.get(name, "")) for name, rates in measured.items()]
 
 
-def variant_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
-    model, tokenizer = model_and_tokenizer("embedded", arguments.device)
+def measure_variants(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
+    model, tokenizer = load_model("embedded", arguments.device)
     inserts = tokenizer.inserts(sequences[: arguments.promoters])
     strings = [
-        insert[:position] + letter + insert[position + 1 :]
+        insert[:position] + base + insert[position + 1 :]
         for insert in inserts
         for position, own in enumerate(insert)
-        for letter in "ACGT"
-        if letter != own
+        for base in "ACGT"
+        if base != own
     ]
 
     def together() -> np.ndarray:
         expression = saturation_mutagenesis(model, tokenizer, inserts)
-        own = [np.array([[letter == other for other in "ACGT"] for letter in insert]) for insert in inserts]
+        own = [np.array([[base == other for other in "ACGT"] for base in insert]) for insert in inserts]
         return np.concatenate([each[~mask] for each, mask in zip(expression, own, strict=True)])
 
     def each_alone() -> np.ndarray:
@@ -443,72 +316,46 @@ def variant_lines(sequences: list[str], arguments: argparse.Namespace) -> list[L
     }
     expression = {}
 
-    def kept(name: str):
+    def keep(name: str):
         expression[name] = tasks[name]()
 
     measured = take_turns(
-        {name: rate_of(partial(kept, name), len(strings), arguments.device) for name in tasks}, arguments.repeats
+        {name: time_rate(partial(keep, name), len(strings), arguments.device) for name in tasks}, arguments.repeats
     )
     difference = max(np.abs(each - expression["saturation_mutagenesis"]).max() for each in expression.values())
     fastest, *others = measured.values()
     ratios = [statistics.median(one / other for one, other in zip(fastest, rates, strict=True)) for rates in others]
     remark = (
-        f"{ratios[0]:.2f} and {ratios[1]:.2f} times as fast as the next two lines; differs by at most {difference:.1g}"
+        f"{ratios[0]:.2f} and {ratios[1]:.2f} times as fast as the next two lines; differs by {difference:.1g} at most"
     )
     lines = [Line(f"{len(strings):,} variants, {name}", rates, "variants/s") for name, rates in measured.items()]
     return [lines[0]._replace(remark=remark), *lines[1:]]
 
 
-class StepTimer(TrainerCallback):
-    """How long steps take from the end of the first: before, all is set up."""
-
-    def __init__(self, steps: int):
-        self.steps = steps
-        self.done = 0
-        self.ends: list[float] = []
-
-    def step_ended(self):
-        self.done += 1
-        if self.done in (1, self.steps):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            self.ends.append(time.perf_counter())
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.step_ended()
-
-    def rate(self, size: int) -> float:
-        """Sequences a second, with so many in a step."""
-        return size * (self.steps - 1) / (self.ends[1] - self.ends[0])
-
-
-def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
-    """Steps through the Trainer, and in a plain loop over tensors that lie ready."""
+def measure_training(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
+    """Compare training steps by the Trainer with those of a plain loop over tensors made before."""
     name, mode = arguments.train.split(" ", 1)
     dtype, compiled = MODES[mode]
-    model, tokenizer = model_and_tokenizer(name, "cpu")
+    model, tokenizer = load_model(name, "cpu")
     config = model.config
     size, steps = arguments.batch_size, 1 + arguments.steps
     generator = np.random.default_rng(0)
-    rows = [
-        {"sequence": sequences[index], "expression": float(value)}
-        for index, value in zip(
-            generator.integers(0, len(sequences), size * steps), generator.normal(10, 3, size * steps), strict=True
-        )
-    ]
+    count = size * steps
+    drawn = zip(generator.integers(0, len(sequences), count), generator.normal(10, 3, count), strict=True)
+    rows = [{"sequence": sequences[index], "expression": float(value)} for index, value in drawn]
     collator = ProformerCollator(tokenizer, mask_probability=0.05)
     device = torch.device(arguments.device)
 
     def bare_loop() -> float:
         torch.compiler.reset()
         model = ProformerForPreTraining(config).to(device).train()
-        # That of the Trainer.
+        # The Trainer's own.
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
         faster = torch.compile(model) if compiled else model
-        batches = [collator(batch) for batch in batches_of(rows, size)]
+        batches = [collator(batch) for batch in split_batches(rows, size)]
         timer = StepTimer(steps)
         for batch in batches:
-            training_step(faster, {key: tensor.to(device) for key, tensor in batch.items()}, dtype)
+            run_step(faster, {key: tensor.to(device) for key, tensor in batch.items()}, dtype)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -540,14 +387,14 @@ def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[
                 train_dataset=datasets.Dataset.from_list(rows),
                 callbacks=[timer],
             )
-            # What it prints is not for people.
+            # Remove the Trainer's raw dict printer.
             trainer.remove_callback(PrinterCallback)
             trainer.train()
         return timer.rate(size)
 
-    measured, peaks, lines = beside_products({"loop": bare_loop, "Trainer": through_trainer}, {dtype}, arguments)
-    flops = 3 * flops_of(model, tokenizer(sequences[:1], return_tensors="pt", return_attention_mask=False))
-    shares = {way: share_of(rates, flops, peaks[dtype]) for way, rates in measured.items()}
+    measured, peaks, lines = measure_with_products({"loop": bare_loop, "Trainer": through_trainer}, {dtype}, arguments)
+    flops = 3 * count_flops(model, tokenizer(sequences[:1], return_tensors="pt", return_attention_mask=False))
+    shares = {way: describe_share(rates, flops, peaks[dtype]) for way, rates in measured.items()}
     ratios = [after / before for before, after in zip(*measured.values(), strict=True)]
     what = f"{arguments.train}, training"
     return [
@@ -558,18 +405,18 @@ def training_lines(sequences: list[str], arguments: argparse.Namespace) -> list[
     ]
 
 
-def training_step(model: torch.nn.Module, batch: dict[str, torch.Tensor], dtype: torch.dtype):
-    """Forwards and backwards."""
+def run_step(model: torch.nn.Module, batch: dict[str, torch.Tensor], dtype: torch.dtype):
+    """Run the model forwards and backwards."""
     with torch.autocast(batch["input_ids"].device.type, dtype, enabled=dtype != torch.float32):
         loss = model(**batch).loss
     loss.backward()
 
 
-def memory_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
-    """What training steps take of a GPU's memory: in batches as given, and in the largest that fit, to an eighth."""
+def measure_memory(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
+    """Measure the GPU memory of training steps, in batches as given and in the largest that fit, to an eighth."""
     name, mode = arguments.train.split(" ", 1)
     dtype, compiled = MODES[mode]
-    model, tokenizer = model_and_tokenizer(name, "cpu")
+    model, tokenizer = load_model(name, "cpu")
     model = ProformerForPreTraining(model.config).to(arguments.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     collator = ProformerCollator(tokenizer, mask_probability=0.05)
@@ -583,7 +430,7 @@ def memory_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Li
             batch = {key: tensor.to(arguments.device) for key, tensor in collator(rows).items()}
             torch.cuda.reset_peak_memory_stats()
             for _ in range(2):
-                training_step(faster, batch, dtype)
+                run_step(faster, batch, dtype)
                 optimizer.step()
                 optimizer.zero_grad()
         except torch.OutOfMemoryError:
@@ -606,48 +453,48 @@ def memory_lines(sequences: list[str], arguments: argparse.Namespace) -> list[Li
     ]
 
 
-def processor(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text().splitlines() if described.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{(names or [platform.machine()])[0]} ({torch.backends.cpu.get_cpu_capability()})"
-
-
 def main():
     arguments = parse_arguments()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    try:
+        print_table(read_promoters(arguments), arguments)
+    except InputError as error:
+        sys.exit(f"benchmark.py: {error}")
+
+
+def read_promoters(arguments: argparse.Namespace) -> list[str]:
+    """Return the promoters of the file that was given, or random ones."""
     if arguments.sequences:
         tokenizer = load_checkpoint()[1]
-        sequences = tokenizer.inserts(read_sequences(arguments.sequences, tokenizer)[: arguments.number])
-    else:
-        letters = np.random.default_rng(0).choice(list("ACGT"), (arguments.number, 80))
-        sequences = ["".join(row) for row in letters]
-    print(
-        f"{processor(arguments.device)}, {torch.get_num_threads()} threads, torch {torch.__version__}, batches of "
-        f"{arguments.batch_size}\n"
-    )
+        return tokenizer.inserts(read_sequences(arguments.sequences, tokenizer)[: arguments.number])
+    bases = np.random.default_rng(0).choice(list("ACGT"), (arguments.number, 80))
+    return ["".join(row) for row in bases]
+
+
+def print_table(sequences: list[str], arguments: argparse.Namespace):
+    threads = f"{torch.get_num_threads()} threads, torch {torch.__version__}, batches of {arguments.batch_size}"
+    print(f"{describe_processor(arguments.device)}, {threads}\n")
+    if not arguments.bfloat16:
+        print(f"{NO_BFLOAT16}\n")
     print("| | median | range | | |\n|---|---:|---:|---|---|", flush=True)
-    parts = {
-        "inference": lambda: inference_lines(sequences, arguments),
-        "profile": lambda: profile_lines(sequences, arguments),
-        "tokenizer": lambda: tokenizer_lines(sequences, arguments),
-        "prediction": lambda: prediction_lines(sequences, arguments),
-        "variants": lambda: variant_lines(sequences, arguments),
-        "training": lambda: training_lines(sequences, arguments),
-        "memory": lambda: memory_lines(sequences, arguments),
-    }
     if arguments.compare:
-        parts = {"comparison": lambda: compare(*arguments.compare, sequences, arguments)}
-    for name, lines in parts.items():
-        if arguments.compare or name in arguments.only:
-            print(*lines(), sep="\n", flush=True)
+        print(*compare_modes(*arguments.compare, sequences, arguments), sep="\n", flush=True)
+    for name, measure in PARTS.items():
+        if name in arguments.only:
+            print(*measure(sequences, arguments), sep="\n", flush=True)
+
+
+PARTS = {
+    "inference": measure_inference,
+    "profile": measure_profile,
+    "tokenizer": measure_tokenizer,
+    "prediction": measure_prediction,
+    "variants": measure_variants,
+    "training": measure_training,
+    "memory": measure_memory,
+}
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"benchmark.py: {error}")
+    main()

@@ -1,8 +1,9 @@
-"""Time that `proformer finetune` takes to find families of related sequences, and the near twins of test rows.
+"""Measure the time that `proformer finetune` takes to group related sequences and to find homologs of test rows.
 
     python examples/benchmark_homology.py --sequences 100000 --lengths 80 230 --repeats 3
 
-Half of the sequences are random, and half variants of these, of either strand, up to a fifth of whose letters differ.
+Half of the sequences are random. The others are variants of these, on either strand, with up to a fifth of the bases
+changed.
 """
 
 import argparse
@@ -12,13 +13,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from modeling_proformer.data.homology import homology_groups, near_twins
+from modeling_proformer.data.homology import find_homologs, homology_groups
 
 
-LETTERS = np.frombuffer(b"ACGT", np.uint8)
+BASES = np.frombuffer(b"ACGT", np.uint8)
 
 
 def related_sequences(number: int, length: int, seed: int) -> list[str]:
+    """Return random sequences and variants of them, in random order."""
     generator = np.random.default_rng(seed)
     parents = generator.integers(4, size=(number - number // 2, length))
     shares = generator.uniform(0, 0.2, (number // 2, 1))
@@ -27,10 +29,11 @@ def related_sequences(number: int, length: int, seed: int) -> list[str]:
     reverse = generator.random(len(variants)) < 0.5
     variants[reverse] = 3 - variants[reverse, ::-1]
     both = generator.permutation(np.concatenate([parents, variants]))
-    return [row.tobytes().decode() for row in LETTERS[both]]
+    return [row.tobytes().decode() for row in BASES[both]]
 
 
-def seconds(work: Callable, *arguments) -> float:
+def measure(work: Callable, *arguments) -> float:
+    """Return the seconds that a call takes."""
     start = time.perf_counter()
     work(*arguments)
     return time.perf_counter() - start
@@ -39,22 +42,22 @@ def seconds(work: Callable, *arguments) -> float:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", type=int, default=100_000, help="number of sequences")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[80, 230], help="letters in each")
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each length")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[80, 230], help="bases in each sequence")
+    parser.add_argument("--repeats", type=int, default=3, help="repeats of each length; medians are reported")
     arguments = parser.parse_args()
 
     found = {length: [] for length in arguments.lengths}
     for repeat in range(arguments.repeats):
         for length, times in found.items():
             sequences = related_sequences(arguments.sequences, length, seed=repeat)
-            tested = len(sequences) * 15 // 100
-            families = seconds(homology_groups, sequences)
-            times.append((families, seconds(near_twins, sequences[:tested], sequences[tested:])))
-    print(f"{f'{arguments.sequences:,} sequences':24}{'families, s':>14}{'near twins, s':>14}{'both, s':>14}")
+            num_test = len(sequences) * 15 // 100
+            grouping = measure(homology_groups, sequences)
+            times.append((grouping, measure(find_homologs, sequences[:num_test], sequences[num_test:])))
+    print(f"{f'{arguments.sequences:,} sequences':24}{'groups, s':>14}{'homologs, s':>14}{'both, s':>14}")
     for length, times in found.items():
-        families, twins = (statistics.median(of) for of in zip(*times, strict=True))
+        grouping, homologs = (statistics.median(column) for column in zip(*times, strict=True))
         both = statistics.median(map(sum, times))
-        print(f"{f'of {length} letters':24}{families:>14.1f}{twins:>14.1f}{both:>14.1f}")
+        print(f"{f'of {length} bases':24}{grouping:>14.1f}{homologs:>14.1f}{both:>14.1f}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How fast promoters come to a training, and in how much memory, beside what the published model takes.
+"""Measure how fast promoters come to a training, and in how much memory, next to what the published model takes.
 
     python examples/benchmark_input.py --rows 10000000 --batch-size 512
 
-Random promoters of 80 letters between flanks are written to a temporary Parquet file, then prepared and loaded as
-`examples/train.py` does, memory-mapped and streamed, each in a process of its own. Memory is what Linux counts:
+The script writes random promoters of 80 bases between flanks to a temporary Parquet file, then prepares and loads them
+as `proformer train` does, memory-mapped and streamed, each in a process of its own. Memory is what Linux counts:
 resident, with the pages of files that it could drop at any time; and unique, which is the processes' own (anonymous
-and shared memory, what several of them hold counted once).
+and shared memory; what several of them hold is counted once).
 """
 
 import argparse
@@ -23,12 +23,15 @@ import pyarrow.parquet as pq
 import torch
 from transformers import TrainingArguments
 
-from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerTokenizer
-from modeling_proformer.data.collator import ProformerCollator
-from modeling_proformer.data.streaming import stream_assay
-from modeling_proformer.data.tables import load_assay
-from modeling_proformer.data.training_data import load_training_data
-from modeling_proformer.training.trainer import ProformerTrainer
+from modeling_proformer import (
+    ProformerCollator,
+    ProformerConfig,
+    ProformerForPreTraining,
+    ProformerTokenizer,
+    ProformerTrainer,
+    TrainConfig,
+)
+from modeling_proformer.training.rows import load_rows, stream_rows
 
 
 FIVE_PRIME, THREE_PRIME = "TGCATTTTTTTCACATC", "GGTTACGGCTGTT"
@@ -37,7 +40,7 @@ BLOCK = 100_000
 
 
 def write_promoters(path: Path, rows: int):
-    """A block at a time, so that memory does not grow with the rows."""
+    """Write a block at a time, so that memory does not grow with the rows."""
     generator = np.random.default_rng(0)
     letters = np.frombuffer(b"ACGT", dtype=np.uint8)
     length = len(FIVE_PRIME) + INSERT + len(THREE_PRIME)
@@ -56,7 +59,7 @@ def write_promoters(path: Path, rows: int):
 
 
 class MemoryWatch:
-    """The most memory that this process and its children take while a block runs, in MiB."""
+    """Maximum memory that this process and its children take while a block runs, in MiB."""
 
     def __enter__(self) -> "MemoryWatch":
         self.resident, self.own, self.worker, self.all = 0.0, 0.0, 0.0, 0.0
@@ -83,7 +86,7 @@ class MemoryWatch:
 
 
 def memory_of(process: int) -> tuple[float, float]:
-    """Resident and unique memory in MiB; 0 for a process that has ended, and where there is no /proc."""
+    """Return resident and unique memory in MiB; 0 for a process that has ended, and where there is no /proc."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:
@@ -97,28 +100,29 @@ def report(what: str, figure: str, memory: MemoryWatch):
 
 
 def measure_input(path: Path, streamed: bool, batch_size: int, workers: list[int], rows: int):
-    """In a process of its own: what training does before its first step, then batches as the Trainer gets them."""
+    """Measure what training does before its first step, then batches as the Trainer gets them."""
     # Loader workers start as they would in a training, not as this process did.
     multiprocessing.set_start_method(None, force=True)
     datasets.disable_progress_bars()
     datasets.config.HF_DATASETS_CACHE = str(path.parent / "cache")
     torch.set_num_threads(1)
-    tokenizer = ProformerTokenizer(five_prime_flank=FIVE_PRIME, three_prime_flank=THREE_PRIME)
     with MemoryWatch() as memory:
         time.sleep(0.5)
     report("libraries alone", "", memory)
     with MemoryWatch() as memory:
         start = time.perf_counter()
         if streamed:
-            data = stream_assay(str(path), tokenizer, batch_size=batch_size)
+            held_out = str(path.parent / "held_out.parquet")
+            write_promoters(Path(held_out), 1000)
+            data = stream_rows(str(path), TrainConfig(streaming=True, validation_data=held_out), seed=0)
         else:
-            data = load_training_data([str(path)], tokenizer).train
+            data = load_rows(str(path), TrainConfig(), seed=0)
         elapsed = time.perf_counter() - start
-    report("stream_assay" if streamed else "load_training_data", f"{elapsed:.1f} s", memory)
+    report("until the first batch", f"{elapsed:.1f} s", memory)
     if not streamed:
         start = time.perf_counter()
-        load_assay(str(path))
-        print(f"{'load_assay once more':40}{time.perf_counter() - start:>14.1f} s", flush=True)
+        load_rows(str(path), TrainConfig(), seed=0)
+        print(f"{'once more, from the cache':40}{time.perf_counter() - start:>14.1f} s", flush=True)
     config = ProformerConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=1, num_expression_tokens=1)
     for count in workers:
         trainer = ProformerTrainer(
@@ -127,12 +131,12 @@ def measure_input(path: Path, streamed: bool, batch_size: int, workers: list[int
                 output_dir=path.parent / "run",
                 per_device_train_batch_size=batch_size,
                 dataloader_num_workers=count,
+                max_steps=1 + rows // batch_size,
                 remove_unused_columns=False,
                 use_cpu=True,
             ),
-            data_collator=ProformerCollator(tokenizer, mask_probability=0.05),
-            eval_data_collator=ProformerCollator(tokenizer),
-            train_dataset=data,
+            data_collator=ProformerCollator(data.tokenizer, mask_probability=0.05),
+            train_dataset=data.train,
         )
         with MemoryWatch() as memory:
             batches = iter(trainer.get_train_dataloader())
@@ -146,14 +150,12 @@ def measure_input(path: Path, streamed: bool, batch_size: int, workers: list[int
 
 
 def measure_model(batch_size: int, steps: int = 5):
-    """Training steps of the published model."""
+    """Measure training steps of the published model."""
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     model = ProformerForPreTraining(ProformerConfig()).to(device)
     optimizer = torch.optim.AdamW(model.parameters())
     generator = np.random.default_rng(0)
-    rows = [
-        {"sequence": "".join(generator.choice(list("ACGT"), INSERT)), "expression": 0.0} for _ in range(batch_size)
-    ]
+    rows = [{"sequence": "".join(generator.choice(list("ACGT"), INSERT)), "labels": [0.0]} for _ in range(batch_size)]
     batch = ProformerCollator(ProformerTokenizer(), mask_probability=0.05)(rows)
     batch = {name: values.to(device) for name, values in batch.items()}
     for step in range(steps + 1):
@@ -176,7 +178,7 @@ def main():
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of loader workers")
     parser.add_argument("--measured-rows", type=int, default=200_000, help="promoters to load with each")
     parser.add_argument("--model-batch-size", type=int, default=4, help="promoters in a step of the published model")
-    parser.add_argument("--folder", help="where to put the file and the cache, for a while")
+    parser.add_argument("--folder", help="where the temporary file and cache lie")
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:

@@ -1,8 +1,8 @@
-"""Throughput of the k-mer tokenizer, beside that of one written in the usual way: a Python loop over each sequence.
+"""Compare the throughput of the k-mer tokenizer with that of a usual one, a Python loop over each sequence.
 
     python examples/benchmark_tokenizer.py --sequences 4000 --length 80 --kmer-size 10 --repeats 7
 
-Both give the same tensors, which is checked first. They take turns, on one thread each.
+The script first checks that both return the same tensors. Then they run by turns, on one thread.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from modeling_proformer import ProformerTokenizer
 
 
 class PlainKmerTokenizer(PreTrainedTokenizer):
-    """`ProformerTokenizer` in plain Python, as most k-mer tokenizers are: each sequence is split, then looked up."""
+    """Tokenize as `ProformerTokenizer` does in plain Python, which splits each sequence and looks up its k-mers."""
 
     vocab_files_names = {}
     model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     complement = str.maketrans("ACGT", "TGCA")
-    digits = str.maketrans("-ACGTNM", "0123456")
+    codes = str.maketrans("-ACGTNM", "0123456")
 
     def __init__(self, kmer_size: int, insert_width: int, **kwargs):
         self.kmer_size = kmer_size
@@ -44,8 +44,8 @@ class PlainKmerTokenizer(PreTrainedTokenizer):
         return [padded[start : start + self.kmer_size] for start in range(len(strands))]
 
     def _convert_token_to_id(self, token: str) -> int:
-        # A number in base 7 is faster than a dictionary, which could not hold all 10-mers.
-        return int(token.translate(self.digits), 7)
+        # Reading a number in base 7 is faster than a dictionary, which could not hold all 10-mers.
+        return int(token.translate(self.codes), 7)
 
     def build_inputs_with_special_tokens(self, token_ids_0: list[int], token_ids_1=None) -> list[int]:
         return token_ids_0
@@ -61,9 +61,9 @@ def encode(tokenizer: PreTrainedTokenizer, sequences: list[str]) -> BatchEncodin
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", type=int, default=4000, help="number of random sequences")
-    parser.add_argument("--length", type=int, default=80, help="letters in each")
-    parser.add_argument("--kmer-size", type=int, default=10, help="letters in a token")
-    parser.add_argument("--repeats", type=int, default=7, help="turns of each tokenizer")
+    parser.add_argument("--length", type=int, default=80, help="bases in each sequence")
+    parser.add_argument("--kmer-size", type=int, default=10, help="bases in a token")
+    parser.add_argument("--repeats", type=int, default=7, help="number of turns of each tokenizer")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -85,7 +85,7 @@ def main():
             encode(tokenizer, sequences)
             rates[name].append(len(sequences) / (time.perf_counter() - start))
 
-    print(f"{arguments.sequences} sequences of {arguments.length} letters; both strands of {insert_width}, as tensors")
+    print(f"{arguments.sequences} sequences of {arguments.length} bases; both strands of {insert_width}, as tensors")
     print(f"{f'{arguments.kmer_size}-mers, sequences/s':24}{'median':>10}{'min':>10}{'max':>10}")
     for name, measured in rates.items():
         print(f"{name:24}{statistics.median(measured):>10,.0f}{min(measured):>10,.0f}{max(measured):>10,.0f}")

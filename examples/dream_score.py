@@ -1,4 +1,4 @@
-"""Scores predictions of the Random Promoter DREAM Challenge's test sequences.
+"""Score predictions of the Random Promoter DREAM Challenge's test sequences.
 
     proformer predict dream_public.tsv -o predicted.tsv
     python examples/dream_score.py predicted.tsv --snv snv.tsv --motif_perturbation perturbation.tsv \
@@ -12,36 +12,36 @@ numbers, `row_a` and `row_b`.
 import argparse
 import sys
 
-import numpy as np
-
-from modeling_proformer.data.tables import InputError, measured_value, read_rows, require_columns
-from modeling_proformer.evaluation.dream import read_dream_test
-from modeling_proformer.evaluation.metrics import DREAM_PAIRS, DREAM_WEIGHTS, dream_score, dream_score_intervals
+from modeling_proformer.data.tables import InputError
+from modeling_proformer.evaluation import dream_score, dream_score_intervals, read_dream_test
+from modeling_proformer.evaluation.metrics import DREAM_PAIRS, DREAM_WEIGHTS
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("predictions", help="table of sequences, measurements and predictions")
-    parser.add_argument("--measured", default="expression", help="column of the measurements")
-    parser.add_argument("--predicted", default="predicted_expression", help="column of the predictions")
+    parser.add_argument("predictions", help="table with sequences, measurements and predictions")
+    parser.add_argument("--measured", default="expression", help="column with the measurements")
+    parser.add_argument("--predicted", default="predicted_expression", help="column with the predictions")
     for name in DREAM_PAIRS:
-        parser.add_argument(f"--{name}", required=True, help=f"table of the {name} pairs")
+        parser.add_argument(f"--{name}", required=True, help=f"file with the {name} pairs")
     parser.add_argument(
         "--bootstrap",
         type=int,
         default=0,
         metavar="N",
-        help="print 95%% intervals too, from so many bootstrap replicates; 1000 take seconds (default: 0)",
+        help="also print 95%% intervals, from N bootstrap replicates; 1000 take seconds (default: 0)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
     arguments = parser.parse_args()
     if arguments.bootstrap < 0 or arguments.seed < 0:
         parser.error("--bootstrap and --seed cannot be negative")
 
     pairs = {name: getattr(arguments, name) for name in DREAM_PAIRS}
-    test = read_dream_test(arguments.predictions, pairs, sequence_column=None, measured_column=arguments.measured)
-    predicted = read_predictions(arguments.predictions, arguments.predicted)
-    inputs = (test.measured, predicted, test.subsets, test.pairs)
+    measured, predicted = (
+        read_dream_test(arguments.predictions, pairs, sequence=None, target=column)
+        for column in (arguments.measured, arguments.predicted)
+    )
+    inputs = (measured.measured, predicted.measured, measured.subsets, measured.pairs)
     try:
         score = dream_score(*inputs)
     except ValueError as error:
@@ -59,14 +59,6 @@ def main():
     for name, (pearson, spearman) in {**intervals.subsets, "DREAM score": intervals[:2]}.items():
         ends = (f"{low:.4f} to {high:.4f}" for low, high in (pearson, spearman))
         print(f"{name:<20}{next(ends):>20}{next(ends):>20}")
-
-
-def read_predictions(path: str, column: str) -> np.ndarray:
-    predicted = []
-    for row in read_rows(path):
-        require_columns(path, row.cells, [column])
-        predicted.append(measured_value(path, row, column, required=True))
-    return np.array(predicted)
 
 
 if __name__ == "__main__":

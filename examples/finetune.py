@@ -1,43 +1,46 @@
 """Fine-tune a checkpoint on a table, step by step: a script to be edited.
 
-    python examples/finetune.py --table assay.tsv --sequence sequence --targets expression --output_dir my-model
+    python examples/finetune.py --data assay.tsv --sequence sequence --targets expression --output_dir my-model
 
-`proformer finetune` does this in one call, with early stopping, prediction intervals and a report besides. Here every
-step stands on its own, and all options of the library's Trainer are there (`--help`). On several GPUs, put `torchrun
+`proformer finetune` does this in one call, with early stopping, prediction intervals and a report. Here each step
+stands on its own, and all options of the library's Trainer are there (`--help`). On several GPUs, put `torchrun
 --nproc_per_node 4` before the script instead of `python`.
 """
 
 import sys
 from dataclasses import dataclass, field
-from functools import partial
 
-import datasets
 import torch
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 
-from modeling_proformer.data.assay import Preparation, TableColumns, prepare_assay
-from modeling_proformer.data.collator import ProformerCollator
-from modeling_proformer.data.tables import InputError
-from modeling_proformer.prediction import load_checkpoint
-from modeling_proformer.training.finetune import Recipe, metrics_for, model_for, parameter_groups, settled, stretched
-from modeling_proformer.training.trainer import ProformerTrainer
+from modeling_proformer import (
+    FinetuneConfig,
+    InputError,
+    ProformerCollator,
+    ProformerTrainer,
+    load_checkpoint,
+    prepare_assay,
+)
+from modeling_proformer.training.finetune import parameter_groups
+from modeling_proformer.training.scores import mean_score
+from modeling_proformer.training.transfer import build_model, choose_keep, resize_positions
 
 
 @dataclass
 class ScriptArguments:
-    table: str = field(metadata={"help": "TSV, CSV or Parquet file."})
-    sequence: str = field(metadata={"help": "Column of the sequences."})
-    targets: list[str] = field(metadata={"help": "Columns of the measurements, one for each output."})
-    checkpoint: str | None = field(
+    data: str = field(metadata={"help": "TSV, CSV or Parquet file, or dataset on the Hub."})
+    sequence: str = field(metadata={"help": "Column with the sequences."})
+    targets: list[str] = field(metadata={"help": "Columns with the measurements, one for each output."})
+    model: str | None = field(
         default=None, metadata={"help": "Folder or Hub repository to start from; by default the embedded checkpoint."}
     )
-    group_column: str | None = field(default=None, metadata={"help": "Column of families to keep on one side."})
+    group: str | None = field(default=None, metadata={"help": "Column with the group of each row."})
 
 
 def main():
     parser = HfArgumentParser((ScriptArguments, TrainingArguments))
     parser.set_defaults(
-        learning_rate=Recipe().highest_rate(),
+        learning_rate=FinetuneConfig().highest_rate,
         per_device_train_batch_size=32,
         num_train_epochs=10,
         lr_scheduler_type="cosine",
@@ -52,40 +55,42 @@ def main():
     options, training = parser.parse_args_into_dataclasses()
     training.remove_unused_columns = False  # the collator makes tokens of the sequences
     set_seed(training.seed)
+    config = FinetuneConfig(
+        sequence=options.sequence,
+        targets=options.targets,
+        group=options.group,
+        model=options.model,
+        learning_rate=training.learning_rate,
+        seed=training.seed,
+    )
 
-    # The table: checked, its construct found, its rows split so that relatives stay together.
-    columns = TableColumns(options.sequence, options.targets, group=options.group_column)
-    pretrained, reference = load_checkpoint(options.checkpoint)
-    assay = prepare_assay(options.table, columns, Preparation(seed=training.seed), reference)
+    # The table is checked, its construct is detected, and its rows are split so that homologs stay together.
+    pretrained, reference = load_checkpoint(config.model)
+    assay = prepare_assay(options.data, config, reference, seed=config.seed)
 
-    # The model: the checkpoint's encoder, its positions stretched over the construct, with the outputs of this assay.
-    # How much of it is kept depends on how well it already knows the assay.
-    pretrained = stretched(pretrained, reference, assay.tokenizer)
-    recipe = Recipe(learning_rate=training.learning_rate, seed=training.seed)
-    recipe = settled(recipe, assay, columns, pretrained)
+    # The model is the checkpoint's encoder, its positions resized to the construct, with the outputs of this assay.
+    # The share that is kept of the encoder depends on how well it knows the assay already.
+    pretrained = resize_positions(pretrained, reference, assay.tokenizer)
+    config = choose_keep(config, assay, pretrained)
     print(*assay.findings, sep="\n")
-    model = model_for(assay, columns, recipe, pretrained)
+    model = build_model(config, assay, pretrained)
 
-    # The Trainer: rows stay sequences and numbers, tokens are made batch by batch.
-    labels = {f"label_{number}": values for number, values in enumerate(assay.table.labels.T)}
-    rows = datasets.Dataset.from_dict({"sequence": assay.table.sequences, **labels})
-    collator = partial(ProformerCollator, assay.tokenizer, label_columns=list(labels))
+    # Rows stay sequences and numbers; the collator makes tokens, batch by batch.
     trainer = ProformerTrainer(
         model=model,
         args=training,
-        data_collator=collator(),
-        eval_data_collator=collator(),
-        train_dataset=rows.select(assay.split.train),
-        eval_dataset=rows.select(assay.split.validation),
+        data_collator=ProformerCollator(assay.tokenizer),
+        train_dataset=assay.rows(assay.split.train),
+        eval_dataset=assay.rows(assay.split.validation),
         processing_class=assay.tokenizer,
-        compute_metrics=metrics_for(model.config, columns),
-        optimizers=(torch.optim.AdamW(parameter_groups(model, recipe), weight_decay=training.weight_decay), None),
+        compute_metrics=mean_score(model.config, assay.measured_of),
+        optimizers=(torch.optim.AdamW(parameter_groups(config, model), weight_decay=training.weight_decay), None),
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
 
-    # How good it is, on families that it has not seen.
-    metrics = trainer.evaluate(rows.select(assay.split.test), metric_key_prefix="test")
+    # The test rows show how good the model is on groups that it has not seen.
+    metrics = trainer.evaluate(assay.rows(assay.split.test), metric_key_prefix="test")
     trainer.log_metrics("test", metrics)
     trainer.save_metrics("test", metrics)
     trainer.end_processes()

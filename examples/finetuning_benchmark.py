@@ -1,15 +1,15 @@
-"""What fine-tuning is worth on an assay: a checkpoint fine-tuned, its architecture from scratch, a ridge on k-mers.
+"""Measure what fine-tuning is worth on an assay, next to training from scratch and to a ridge regression on k-mers.
 
-    python examples/finetuning_benchmark.py assay.tsv --name "my assay" --sequence sequence --target expression \
+    python examples/finetuning_benchmark.py assay.tsv --name "my assay" --sequence sequence --targets expression \
         --rows 300 1000 3000 --seeds 0 1 2 --output benchmark.tsv
 
-Each is trained on so many rows (and, last, on all), with the same split for all three, another one for each seed where
-the table names none, and the defaults of `proformer finetune`. The ridge regression counts 6-mers on the strand as
-given; its strength is chosen on the validation rows. Further methods show what parts of the fine-tuning are worth:
-"kept whole" starts from the checkpoint as it is, whether it knows the assay or not; "positions anew" has position
-embeddings as they are before any training, in the place of those that were stretched over another construct. Results
-go to the table, one line each, and all assays in it into a figure beside it; what is there is not computed again.
-Last, it prints a summary of the table. Needs scikit-learn.
+Each method is trained on so many rows, and at last on all, with the same split for all methods (another one for each
+seed, where the table has none) and the defaults of `proformer finetune`. The ridge regression counts 6-mers on the
+strand as given; its penalty is chosen on the validation rows. Two further methods show what parts of the fine-tuning
+are worth: "kept whole" starts from the checkpoint as it is, whether it knows the assay or not; "positions anew" starts
+from position embeddings as they are before any training, instead of resized ones. Results go to the table, one line
+each, and all assays in it into a figure next to it; results that are there are not computed again. At last the script
+prints a summary of the table. It needs the extra "train".
 """
 
 import argparse
@@ -20,44 +20,43 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import Ridge
 
-from modeling_proformer import ProformerTokenizer
-from modeling_proformer.data.assay import Preparation, PreparedAssay, TableColumns, prepare_assay
+from modeling_proformer import FinetuneConfig, ProformerTokenizer, load_checkpoint, prepare_assay
+from modeling_proformer.data.assay import Assay
 from modeling_proformer.data.tables import InputError
-from modeling_proformer.evaluation.figures import benchmark_plot
-from modeling_proformer.evaluation.metrics import correlation, correlation_intervals, drawn_whole
-from modeling_proformer.prediction import load_checkpoint
-from modeling_proformer.training.finetune import Recipe, finetune, measured_values, stretched
+from modeling_proformer.evaluation import benchmark_plot, correlation, correlation_intervals
+from modeling_proformer.evaluation.bootstrap import usable_groups
+from modeling_proformer.training.baseline import count_kmers, fit_ridge
+from modeling_proformer.training.finetune import run_finetuning
+from modeling_proformer.training.transfer import resize_positions
 
 
 FIELDS = [
     "assay", "rows", "seed", "method", "output", "trained_on", "tested_on", "pearson_r", "pearson_r_low",
     "pearson_r_high", "spearman_rho", "spearman_rho_low", "spearman_rho_high", "coverage_90",
 ]  # fmt: skip
-ALPHAS = [1.0, 10.0, 100.0, 1000.0, 10_000.0]
 METHODS = ["ridge", "fine-tuned", "from scratch", "kept whole", "positions anew"]
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("table", type=Path, help="TSV, CSV or Parquet file")
-    add("--name", required=True, help="of the assay")
-    add("--sequence", required=True, help="column of the sequences")
-    add("--target", nargs="+", required=True, help="columns of the measurements, or of reads with --bins")
+    add("data", help="TSV, CSV or Parquet file")
+    add("--name", required=True, help="name of the assay")
+    add("--sequence", required=True, help="column with the sequences")
+    add("--targets", nargs="+", required=True, help="columns with the measurements, or with reads for --bins")
     add("--bins", type=float, nargs="+", help="centres of the sorting bins that reads were counted in")
-    add("--split-column", help="column of the sides")
-    add("--group-column", help="column of the families")
+    add("--split", help="column that assigns each row to a split")
+    add("--group", help="column with the group of each row")
     add("--duplicates", choices=["refuse", "average"], default="average", help="(default: average)")
-    add("--from", dest="checkpoint", help="folder or Hub repository; by default the embedded checkpoint")
-    add("--rows", type=int, nargs="*", default=[300, 1000, 3000], help="to train on (default: 300 1000 3000)")
-    add("--not-all", action="store_true", help="do not train on all rows last")
+    add("--model", help="folder or Hub repository; by default the embedded checkpoint")
+    add("--rows", type=int, nargs="*", default=[300, 1000, 3000], help="rows to train on (default: 300 1000 3000)")
+    add("--not-all", action="store_true", help="do not train on all rows at last")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     add("--methods", nargs="+", choices=METHODS, default=METHODS[:3], help="(default: the first three)")
     add("--bf16", action="store_true", help="compute in bfloat16")
@@ -67,28 +66,20 @@ def parse_arguments() -> argparse.Namespace:
 
 def main():
     arguments = parse_arguments()
-    columns = TableColumns(
-        arguments.sequence,
-        arguments.target,
-        bins=arguments.bins,
-        split=arguments.split_column,
-        group=arguments.group_column,
-    )
+    shared = ("sequence", "targets", "bins", "split", "group", "duplicates", "model", "bf16")
+    config = FinetuneConfig(**{name: getattr(arguments, name) for name in shared})
     if not arguments.output.exists():
         arguments.output.write_text("\t".join(FIELDS) + "\n")
-    everything = prepare(arguments, columns, Preparation(duplicates=arguments.duplicates))
-    fewer = [rows for rows in arguments.rows if rows < len(everything.split.train)]
+    available = len(prepare(arguments.data, config).split.train)
+    fewer = [rows for rows in arguments.rows if rows < available]
     for rows in [*fewer, *([] if arguments.not_all else [None])]:
         for seed in arguments.seeds:
-            preparation = Preparation(duplicates=arguments.duplicates, train_rows=rows, seed=seed)
             for method in arguments.methods:
                 key = [arguments.name, str(rows or "all"), str(seed), method]
                 if any([line[field] for field in FIELDS[:4]] == key for line in read(arguments.output)):
                     continue
-                if method == "ridge":
-                    lines = ridge(arguments, columns, preparation)
-                else:
-                    lines = proformer(arguments, columns, preparation, method)
+                measure = measure_ridge if method == "ridge" else measure_proformer
+                lines = measure(arguments.data, replace(config, train_rows=rows, seed=seed), method)
                 with open(arguments.output, "a", newline="") as file:
                     writer = csv.DictWriter(file, FIELDS, delimiter="\t", lineterminator="\n")
                     writer.writerows(dict(zip(FIELDS, key, strict=False)) | line for line in lines)
@@ -97,22 +88,16 @@ def main():
     print(summary(arguments.output))
 
 
-def proformer(
-    arguments: argparse.Namespace, columns: TableColumns, preparation: Preparation, method: str
-) -> list[dict]:
-    recipe = Recipe(
-        from_scratch=method == "from scratch",
-        keep=1 if method == "kept whole" else None,
-        bf16=arguments.bf16,
-        seed=preparation.seed,
-    )
+def measure_proformer(data: str, config: FinetuneConfig, method: str) -> list[dict]:
+    """Fine-tune with a method, and return a line for each output."""
+    config = replace(config, from_scratch=method == "from scratch", keep=1.0 if method == "kept whole" else None)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint, output = arguments.checkpoint, Path(folder, "model")
+        output = Path(folder, "model")
         if method == "positions anew":
-            tokenizer = prepare(arguments, columns, preparation).tokenizer
             checkpoint = Path(folder, "checkpoint")
-            save_with_new_positions(arguments.checkpoint, tokenizer, checkpoint, recipe.seed)
-        finetune(arguments.table, columns, output, checkpoint, preparation, recipe, show=lambda sentence: None)
+            save_with_new_positions(config.model, prepare(data, config).tokenizer, checkpoint, config.seed)
+            config = replace(config, model=str(checkpoint))
+        run_finetuning(data, output, config)
         found = json.loads((output / "metrics.json").read_text())
     return [
         {
@@ -130,13 +115,13 @@ def proformer(
     ]
 
 
-def prepare(arguments: argparse.Namespace, columns: TableColumns, preparation: Preparation) -> PreparedAssay:
-    return prepare_assay(arguments.table, columns, preparation, load_checkpoint(arguments.checkpoint)[1])
+def prepare(data: str, config: FinetuneConfig) -> Assay:
+    return prepare_assay(data, config, load_checkpoint(config.model)[1], seed=config.seed)
 
 
 def save_with_new_positions(checkpoint: str | None, tokenizer: ProformerTokenizer, folder: Path, seed: int):
-    """The checkpoint for the construct of a tokenizer, with position embeddings as before any training."""
-    model = stretched(*load_checkpoint(checkpoint), tokenizer)
+    """Save the checkpoint for a tokenizer's construct, with position embeddings as before any training."""
+    model = resize_positions(*load_checkpoint(checkpoint), tokenizer)
     torch.manual_seed(seed)
     new = type(model)(model.config)
     model.proformer.embeddings.position_embeddings = new.proformer.embeddings.position_embeddings
@@ -144,26 +129,22 @@ def save_with_new_positions(checkpoint: str | None, tokenizer: ProformerTokenize
     tokenizer.save_pretrained(folder)
 
 
-def ridge(arguments: argparse.Namespace, columns: TableColumns, preparation: Preparation) -> list[dict]:
-    assay = prepare(arguments, columns, preparation)
-    inserts = assay.tokenizer.inserts(assay.table.sequences)
-    counts = CountVectorizer(analyzer="char", ngram_range=(6, 6), lowercase=False, dtype=np.float32).fit_transform(
-        inserts
-    )
-    measured = measured_values(assay.table.labels, columns)
+def measure_ridge(data: str, config: FinetuneConfig, method: str) -> list[dict]:
+    """Fit a ridge regression, and return a line for each output."""
+    assay = prepare(data, config)
+    counts = count_kmers(assay.inserts, kmer_size=6)
     return [
-        {"output": name} | ridge_of_output(assay, counts, measured[:, output])
-        for output, name in enumerate(columns.outputs)
+        {"output": name} | measure_output(assay, counts, assay.measured[:, output])
+        for output, name in enumerate(config.outputs)
     ]
 
 
-def ridge_of_output(assay: PreparedAssay, counts, measured: np.ndarray) -> dict:
+def measure_output(assay: Assay, counts, measured: np.ndarray) -> dict:
     train, validation, test = (rows[~np.isnan(measured[rows])] for rows in assay.split)
-    models = [Ridge(alpha=alpha, solver="sparse_cg").fit(counts[train], measured[train]) for alpha in ALPHAS]
-    best = min(models, key=lambda model: np.mean((model.predict(counts[validation]) - measured[validation]) ** 2))
-    predicted = best.predict(counts[test])
+    ridge = fit_ridge(counts[train], measured[train], counts[validation], measured[validation])
+    predicted = ridge.predict(counts[test])
     found = correlation(measured[test], predicted)
-    intervals = correlation_intervals(measured[test], predicted, drawn_whole(assay.families[test]))
+    intervals = correlation_intervals(measured[test], predicted, usable_groups(assay.groups[test]))
     return {"trained_on": len(train), "tested_on": len(test)} | {
         f"{metric}{suffix}": value
         for metric in ("pearson_r", "spearman_rho")
@@ -181,7 +162,7 @@ def read(table: Path) -> list[dict]:
 
 
 def draw(table: Path):
-    """One panel for each assay and output: r over the rows trained on, of each method."""
+    """Draw a panel for each assay and output: r over the rows trained on, of each method."""
     results = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for panel, line in by_output(table):
         if line["pearson_r"]:
@@ -192,8 +173,8 @@ def draw(table: Path):
 
 def summary(table: Path) -> str:
     """
-    A Markdown table, of means over the seeds: r with the ends of its interval and ρ of each assay, number of rows and
-    method, and the share of test rows within the 90 % interval of the checkpoint fine-tuned.
+    Return a Markdown table of means over the seeds: r with its interval and ρ for each assay, number of rows and
+    method, and the share of test rows within the 90 % interval of the fine-tuned checkpoint.
     """
     results = defaultdict(lambda: defaultdict(list))
     for panel, line in by_output(table):
@@ -220,7 +201,7 @@ def mean(lines: list[dict], field: str) -> float:
 
 
 def by_output(table: Path) -> Iterator[tuple[str, dict]]:
-    """Each line, and the assay that it is of; where there are several outputs, with the output."""
+    """Yield each line with the name of its assay, and with its output where there are several."""
     lines = read(table)
     for line in lines:
         several = len({other["output"] for other in lines if other["assay"] == line["assay"]}) > 1

@@ -1,9 +1,9 @@
-"""Makes data/motif_promoters.tsv, the demonstration's promoters: none of them was ever measured.
+"""Write data/motif_promoters.tsv, the promoters of the demonstration, which were never measured.
 
     python examples/make_motif_promoters.py
 
-Random 80-letter inserts in the yeast construct of the Random Promoter DREAM Challenge, and each of them again with one
-known motif of yeast put in at the same place.
+They are random inserts of 80 bases in the yeast construct of the Random Promoter DREAM Challenge, each of them once as
+it is and once with each of six known yeast motifs at the same position.
 """
 
 import csv
@@ -15,7 +15,7 @@ OUTPUT = Path(__file__).parent / "data" / "motif_promoters.tsv"
 FIVE_PRIME_FLANK, THREE_PRIME_FLANK = "TGCATTTTTTTCACATC", "GGTTACGGCTGTT"
 INSERT_LENGTH, POSITION, BACKGROUNDS, SEED = 80, 30, 250, 2022
 
-# Consensus sites, as in reviews of yeast promoters and the JASPAR matrices of the factors.
+# Consensus sites from reviews of yeast promoters and the JASPAR matrices of the factors.
 MOTIFS = {
     "none": "",
     "TATA box": "TATAAAAA",

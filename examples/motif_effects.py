@@ -1,4 +1,4 @@
-"""What each known motif does to predicted expression, in words and as a figure.
+"""Report and plot how each known motif changes predicted expression.
 
 proformer predict examples/data/motif_promoters.tsv -o expression.tsv
 python examples/motif_effects.py expression.tsv --figure motif_effects.png
@@ -12,15 +12,15 @@ from modeling_proformer.data.tables import measured_value, read_rows, require_co
 from modeling_proformer.evaluation.figures import effect_plot, paired_effects
 
 
-# What the textbook says of yeast grown in glucose: +1 activates, -1 represses.
+# Effect of each motif in yeast grown in glucose, according to the textbook: +1 activates, -1 represses.
 TEXTBOOK = {"TATA box": 1, "Reb1": 1, "Abf1": 1, "Rap1": 1, "poly(dA:dT)": 1, "Ume6": -1}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("predictions", help="table with the columns background, motif and the predicted expression")
-    parser.add_argument("--column", default="predicted_expression", help="column of the predictions")
-    parser.add_argument("--figure", default="motif_effects.png", help="PNG file to draw")
+    parser.add_argument("predictions", help="table with the columns background and motif, and predicted expression")
+    parser.add_argument("--column", default="predicted_expression", help="column with the predictions")
+    parser.add_argument("--figure", default="motif_effects.png", help="PNG file to write")
     arguments = parser.parse_args()
 
     rows = list(read_rows(arguments.predictions))

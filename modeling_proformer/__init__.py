@@ -1,8 +1,11 @@
 """Proformer: DNA in, gene expression out, as a Transformers model.
 
 Importing this package registers Proformer with the library's Auto classes, so that they open its checkpoints without
-`trust_remote_code`.
+`trust_remote_code`. Training, export and publishing are imported when their names are first used.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from transformers import (
     AutoConfig,
@@ -15,6 +18,8 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_proformer import EXPRESSION_PIPELINE, ProformerConfig
+from .data.config import DataConfig
+from .data.tables import InputError
 from .modeling_proformer import (
     ProformerForMaskedLM,
     ProformerForPreTraining,
@@ -23,11 +28,51 @@ from .modeling_proformer import (
     ProformerPreTrainedModel,
 )
 from .pipeline_proformer import PromoterExpressionPipeline
-from .prediction import checkpoint_path, predict
+from .prediction import checkpoint_path, load_checkpoint, predict, predict_file
+from .progress import show_progress
 from .tokenization import InvalidSequenceError, ProformerTokenizer
+from .variants import saturation_mutagenesis, variant_effects
+from .version import __version__
 
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from .data.collator import ProformerCollator
+    from .data.prepare import prepare_assay
+    from .exporting import export
+    from .hub.publish import publish
+    from .training.config import FinetuneConfig, TrainConfig
+    from .training.finetune import finetune
+    from .training.pretrain import train
+    from .training.trainer import ProformerTrainer
+
+
+# Names that are imported when they are first used, because their modules take long to import.
+_MODULES = {
+    "FinetuneConfig": "training.config",
+    "ProformerCollator": "data.collator",
+    "ProformerTrainer": "training.trainer",
+    "TrainConfig": "training.config",
+    "export": "exporting",
+    "finetune": "training.finetune",
+    "prepare_assay": "data.prepare",
+    "publish": "hub.publish",
+    "train": "training.pretrain",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+show_progress()
 
 AutoConfig.register(ProformerConfig.model_type, ProformerConfig, exist_ok=True)
 AutoTokenizer.register(ProformerConfig, tokenizer_class=ProformerTokenizer, exist_ok=True)
@@ -38,7 +83,7 @@ for _auto_class, _model_class in {
     AutoModelForMaskedLM: ProformerForMaskedLM,
 }.items():
     _auto_class.register(ProformerConfig, _model_class, exist_ok=True)
-    # Makes `save_pretrained` put the code beside the weights, for those who do not have this package.
+    # `save_pretrained` then writes the code next to the weights, for users who do not have this package.
     _model_class.register_for_auto_class(_auto_class.__name__)
 ProformerConfig.register_for_auto_class()
 ProformerTokenizer.register_for_auto_class()
@@ -46,12 +91,16 @@ PIPELINE_REGISTRY.register_pipeline(
     EXPRESSION_PIPELINE,
     PromoterExpressionPipeline,
     pt_model=AutoModelForSequenceClassification,
-    # What `pipeline` opens where no model is named.
+    # The model that `pipeline` opens if it is given none.
     default={"model": (str(checkpoint_path()), "main")},
 )
 
 __all__ = [
+    "DataConfig",
+    "FinetuneConfig",
+    "InputError",
     "InvalidSequenceError",
+    "ProformerCollator",
     "ProformerConfig",
     "ProformerForMaskedLM",
     "ProformerForPreTraining",
@@ -59,7 +108,19 @@ __all__ = [
     "ProformerModel",
     "ProformerPreTrainedModel",
     "ProformerTokenizer",
+    "ProformerTrainer",
     "PromoterExpressionPipeline",
+    "TrainConfig",
+    "__version__",
     "checkpoint_path",
+    "export",
+    "finetune",
+    "load_checkpoint",
     "predict",
+    "predict_file",
+    "prepare_assay",
+    "publish",
+    "saturation_mutagenesis",
+    "train",
+    "variant_effects",
 ]

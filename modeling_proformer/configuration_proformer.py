@@ -1,6 +1,6 @@
 """Configuration of Proformer.
 
-This file travels to the Hub with every checkpoint, so it depends on transformers alone.
+This file travels to the Hub with every checkpoint, so it imports only transformers and huggingface_hub.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Literal
 from transformers.utils.versions import require_version
 
 
-# Remote code has no other check of its requirements: without this line an older library fails on an import below.
+# Nothing else checks the requirements of remote code: without this line an older library fails on an import below.
 require_version("transformers>=5.4.0", "Proformer needs transformers 5.4 or newer: pip install -U 'transformers>=5.4'")
 
 from huggingface_hub.dataclasses import strict  # noqa: E402
@@ -19,7 +19,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME  # noqa: E402
 from transformers.utils.type_validators import interval, probability  # noqa: E402
 
 
-# What belongs to the outputs that a checkpoint was saved with, and to no others.
+# Fields that belong to the outputs with which a checkpoint was saved, and not to others.
 OF_THE_LABELS = ("label_mean", "label_std", "expression_bins", "label_transform", "interval_half_widths")
 
 # Name of the pipeline that travels with a checkpoint, see `pipeline_proformer.py`.
@@ -35,66 +35,67 @@ class ProformerConfig(PreTrainedConfig):
 
     Args:
         kmer_size (`int`, defaults to 10):
-            Letters in one k-mer token, 1 to 22 (the largest whose token ids fit 64 bits).
+            Bases in one k-mer token, 1 to 22 (token ids of larger ones do not fit 64 bits).
         kmer_stride (`int`, defaults to 1):
-            Letters from one k-mer to the next.
+            Bases from the start of one k-mer to the start of the next.
         alphabet_size (`int`, defaults to 6):
-            6 embeds A C G T N M. 5 leaves M (masked) out: it then contributes nothing to a k-mer.
+            6 embeds A C G T N M. 5 leaves out M (masked), which then contributes nothing to a k-mer.
         max_position_embeddings (`int`, defaults to 200):
-            Greatest number of k-mer tokens, both strands counted.
+            Largest number of k-mer tokens, over all strands. `model.resize_position_embeddings` changes it.
         num_expression_tokens (`int`, defaults to 32):
-            Pseudo-expression positions put before the k-mers; the prediction is their mean. With 0 it is the mean
-            over the k-mers (the paper's ablation "pooling").
+            Number of pseudo-expression positions before the k-mers; the prediction is their mean. With 0 it is the
+            mean over the k-mers (the paper's ablation "pooling").
         hidden_size (`int`, defaults to 512):
             Width of the residual stream.
         num_hidden_layers (`int`, defaults to 4):
-            Macaron blocks: half feed-forward, separable convolution, attention, half feed-forward.
+            Number of macaron blocks: half a feed-forward layer, separable convolution, attention, half a feed-forward
+            layer.
         num_attention_heads (`int`, defaults to 8):
-            Attention heads.
+            Number of attention heads.
         head_dim (`int`, *optional*):
-            Width of *each* head. Left out, it is `hidden_size`: the published code gives every head the full width,
-            so that 71 % of its parameters are in the attention.
+            Width of *each* head. By default it is `hidden_size`: in the published code every head has the full width,
+            so 71 % of the parameters are in the attention.
         intermediate_size (`int`, *optional*):
-            Width of the gated product in the feed-forward layers. Left out, it is `2 * hidden_size`, as published
-            (a projection to `4 * hidden_size`, split in halves).
+            Width of the gated product in the feed-forward layers. By default it is `2 * hidden_size`, as published
+            (a projection to `4 * hidden_size`, which is split in halves).
         conv_kernel_size (`int`, defaults to 15):
-            Positions covered by the depthwise convolution.
+            Number of positions that the depthwise convolution covers.
         hidden_dropout (`float`, defaults to 0.0):
-            Dropout inside the feed-forward layers and before the expression head. The published code asks for 0.1
-            but never switches it on during training, so the published behaviour is 0.
+            Dropout inside the feed-forward layers and before the expression head. The published code sets 0.1 but
+            never enables it during training, so the published behaviour is 0.
         layer_norm_eps (`float`, defaults to 1e-6):
-            Epsilon of every layer normalisation (Keras' default is 1e-3 and torch's 1e-5; the published code uses
-            1e-6, and it matters because the expression tokens start as zero vectors).
+            Epsilon of every layer normalisation. The published code uses 1e-6, not the default of Keras (1e-3) or
+            torch (1e-5). It matters because the expression tokens start as zero vectors.
         label_mean (`list[float]`, *optional*):
             Mean of each output over the training rows, in the assay's units. With `label_std` it makes the model
-            predict in those units, while it is trained on standardised values. Left out, it is 0.
+            predict in those units while it is trained on standardised values. By default 0.
         label_std (`list[float]`, *optional*):
-            Standard deviation of each output over the training rows. Left out, it is 1.
+            Standard deviation of each output over the training rows. By default 1.
         expression_bins (`list[float]`, *optional*):
             Centres of expression bins, ascending and evenly spaced, in the assay's units (`list(range(18))` for
-            18 sorting bins). With them each output scores the bins and predicts their mean under these scores, and is
-            trained by cross-entropy against a normal distribution around the measurement (soft classification, as
-            LegNet, doi 10.1093/bioinformatics/btad457), or against the reads counted in each bin. They take the place
-            of `label_mean` and `label_std`.
+            18 sorting bins). With them each output scores the bins and predicts their mean under these scores. It is
+            trained by cross-entropy against a normal distribution around the measurement (soft classification, as in
+            LegNet, doi 10.1093/bioinformatics/btad457), or against the reads counted in each bin. They replace
+            `label_mean` and `label_std`.
         label_transform (`str`, *optional*):
-            `"log"` or `"log1p"`: the model is trained on the (natural) logarithm of the measurements, or of one more
-            than them, and predicts in the assay's units all the same. `label_mean` and `label_std` are then those of
+            `"log"` or `"log1p"`: the model is trained on the natural logarithm of the measurements, or of the
+            measurements plus one, but predicts in the assay's units. `label_mean` and `label_std` are then those of
             the logarithms.
         interval_half_widths (`dict[str, list[float]]`, *optional*):
-            Half the width of each output's prediction interval at some levels of confidence, such as
-            `{"0.9": [1.3]}`, found on rows that were not trained on. In the assay's units, or those of
+            Half the width of each output's prediction interval at some confidence levels, such as `{"0.9": [1.3]}`,
+            computed on rows that the model was not trained on. It is in the assay's units, or in those of
             `label_transform`; see `modeling_proformer.intervals`.
         problem_type (`str`, defaults to `"regression"`):
             `"regression"`, `"single_label_classification"` or `"multi_label_classification"`.
         pad_token_id (`int`, defaults to 0):
             Id of `[PAD]`, the k-mer that lies wholly outside a sequence.
         tie_word_embeddings (`bool`, defaults to `False`):
-            Always `False`: k-mers go in and letters come out.
+            Always `False`: k-mers go in and bases come out.
 
     `num_labels` (1 by default) is the number of outputs, `id2label` their names.
 
     Raises:
-        StrictDataclassFieldValidationError: a field has a wrong type or lies outside its range.
+        StrictDataclassFieldValidationError: a field has a wrong type or is outside its range.
         StrictDataclassClassValidationError: fields contradict each other.
     """
 
@@ -130,7 +131,7 @@ class ProformerConfig(PreTrainedConfig):
             self.intermediate_size = 2 * self.hidden_size
         if self.id2label is None and kwargs.get("num_labels") is None:
             kwargs["num_labels"] = 1
-        # A saved head would otherwise name only its own class, and the folder would not open with the others.
+        # Otherwise a saved model would name only its own class, and the folder would not open with the others.
         kwargs["auto_map"] = {
             "AutoConfig": "configuration_proformer.ProformerConfig",
             "AutoModel": "modeling_proformer.ProformerModel",
@@ -142,33 +143,33 @@ class ProformerConfig(PreTrainedConfig):
 
     @property
     def vocab_size(self) -> int:
-        """Number of k-mers over the seven letters - A C G T N M."""
+        """Number of k-mers over the alphabet - A C G T N M."""
         return 7**self.kmer_size
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        # Asked for other outputs than it was saved with, the checkpoint's label scale belongs to none of them.
+        # The label scale of a checkpoint does not belong to outputs other than those with which it was saved.
         names = config_dict.get("id2label") or {0: "LABEL_0"}
         outputs = kwargs.get("num_labels", len(kwargs.get("id2label") or names))
         if outputs != len(names) or kwargs.get("problem_type", "regression") != "regression":
             config_dict = {**config_dict, **dict.fromkeys(OF_THE_LABELS)}
         pipelines = dict(config_dict.get("custom_pipelines") or {})
-        # Named here, the library asks for trust in the checkpoint's code, even where the package has it registered.
+        # If the pipeline is named here, the library asks for trust in the checkpoint's code, although the package has
+        # registered the pipeline.
         if EXPRESSION_PIPELINE in pipelines and not cls.__module__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
             del pipelines[EXPRESSION_PIPELINE]
             config_dict = {**config_dict, "custom_pipelines": pipelines}
         return super().from_dict(config_dict, **kwargs)
 
     def to_diff_dict(self) -> dict:
-        # Saving leaves out what is the library's default, and that is two outputs, where ours is one.
+        # Saving leaves out the library's default, which is two outputs; ours is one.
         return {**super().to_diff_dict(), "id2label": self.id2label, "label2id": self.label2id}
 
     def validate_sizes(self):
         for name in ("head_dim", "intermediate_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        # Not as an `interval` of the field: that of transformers 5.4 has no limit at 0, and takes in the limits it is
-        # told to exclude.
+        # Not an `interval` of the field: in transformers 5.4 it ignores a limit of 0, and cannot exclude its limits.
         if self.num_expression_tokens < 0:
             raise ValueError(f"`num_expression_tokens` must be at least 0, got {self.num_expression_tokens}.")
         if self.layer_norm_eps <= 0:

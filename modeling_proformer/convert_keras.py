@@ -1,6 +1,6 @@
-"""Weights of the authors' TensorFlow model, brought over.
+"""Conversion of the authors' Keras weights.
 
-The authors' model is a Keras one, saved as a TensorFlow checkpoint. Where TensorFlow is installed, this writes its
+The authors saved their Keras model as a TensorFlow checkpoint. Where TensorFlow is installed, these lines write its
 variables to the file that `load_keras_weights` reads::
 
     reader = tf.train.load_checkpoint(checkpoint)
@@ -20,8 +20,8 @@ from .configuration_proformer import ProformerConfig
 from .modeling_proformer import ProformerForPreTraining
 
 
-# How a TensorFlow checkpoint spells the layers of a block.
-CHECKPOINT_SPELLINGS = [
+# Patterns in the names of a TensorFlow checkpoint, and what Keras calls these layers.
+CHECKPOINT_NAMES = [
     (r"/\.ATTRIBUTES/VARIABLE_VALUE$", ""),
     (r"^w/", ""),
     (r"^blocks/layer_with_weights-", "blocks/"),
@@ -34,7 +34,7 @@ CHECKPOINT_SPELLINGS = [
     (r"/attn/_output_dense/", "/attn/attention_output/"),
 ]
 
-# Keras layer to ours, outside and inside a block.
+# Our name of each Keras layer, outside and inside a block.
 LAYERS = {
     "pos_embedding": "proformer.embeddings.position_embeddings",
     "strand_embedding": "proformer.embeddings.strand_embeddings",
@@ -59,7 +59,7 @@ BLOCK_LAYERS = {
 }
 VARIABLES = {"kernel", "bias", "gamma", "beta", "embeddings", "depthwise_kernel", "pointwise_kernel"}
 
-# The weights whose shapes tell the model's sizes, and their dimensions.
+# Weights whose shapes give the sizes of the model, and their number of dimensions.
 SIZING_WEIGHTS = {
     "pos_embedding/embeddings": 2,
     "kmer_dense/kernel": 2,
@@ -74,43 +74,43 @@ def load_keras_weights(
     path_to_npz: str | os.PathLike, num_expression_tokens: int | None = None, kmer_stride: int | None = None
 ) -> ProformerForPreTraining:
     """
-    The authors' weights as a `ProformerForPreTraining`, which `save_pretrained` turns into a checkpoint.
+    Return the authors' weights as a `ProformerForPreTraining`, which `save_pretrained` turns into a checkpoint.
 
-    Sizes are read from the shapes of the weights. Two are in no weight: the number of expression tokens and the
-    stride. They are taken from the arguments, else from the constructor arguments that the file may hold as
-    `config_json`, else as published.
+    Sizes are read from the shapes of the weights. The number of expression tokens and the stride do not show in any
+    shape: they are the arguments, or the constructor arguments that the file may contain as `config_json`, or the
+    published ones.
 
     Args:
         path_to_npz: a `numpy.savez` file. Names are those of the TensorFlow checkpoint
             (`blocks/layer_with_weights-0/ff1/net/layer_with_weights-1/kernel/.ATTRIBUTES/VARIABLE_VALUE`) or of the
             Keras layers (`blocks/0/ff1/dense_in/kernel`); other entries, such as an optimizer's, are ignored.
         num_expression_tokens: pseudo-expression positions (32 as published).
-        kmer_stride: letters from one k-mer to the next (1 as published).
+        kmer_stride: bases from one k-mer to the next (1 as published).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not an npz file, a weight is missing, or its shape does not fit the others.
+        ValueError: the file is not an npz file, a weight is missing, or its shape does not fit the others.
     """
     try:
         with np.load(path_to_npz, allow_pickle=False) as file:
-            weights = {normalised_name(name): file[name] for name in file.files if is_weight(name)}
+            weights = {_normalise_name(name): file[name] for name in file.files if is_weight(name)}
             arguments = json.loads(str(file["config_json"])) if "config_json" in file.files else {}
-    # A plain .npy array is no context manager.
+    # A TypeError or AttributeError: a plain .npy array is not a context manager.
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, TypeError, AttributeError) as error:
         raise ValueError(f"{path_to_npz} is not a readable npz file of arrays: {error}") from error
 
     for name, dimensions in SIZING_WEIGHTS.items():
         if name not in weights:
-            raise ValueError(f"{path_to_npz} lacks {name}: is it the authors' model?")
+            raise ValueError(f"{path_to_npz} lacks {name}: check that it is the authors' model.")
         if weights[name].ndim != dimensions:
             raise ValueError(f"{path_to_npz}: {name} has {weights[name].ndim} dimensions, not {dimensions}.")
-    config = config_of(
+    config = _read_config(
         weights,
         num_expression_tokens=num_expression_tokens or arguments.get("num_projectors", 32),
         kmer_stride=kmer_stride or arguments.get("strides", 1),
     )
     model = ProformerForPreTraining(config)
-    state = dict(our_weight(name, weight) for name, weight in weights.items())
+    state = dict(convert_weight(name, weight) for name, weight in weights.items())
     for name, parameter in model.state_dict().items():
         if name not in state:
             raise ValueError(f"{path_to_npz} lacks the weight that becomes {name}.")
@@ -123,21 +123,21 @@ def load_keras_weights(
     return model.eval()
 
 
-def normalised_name(name: str) -> str:
-    for pattern, replacement in CHECKPOINT_SPELLINGS:
+def _normalise_name(name: str) -> str:
+    for pattern, replacement in CHECKPOINT_NAMES:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 def is_weight(name: str) -> bool:
-    """Whether it is one of the model's own weights, not an optimizer's slot or another entry."""
-    layer, _, variable = normalised_name(name).rpartition("/")
+    """Return whether an entry is a weight of the model, not an optimizer's slot or something else."""
+    layer, _, variable = _normalise_name(name).rpartition("/")
     block_layer, of_block = re.subn(r"^blocks/\d+/", "", layer)
     known = {*BLOCK_LAYERS, "conv/separable_conv1d"} if of_block else LAYERS
     return block_layer in known and variable in VARIABLES
 
 
-def config_of(weights: dict[str, np.ndarray], num_expression_tokens: int, kmer_stride: int) -> ProformerConfig:
+def _read_config(weights: dict[str, np.ndarray], num_expression_tokens: int, kmer_stride: int) -> ProformerConfig:
     hidden_size, alphabet_size = weights["nucleotide_dense/kernel"].shape
     blocks = {int(match.group(1)) for name in weights if (match := re.match(r"blocks/(\d+)/", name))}
     _, num_attention_heads, head_dim = weights["blocks/0/attn/query/kernel"].shape
@@ -156,8 +156,8 @@ def config_of(weights: dict[str, np.ndarray], num_expression_tokens: int, kmer_s
     )
 
 
-def our_weight(name: str, weight: np.ndarray) -> tuple[str, torch.Tensor]:
-    """A Keras variable's name and value in our layout."""
+def convert_weight(name: str, weight: np.ndarray) -> tuple[str, torch.Tensor]:
+    """Return the name and value of a Keras variable in our layout."""
     layer, _, variable = name.rpartition("/")
     block = re.match(r"blocks/(\d+)/(.+)", layer)
     prefix, layer = (f"proformer.layers.{block.group(1)}.", block.group(2)) if block else ("", layer)
@@ -172,7 +172,7 @@ def our_weight(name: str, weight: np.ndarray) -> tuple[str, torch.Tensor]:
 
     ours = prefix + (BLOCK_LAYERS if block else LAYERS)[layer]
     if variable == "kernel":
-        # (in, out); attention's are (in, heads, head_dim) and (heads, head_dim, out).
+        # (in, out); those of attention are (in, heads, head_dim) and (heads, head_dim, out).
         inputs = value.shape[:-1].numel() if layer == "attn/attention_output" else value.shape[0]
         return f"{ours}.weight", value.reshape(inputs, -1).T
     if variable in ("bias", "beta"):

@@ -9,31 +9,32 @@ from .configuration_proformer import ProformerConfig
 from .modeling_proformer import INVERSE_TRANSFORMS, TRANSFORMS
 
 
-#: Of confidence, for which fine-tuning finds intervals.
-LEVELS = (0.5, 0.8, 0.9, 0.95)
+#: Confidence levels for which fine-tuning computes intervals.
+CONFIDENCE_LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 
 def transformed(values: np.ndarray, config: ProformerConfig) -> np.ndarray:
-    """Values in the assay's units, as those that the model is trained in (`label_transform`)."""
+    """Return values in the assay's units as those in which the model is trained (`label_transform`)."""
     return TRANSFORMS[config.label_transform](torch.as_tensor(values)).numpy()
 
 
 def half_widths(
-    measured: np.ndarray, predicted: np.ndarray, config: ProformerConfig, levels: Sequence[float] = LEVELS
+    measured: np.ndarray, predicted: np.ndarray, config: ProformerConfig, levels: Sequence[float] = CONFIDENCE_LEVELS
 ) -> dict[str, list[float]]:
     """
-    How far predictions are off, for `ProformerConfig.interval_half_widths`: split conformal prediction with absolute
-    residuals (Lei et al. 2018, doi 10.1080/01621459.2017.1307116). An interval of this half width around the
-    prediction of one more row of the same kind covers its measurement with a probability of at least `level`.
+    Return the half widths of prediction intervals, for `ProformerConfig.interval_half_widths`. They follow from split
+    conformal prediction with absolute residuals (Lei et al. 2018, doi 10.1080/01621459.2017.1307116): an interval of
+    this half width around the prediction of another row of the same kind covers its measurement with a probability of
+    at least `level`.
 
     Args:
-        measured: (rows, outputs) in the assay's units, NaN where missing; of rows that were not trained on.
+        measured: (rows, outputs) in the assay's units, NaN where missing, of rows that the model was not trained on.
         predicted: (rows, outputs) in the assay's units.
         config: gives `label_transform`, in whose units the residuals are.
-        levels: for which levels of confidence.
+        levels: confidence levels.
 
     Returns:
-        for each level as text, a half width for each output. Levels that so few rows cannot vouch for are left out.
+        a half width for each output, by the level as text. Levels that need more rows than there are are left out.
     """
     residuals = np.abs(transformed(measured, config) - transformed(predicted, config))
     rows = (~np.isnan(residuals)).sum(axis=0)
@@ -50,22 +51,22 @@ def prediction_interval(
     predicted: np.ndarray, config: ProformerConfig, level: float = 0.9
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Both ends, (rows, outputs) in the assay's units, of the interval around each prediction. It covers the measurement
-    with about this probability as long as sequences are like those of the assay that the model was fine-tuned on; of
-    other sequences it promises nothing.
+    Return both ends, (rows, outputs) in the assay's units, of the interval around each prediction. The interval covers
+    the measurement with about this probability if the sequences are like those of the assay that the model was
+    fine-tuned on; for other sequences it promises nothing.
 
     Args:
-        predicted: (rows, outputs) as `predict` gives them.
-        config: of the model.
-        level: of confidence; one that the model holds a half width for.
+        predicted: (rows, outputs), as `predict` returns them.
+        config: configuration of the model.
+        level: confidence level, one for which the model has a half width.
 
     Raises:
-        ValueError: the model holds none for this level.
+        ValueError: the model has no half width for this level.
     """
     known = config.interval_half_widths or {}
     if str(level) not in known:
-        there = f"those for {', '.join(known)}" if known else "none: fine-tuning finds them, of regressions"
-        raise ValueError(f"The model has no prediction intervals for a level of {level}; it has {there}.")
+        available = f"those for {', '.join(known)}" if known else "none: fine-tuning computes them for regressions"
+        raise ValueError(f"The model has no prediction intervals for a level of {level}; it has {available}.")
     half_width = np.array(known[str(level)], dtype=np.float64)
     centre = transformed(predicted.astype(np.float64), config)
     inverse = INVERSE_TRANSFORMS[config.label_transform]
@@ -75,4 +76,4 @@ def prediction_interval(
     return low, high
 
 
-__all__ = ["LEVELS", "half_widths", "prediction_interval", "transformed"]
+__all__ = ["CONFIDENCE_LEVELS", "half_widths", "prediction_interval", "transformed"]

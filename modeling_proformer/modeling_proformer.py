@@ -1,12 +1,13 @@
 """Proformer: a macaron transformer over k-mers of both DNA strands that predicts expression.
 
-Kwak et al., *BMC Bioinformatics* 2024, doi 10.1186/s12859-024-05645-5. Where paper and published code disagree, this
-is what the code computes. This file travels to the Hub with every checkpoint: it imports only its configuration,
-torch and transformers.
+Kwak et al., *BMC Bioinformatics* 2024, doi 10.1186/s12859-024-05645-5. Where the paper and the published code
+disagree, this file follows the code. It travels to the Hub with every checkpoint, so it imports only its
+configuration, torch and transformers.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -26,16 +27,57 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_proformer import ProformerConfig
 
 
-# The library's mark for a target that is to be ignored; its Trainer counts all others.
+# The label that the library ignores; its Trainer counts all others.
 IGNORED = -100
 
-# From the assay's units to those that a model is trained in, and back; by `label_transform`.
+# Functions from the assay's units to those in which a model is trained, and back, by `label_transform`.
 TRANSFORMS = {None: lambda labels: labels, "log": torch.log, "log1p": torch.log1p}
 INVERSE_TRANSFORMS = {None: lambda scores: scores, "log": torch.exp, "log1p": torch.expm1}
 
 
+@dataclass
+class ProformerExpressionOutput(ModelOutput):
+    """
+    Output of a model that predicts expression.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*):
+            Mean squared error in units of `label_std` (regression) or cross-entropy (classification, bins).
+        logits (`torch.FloatTensor` of shape `(batch, outputs)`):
+            Expression in the assay's units (regression) or class scores.
+        position_logits (`torch.FloatTensor` of shape `(batch, expression tokens, outputs)`):
+            Prediction of each pseudo-expression position or, without such positions, of each k-mer; `logits` is
+            their mean. With `label_transform` they are in units of the logarithm. With `expression_bins` they are
+            scores of the bins, `(batch, expression tokens, outputs, bins)`.
+        hidden_states (`tuple[torch.FloatTensor]`, *optional*):
+            The input of the first block and the output of each.
+        attentions (`tuple[torch.FloatTensor]`, *optional*):
+            Attention weights of each block; only with `attn_implementation="eager"`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    position_logits: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class ProformerPreTrainingOutput(ProformerExpressionOutput):
+    """
+    Output of a model that predicts expression and masked bases. The other fields are those of
+    `ProformerExpressionOutput`; `loss` is the sum of the expression loss and the nucleotide loss.
+
+    Args:
+        nucleotide_logits (`torch.FloatTensor` of shape `(batch, positions, bases)`):
+            Scores of A C G T N (and M) for the base of each k-mer.
+    """
+
+    nucleotide_logits: torch.FloatTensor | None = None
+
+
 class ProformerEmbeddings(nn.Module):
-    """Expression tokens, followed by k-mers with their position and strand."""
+    """Embeds expression tokens, followed by k-mers with their positions and strands."""
 
     def __init__(self, config: ProformerConfig):
         super().__init__()
@@ -46,31 +88,33 @@ class ProformerEmbeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.strand_embeddings = nn.Embedding(2, config.hidden_size)
         if config.num_expression_tokens > 0:
-            # All expression tokens are this layer applied to 0, that is, its bias. The weight is dead; the published
-            # model has and counts it.
+            # Every expression token is this layer applied to 0, which is its bias. The weight has no effect, but the
+            # published model has it and counts it.
             self.expression_projection = nn.Linear(1, config.hidden_size)
 
-    def one_hot_letters(self, input_ids: torch.Tensor) -> torch.Tensor:
+    def one_hot_bases(self, input_ids: torch.Tensor) -> torch.Tensor:
         """
-        Spells out k-mer ids, (batch, positions) to (batch, positions, kmer_size * alphabet_size). A letter outside
-        the sequence (digit 0) or the alphabet (M where `alphabet_size` is 5) is a zero vector.
+        Return the one-hot encoded bases of k-mer ids, (batch, positions) to (batch, positions, kmer_size *
+        alphabet_size). A base outside the sequence (code 0) or the alphabet (M if `alphabet_size` is 5) is a zero
+        vector.
         """
         place_values = torch.tensor([7**power for power in reversed(range(self.kmer_size))], device=input_ids.device)
-        digits = input_ids.unsqueeze(-1) // place_values % 7
-        letters = torch.arange(1, self.alphabet_size + 1, device=input_ids.device)
-        return (digits.unsqueeze(-1) == letters).flatten(-2).to(self.kmer_projection.weight.dtype)
+        codes = input_ids.unsqueeze(-1) // place_values % 7
+        bases = torch.arange(1, self.alphabet_size + 1, device=input_ids.device)
+        return (codes.unsqueeze(-1) == bases).flatten(-2).to(self.kmer_projection.weight.dtype)
 
     def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None) -> torch.Tensor:
         batch_size, length = input_ids.shape
         if length > self.position_embeddings.num_embeddings:
             raise ValueError(
-                f"The input has {length} k-mers, the model {self.position_embeddings.num_embeddings} positions "
-                "(`max_position_embeddings`). Is the tokenizer the one this checkpoint was trained with?"
+                f"The input has {length} k-mers, but the model has {self.position_embeddings.num_embeddings} "
+                "positions (`max_position_embeddings`). Use the tokenizer that was saved with this checkpoint, or "
+                "resize the positions with `model.resize_position_embeddings`."
             )
         positions = torch.arange(length, device=input_ids.device)
         if token_type_ids is None:
             token_type_ids = (positions >= length // 2).long().expand(batch_size, length)
-        kmers = self.kmer_projection(self.one_hot_letters(input_ids))
+        kmers = self.kmer_projection(self.one_hot_bases(input_ids))
         kmers = kmers + self.position_embeddings(positions) + self.strand_embeddings(token_type_ids)
         if self.num_expression_tokens == 0:
             return kmers
@@ -79,7 +123,9 @@ class ProformerEmbeddings(nn.Module):
 
 
 class ProformerFeedForward(nn.Module):
-    """Gated feed-forward layer (SwiGLU). Quirk: the first half of `dense_in` is the value, the second the gate."""
+    """
+    Gated feed-forward layer (SwiGLU). Quirk: the first half of `dense_in` is the value and the second half the gate.
+    """
 
     def __init__(self, config: ProformerConfig):
         super().__init__()
@@ -94,12 +140,14 @@ class ProformerFeedForward(nn.Module):
 
 
 class ProformerConvolution(nn.Module):
-    """Separable convolution over expression tokens and k-mers alike, with nothing between its two halves."""
+    """
+    Separable convolution over expression tokens and k-mers alike, without a nonlinearity between its two halves.
+    """
 
     def __init__(self, config: ProformerConfig):
         super().__init__()
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        # The padding of an even kernel is one shorter on the left, in torch as in Keras.
+        # With an even kernel, torch pads one position less on the left, as Keras does.
         self.depthwise = nn.Conv1d(
             config.hidden_size,
             config.hidden_size,
@@ -136,7 +184,7 @@ def eager_attention_forward(
 
 
 class ProformerAttention(nn.Module):
-    """Multi-head attention whose heads have a width of their own: published, each is as wide as the model."""
+    """Multi-head attention with heads of any width; in the published model each head is as wide as the model."""
 
     def __init__(self, config: ProformerConfig):
         super().__init__()
@@ -150,8 +198,8 @@ class ProformerAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, width)
         self.v_proj = nn.Linear(config.hidden_size, width)
         self.o_proj = nn.Linear(width, config.hidden_size)
-        # Keras holds these kernels in three dimensions and counts the first as a receptive field. Each projection
-        # keeps its own fans, because the library initialises no module of ours without weights of its own.
+        # Keras stores these kernels in three dimensions and counts the first as a receptive field. Each projection
+        # stores its own fans, because the library's initialisation visits only modules that have weights.
         for projection in (self.q_proj, self.k_proj, self.v_proj):
             projection.fans = (config.hidden_size * config.num_attention_heads, config.hidden_size * config.head_dim)
         self.o_proj.fans = (width, config.num_attention_heads * config.hidden_size)
@@ -178,7 +226,7 @@ class ProformerAttention(nn.Module):
 
 
 class ProformerLayer(GradientCheckpointingLayer):
-    """Macaron block: half feed-forward, convolution, attention, half feed-forward."""
+    """Macaron block: half a feed-forward layer, convolution, attention, half a feed-forward layer."""
 
     def __init__(self, config: ProformerConfig):
         super().__init__()
@@ -203,144 +251,15 @@ class ProformerLayer(GradientCheckpointingLayer):
         return hidden_states + 0.5 * self.feed_forward2(hidden_states)
 
 
-class ProformerPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initialisation of every Proformer class."""
-
-    config: ProformerConfig
-    config_class = ProformerConfig
-    base_model_prefix = "proformer"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["ProformerEmbeddings", "ProformerLayer"]
-    _supports_sdpa = True
-    _supports_attention_backend = True
-    _can_compile_fullgraph = True
-    _can_record_outputs = {"hidden_states": ProformerLayer, "attentions": ProformerAttention}
-
-    def __init__(self, config: ProformerConfig, *args, **kwargs):
-        # It names code that only the pipeline's own `save_pretrained` puts beside a model.
-        vars(config).pop("custom_pipelines", None)
-        super().__init__(config, *args, **kwargs)
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
-        """Keras' defaults, as published: Glorot-uniform kernels with its own fans, zero biases, small embeddings."""
-        if isinstance(module, nn.Linear):
-            init_glorot_uniform(module.weight, *getattr(module, "fans", (module.in_features, module.out_features)))
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            init.uniform_(module.weight, -0.05, 0.05)
-        elif isinstance(module, nn.LayerNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv1d):  # the depthwise one
-            init_glorot_uniform(module.weight, module.kernel_size[0] * module.in_channels, module.kernel_size[0])
-
-
-def init_glorot_uniform(weight: torch.Tensor, fan_in: int, fan_out: int):
-    limit = math.sqrt(6 / (fan_in + fan_out))
-    init.uniform_(weight, -limit, limit)
-
-
-class ProformerModel(ProformerPreTrainedModel):
-    """The encoder alone: k-mers in, one vector per expression token and k-mer out."""
-
-    _keys_to_ignore_on_load_unexpected = [r"^expression_head\.", r"^nucleotide_head\."]
-
-    def __init__(self, config: ProformerConfig):
-        super().__init__(config)
-        self.embeddings = ProformerEmbeddings(config)
-        self.layers = nn.ModuleList([ProformerLayer(config) for _ in range(config.num_hidden_layers)])
-        self.gradient_checkpointing = False
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embeddings.kmer_projection
-
-    def set_input_embeddings(self, value: nn.Module):
-        self.embeddings.kmer_projection = value
-
-    @merge_with_config_defaults
-    @capture_outputs
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        token_type_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> BaseModelOutput:
-        r"""
-        Args:
-            input_ids (`torch.LongTensor` of shape `(batch, positions)`):
-                k-mer ids, from `ProformerTokenizer`.
-            token_type_ids (`torch.LongTensor` of shape `(batch, positions)`, *optional*):
-                Strand of each k-mer: 0 forward, 1 reverse. By default the first half of the positions is forward.
-            attention_mask (`torch.Tensor` of shape `(batch, positions)`, *optional*):
-                0 for `[PAD]` positions, which then change nothing for the others. The N that fill a construct are
-                not padding: as published, they are ordinary letters, attended to.
-
-        Returns:
-            `BaseModelOutput`: `last_hidden_state` of shape `(batch, expression tokens + positions, hidden)`, the
-            expression tokens first. There is no final normalisation, as published.
-
-        Raises:
-            ValueError: there are more k-mers than `max_position_embeddings`.
-        """
-        hidden_states = self.embeddings(input_ids, token_type_ids)
-        padding_mask = None
-        if attention_mask is not None:
-            padding_mask = F.pad(attention_mask, (self.config.num_expression_tokens, 0), value=1)
-        attention_mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=padding_mask
-        )
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask, padding_mask, **kwargs)
-        return BaseModelOutput(last_hidden_state=hidden_states)
-
-
-@dataclass
-class ProformerExpressionOutput(ModelOutput):
-    """
-    Args:
-        loss (`torch.FloatTensor` of shape `()`, *optional*):
-            Mean squared error in units of `label_std` (regression) or cross-entropy (classification, bins).
-        logits (`torch.FloatTensor` of shape `(batch, outputs)`):
-            Expression in the assay's units (regression) or class scores.
-        position_logits (`torch.FloatTensor` of shape `(batch, expression tokens, outputs)`):
-            What each pseudo-expression position predicts (without such positions, each k-mer); `logits` is their
-            mean. With `label_transform`, in units of the logarithm; with `expression_bins`, its scores of the bins,
-            `(batch, expression tokens, outputs, bins)`.
-        hidden_states (`tuple[torch.FloatTensor]`, *optional*):
-            The input of the first block and the output of each.
-        attentions (`tuple[torch.FloatTensor]`, *optional*):
-            Attention weights of each block; only with `attn_implementation="eager"`.
-    """
-
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    position_logits: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-@dataclass
-class ProformerPreTrainingOutput(ProformerExpressionOutput):
-    """
-    Args:
-        nucleotide_logits (`torch.FloatTensor` of shape `(batch, positions, letters)`):
-            Scores of A C G T N (and M) for the letter of each k-mer. The other fields are those of
-            `ProformerExpressionOutput`; `loss` is the sum of expression and nucleotide loss.
-    """
-
-    nucleotide_logits: torch.FloatTensor | None = None
-
-
 class ProformerExpressionHead(nn.Module):
-    """Expression as each pseudo-expression position sees it, or, where there are none, each k-mer; and their mean."""
+    """
+    Predicts expression at each pseudo-expression position, or at each k-mer if there are no such positions, and
+    averages over positions.
+    """
 
     def __init__(self, config: ProformerConfig):
         super().__init__()
-        # The number of outputs may have been changed since the configuration was made.
+        # The number of outputs may have changed since the configuration was made.
         config.validate_label_scale()
         self.config = config
         self.dropout = nn.Dropout(config.hidden_dropout)
@@ -350,17 +269,19 @@ class ProformerExpressionHead(nn.Module):
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
+        Return the scores of each sequence and of each of its positions.
+
         Args:
             hidden_states: (batch, expression tokens + k-mers, hidden).
-            attention_mask: (batch, k-mers), 0 for `[PAD]`, which no mean takes in.
+            attention_mask: (batch, k-mers), 0 for `[PAD]`, which the mean leaves out.
 
         Returns:
-            scores (batch, outputs), in the assay's units or their `label_transform`, and those of each position
-            (batch, positions, outputs); both with one more dimension for `expression_bins`.
+            scores (batch, outputs) in the assay's units, after `label_transform` if there is one, and the scores of
+            each position (batch, positions, outputs). With `expression_bins` both have one more dimension.
         """
         if self.config.num_expression_tokens > 0:
             hidden_states, attention_mask = hidden_states[:, : self.config.num_expression_tokens], None
-        # In float32 whatever the model's type: bfloat16 would round an expression of 10 to steps of 0.06.
+        # In float32 whatever the model's dtype: bfloat16 would round an expression of 10 to steps of 0.06.
         scores = self.dense(self.dropout(hidden_states)).float()
         if self.config.expression_bins is not None:
             scores = scores.unflatten(-1, (self.config.num_labels, len(self.config.expression_bins)))
@@ -374,9 +295,9 @@ class ProformerExpressionHead(nn.Module):
         return (scores * weights).sum(dim=1) / weights.sum(dim=1), scores
 
     def expression(self, scores: torch.Tensor) -> torch.Tensor:
-        """Predictions (batch, outputs) in the assay's units; of bins, their mean under the scores."""
+        """Return predictions (batch, outputs) in the assay's units; of bins, the mean under their scores."""
         if self.config.expression_bins is not None:
-            # Not as a matrix product, which autocast would compute in its own type.
+            # Not a matrix product, which autocast would compute in lower precision.
             return (scores.softmax(dim=-1) * scores.new_tensor(self.config.expression_bins)).sum(dim=-1)
         return INVERSE_TRANSFORMS[self.config.label_transform](scores)
 
@@ -389,19 +310,20 @@ def expression_loss(
     num_items_in_batch: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
     """
-    Loss of predictions against measurements, for every `problem_type`. Missing labels, NaN or -100, are left out.
+    Return the loss of predictions against measurements, for every `problem_type`. Missing labels, NaN or -100, are
+    left out.
 
     Args:
         scores: (batch, outputs), or (batch, outputs, bins) with `expression_bins`.
-        labels: (batch, outputs), or (batch,) for one output or for class numbers. With `expression_bins` also the
-            reads counted in each bin, (batch, bins) or (batch, outputs, bins), of which only the shares matter.
-        config: gives `problem_type` and, for regression, `label_transform`, and the `label_std` that makes errors
-            comparable over outputs.
-        sample_weights: (batch,) how much each sequence counts. They should be 1 on average over all training rows,
+        labels: (batch, outputs), or (batch,) for one output or for class numbers. With `expression_bins` they may
+            also be the reads counted in each bin, (batch, bins) or (batch, outputs, bins); only their shares matter.
+        config: gives `problem_type` and, for regression, `label_transform` and the `label_std` that makes errors
+            comparable between outputs.
+        sample_weights: (batch,) weight of each sequence. Weights should be 1 on average over all training rows,
             because the loss is divided by the number of labels and not by the sum of weights.
         num_items_in_batch: number of labels in the whole step, over all its micro-batches and processes. The Trainer
-            counts every label but -100, and neither averages over micro-batches nor over processes itself: without
-            this divisor the gradient would be that many times too large.
+            counts every label but -100, and does not average over micro-batches and processes itself: without this
+            divisor the gradient would be too large by their number.
 
     Raises:
         ValueError: the shape of `labels` or `sample_weights` does not fit.
@@ -443,8 +365,8 @@ def expression_loss(
 
 def bin_probabilities(labels: torch.Tensor, bins: list[float]) -> torch.Tensor:
     """
-    Soft labels (…, bins): how much of a normal distribution around each measurement falls into each bin. Its standard
-    deviation is half a bin, as in LegNet's training; the outermost bins take in the tails.
+    Return soft labels (…, bins): the share of a normal distribution around each measurement that falls into each bin.
+    Its standard deviation is half a bin, as in LegNet's training; the outermost bins include the tails.
     """
     centres = labels.new_tensor(bins)
     edges = (centres[1:] + centres[:-1]) / 2
@@ -456,13 +378,13 @@ def masked_nucleotide_loss(
     logits: torch.Tensor, targets: torch.Tensor, num_masked_in_batch: torch.Tensor | int | None = None
 ) -> torch.Tensor:
     """
-    Cross-entropy over masked letters, divided by one more than their number, as published (a batch without any
-    gives 0).
+    Return the cross-entropy over masked bases, divided by their number plus one, as published. A batch without masked
+    bases gives 0.
 
     Args:
-        logits: (batch, positions, letters).
+        logits: (batch, positions, bases).
         targets: (batch, positions), 0 to 5 for A C G T N M, -100 where nothing was masked.
-        num_masked_in_batch: masked letters in the whole step, over all its micro-batches and processes.
+        num_masked_in_batch: number of masked bases in the whole step, over all its micro-batches and processes.
     """
     summed = F.cross_entropy(
         logits.flatten(0, 1).float(), targets.to(logits.device).flatten(), ignore_index=IGNORED, reduction="sum"
@@ -472,10 +394,207 @@ def masked_nucleotide_loss(
     return summed / (num_masked_in_batch + 1)
 
 
+def require_expression_head(model: PreTrainedModel):
+    """
+    Check that a model predicts expression.
+
+    Raises:
+        TypeError: it does not.
+    """
+    if not hasattr(model, "expression_head"):
+        raise TypeError(
+            f"{type(model).__name__} does not predict expression: load it as a ProformerForSequenceClassification."
+        )
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode within the context; afterwards, each submodule has its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def predict_from_logits(logits: torch.Tensor, config: ProformerConfig) -> torch.Tensor:
+    """
+    Return predictions (batch, outputs): the logits themselves for regression, probabilities for classification.
+    """
+    if config.problem_type == "multi_label_classification":
+        return logits.sigmoid()
+    if config.problem_type == "single_label_classification":
+        return logits.softmax(dim=-1)
+    return logits
+
+
+def _init_glorot_uniform(weight: torch.Tensor, fan_in: int, fan_out: int):
+    limit = math.sqrt(6 / (fan_in + fan_out))
+    init.uniform_(weight, -limit, limit)
+
+
+class ProformerPreTrainedModel(PreTrainedModel):
+    """Base of every Proformer class: loading, saving, initialisation and position embeddings."""
+
+    config: ProformerConfig
+    config_class = ProformerConfig
+    base_model_prefix = "proformer"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["ProformerEmbeddings", "ProformerLayer"]
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": ProformerLayer, "attentions": ProformerAttention}
+
+    def __init__(self, config: ProformerConfig, *args, **kwargs):
+        # This field names code that only the pipeline's own `save_pretrained` puts next to a model.
+        config.__dict__.pop("custom_pipelines", None)
+        super().__init__(config, *args, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """
+        Initialise with Keras' defaults, as published: Glorot-uniform kernels with Keras' fans, zero biases, small
+        embeddings.
+        """
+        if isinstance(module, nn.Linear):
+            _init_glorot_uniform(module.weight, *getattr(module, "fans", (module.in_features, module.out_features)))
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.uniform_(module.weight, -0.05, 0.05)
+        elif isinstance(module, nn.LayerNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv1d):  # depthwise
+            _init_glorot_uniform(module.weight, module.kernel_size[0] * module.in_channels, module.kernel_size[0])
+
+    def get_position_embeddings(self) -> nn.Embedding:
+        """Return the embeddings of the positions, those of the forward strand first."""
+        return self.base_model.embeddings.position_embeddings
+
+    @torch.no_grad()
+    def resize_position_embeddings(
+        self,
+        new_num_position_embeddings: int,
+        num_position_embeddings: int | None = None,
+        num_strands: int = 2,
+        new_num_strands: int | None = None,
+    ):
+        """
+        Resize the position embeddings in place, for constructs of another length. The positions of each strand are
+        interpolated linearly, so what the model has learned about the ends and the middle of an insert stays there.
+        The configuration's `max_position_embeddings` changes too. Make a new optimizer afterwards.
+
+        Args:
+            new_num_position_embeddings: number of positions to make, over all strands; the `num_tokens` of the new
+                tokenizer.
+            num_position_embeddings: number of positions to use, over all strands; the `num_tokens` of the old
+                tokenizer. Further positions of the model have never been trained and are dropped. By default all.
+            num_strands: number of strands that the model reads now; the `num_strands` of the old tokenizer.
+            new_num_strands: number of strands that it will read; the `num_strands` of the new tokenizer. 1 keeps only
+                the forward strand. By default `num_strands`.
+
+        Raises:
+            ValueError: the model has fewer positions or strands than asked for, or strands would differ in length.
+        """
+        embeddings = self.get_position_embeddings()
+        if num_position_embeddings is None:
+            num_position_embeddings = embeddings.num_embeddings
+        if new_num_strands is None:
+            new_num_strands = num_strands
+        if num_position_embeddings > embeddings.num_embeddings:
+            raise ValueError(
+                f"`num_position_embeddings` is {num_position_embeddings}, but the model has only "
+                f"{embeddings.num_embeddings} positions."
+            )
+        if not 1 <= new_num_strands <= num_strands:
+            raise ValueError(
+                f"`new_num_strands` is {new_num_strands}, but must be 1 to {num_strands}: there are no embeddings to "
+                "make those of another strand from."
+            )
+        for name, positions, strands in (
+            ("num_position_embeddings", num_position_embeddings, num_strands),
+            ("new_num_position_embeddings", new_num_position_embeddings, new_num_strands),
+        ):
+            if positions < strands or positions % strands:
+                raise ValueError(f"`{name}` must be a positive multiple of the {strands} strands, got {positions}.")
+
+        weight = embeddings.weight
+        # (strands, hidden, positions), in at least float32.
+        resized = weight[:num_position_embeddings].to(torch.promote_types(weight.dtype, torch.float32))
+        resized = resized.unflatten(0, (num_strands, -1))[:new_num_strands].transpose(1, 2)
+        resized = F.interpolate(resized, size=new_num_position_embeddings // new_num_strands, mode="linear")
+        resized = resized.transpose(1, 2).flatten(0, 1).to(weight.dtype).contiguous()
+        embeddings.weight = nn.Parameter(resized, requires_grad=weight.requires_grad)
+        embeddings.num_embeddings = new_num_position_embeddings
+        self.config.max_position_embeddings = new_num_position_embeddings
+
+
+class ProformerModel(ProformerPreTrainedModel):
+    """Encoder alone: takes k-mers and returns one vector for each expression token and k-mer."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^expression_head\.", r"^nucleotide_head\."]
+
+    def __init__(self, config: ProformerConfig):
+        super().__init__(config)
+        self.embeddings = ProformerEmbeddings(config)
+        self.layers = nn.ModuleList([ProformerLayer(config) for _ in range(config.num_hidden_layers)])
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.kmer_projection
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.embeddings.kmer_projection = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        r"""
+        Return the hidden states of expression tokens and k-mers.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, positions)`):
+                k-mer ids, from `ProformerTokenizer`.
+            token_type_ids (`torch.LongTensor` of shape `(batch, positions)`, *optional*):
+                Strand of each k-mer: 0 forward, 1 reverse. By default the first half of the positions is forward.
+            attention_mask (`torch.Tensor` of shape `(batch, positions)`, *optional*):
+                0 for `[PAD]` positions, which then have no effect on the others. The N that fill a construct are not
+                padding: as published, they are ordinary bases that the model attends to.
+
+        Returns:
+            `BaseModelOutput`: `last_hidden_state` of shape `(batch, expression tokens + positions, hidden)`, the
+            expression tokens first. As published, there is no final normalisation.
+
+        Raises:
+            ValueError: there are more k-mers than `max_position_embeddings`.
+        """
+        hidden_states = self.embeddings(input_ids, token_type_ids)
+        padding_mask = None
+        if attention_mask is not None:
+            padding_mask = F.pad(attention_mask, (self.config.num_expression_tokens, 0), value=1)
+        attention_mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=padding_mask
+        )
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, attention_mask, padding_mask, **kwargs)
+        return BaseModelOutput(last_hidden_state=hidden_states)
+
+
 class ProformerForSequenceClassification(ProformerPreTrainedModel):
     """
-    Expression of a sequence: the everyday class. A regression unless `problem_type` says otherwise; the name is the
-    one under which the library's Auto classes and pipelines look for it.
+    Predicts the expression of a sequence; this is the everyday class. It is a regression unless `problem_type` says
+    otherwise; the name is the one that the library's Auto classes and pipelines look for.
     """
 
     _keys_to_ignore_on_load_unexpected = [r"^nucleotide_head\."]
@@ -499,15 +618,17 @@ class ProformerForSequenceClassification(ProformerPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> ProformerExpressionOutput:
         r"""
+        Return the predicted expression and, with `labels`, the loss.
+
         `input_ids`, `token_type_ids` and `attention_mask` are those of `ProformerModel.forward`.
 
         Args:
             labels (`torch.Tensor` of shape `(batch, outputs)` or `(batch,)`, *optional*):
                 Measurements in the assay's units, NaN or -100 where missing; or classes.
             sample_weights (`torch.Tensor` of shape `(batch,)`, *optional*):
-                How much each sequence counts; see `expression_loss`.
+                Weight of each sequence; see `expression_loss`.
             num_items_in_batch (`int`, *optional*):
-                See `expression_loss`; the Trainer gives it.
+                See `expression_loss`; the Trainer passes it.
         """
         outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
         scores, position_logits = self.expression_head(outputs.last_hidden_state, attention_mask)
@@ -524,7 +645,7 @@ class ProformerForSequenceClassification(ProformerPreTrainedModel):
 
 
 class ProformerForPreTraining(ProformerPreTrainedModel):
-    """The published objective: expression, together with the letters under the masked nucleotides."""
+    """Predicts expression together with the bases under the masks, which is the published objective."""
 
     def __init__(self, config: ProformerConfig):
         super().__init__(config)
@@ -548,21 +669,23 @@ class ProformerForPreTraining(ProformerPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> ProformerPreTrainingOutput:
         r"""
+        Return the predicted expression, the scores of masked bases and, with labels, the loss.
+
         `input_ids`, `token_type_ids` and `attention_mask` are those of `ProformerModel.forward`.
 
         Args:
             labels (`torch.Tensor` of shape `(batch, outputs)` or `(batch,)`, *optional*):
                 Measurements in the assay's units, NaN or -100 where missing.
             masked_nucleotides (`torch.LongTensor` of shape `(batch, positions)`, *optional*):
-                The letter under each mask, 0 to 4 for A C G T N; -100 where nothing was masked.
+                Base under each mask, 0 to 4 for A C G T N; -100 where nothing was masked.
             sample_weights (`torch.Tensor` of shape `(batch,)`, *optional*):
-                How much each sequence counts; see `expression_loss`.
+                Weight of each sequence; see `expression_loss`.
             num_items_in_batch (`int`, *optional*):
-                See `expression_loss`; the Trainer gives it.
+                See `expression_loss`; the Trainer passes it.
             num_masked_in_batch (`int`, *optional*):
-                Masked letters in the whole step, over all its micro-batches and processes; `ProformerTrainer` gives
-                it. Without it, in a step of several, each batch counts by its share of the labels: right on average,
-                exact where all batches mask the same number of letters.
+                Number of masked bases in the whole step, over all its micro-batches and processes; `ProformerTrainer`
+                passes it. Without it, in a step of several batches, each batch counts by its share of the labels,
+                which is right on average, and exact if all batches have the same number of masked bases.
         """
         outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
         scores, position_logits = self.expression_head(outputs.last_hidden_state, attention_mask)
@@ -586,28 +709,8 @@ class ProformerForPreTraining(ProformerPreTrainedModel):
         )
 
 
-def require_expression_head(model: PreTrainedModel):
-    """
-    Raises:
-        TypeError: the model does not predict expression.
-    """
-    if not hasattr(model, "expression_head"):
-        raise TypeError(
-            f"{type(model).__name__} does not predict expression: load it as a ProformerForSequenceClassification."
-        )
-
-
-def predictions(logits: torch.Tensor, config: ProformerConfig) -> torch.Tensor:
-    """Of regression, the logits themselves; of classification, probabilities. Both (batch, outputs)."""
-    if config.problem_type == "multi_label_classification":
-        return logits.sigmoid()
-    if config.problem_type == "single_label_classification":
-        return logits.softmax(dim=-1)
-    return logits
-
-
 class ProformerForMaskedLM(ProformerPreTrainedModel):
-    """Masked nucleotides alone, for sequences without measurements."""
+    """Predicts masked bases alone, for sequences without measurements."""
 
     _keys_to_ignore_on_load_unexpected = [r"^expression_head\."]
 
@@ -628,13 +731,16 @@ class ProformerForMaskedLM(ProformerPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedLMOutput:
         r"""
+        Return the scores of masked bases and, with `labels`, the loss.
+
         `input_ids`, `token_type_ids` and `attention_mask` are those of `ProformerModel.forward`.
 
         Args:
             labels (`torch.LongTensor` of shape `(batch, positions)`, *optional*):
-                The letter under each mask, 0 to 4 for A C G T N; -100 where nothing was masked.
+                Base under each mask, 0 to 4 for A C G T N; -100 where nothing was masked.
             num_items_in_batch (`int`, *optional*):
-                Masked letters in the whole step, over all its micro-batches and processes; the Trainer gives it.
+                Number of masked bases in the whole step, over all its micro-batches and processes; the Trainer passes
+                it.
         """
         outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
         logits = self.nucleotide_head(outputs.last_hidden_state[:, self.config.num_expression_tokens :])

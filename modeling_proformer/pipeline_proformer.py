@@ -1,6 +1,6 @@
-"""The pipeline `promoter-expression`: DNA in, the expression of each output by its name out.
+"""The pipeline `promoter-expression`: it takes DNA and returns the expression of each output by its name.
 
-This file travels to the Hub with a checkpoint: it imports only files that do so too, numpy, torch and transformers.
+This file travels to the Hub with a checkpoint, so it imports only numpy, torch, transformers and other such files.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sized
@@ -15,21 +15,23 @@ from torch.utils.data import Dataset
 from transformers import BatchEncoding, Pipeline, PreTrainedModel, PreTrainedTokenizer
 from transformers.dynamic_module_utils import custom_object_save
 
-# All three, although one needs the others anyway: transformers 5.4 fetches only what is named here.
+# All three are named here, although one imports the others: transformers 5.4 fetches only what is named.
 from .configuration_proformer import EXPRESSION_PIPELINE
 from .intervals import prediction_interval
-from .modeling_proformer import predictions, require_expression_head
+from .modeling_proformer import evaluation_mode, predict_from_logits, require_expression_head
 
 
 class PromoterExpressionPipeline(Pipeline):
     """
-    Expression of DNA sequences, in the units the model was trained on; of classes, their probabilities.
+    Predicts the expression of DNA sequences, in the assay's units; a classifier predicts probabilities of its classes.
 
     Args:
-        model: a `ProformerForSequenceClassification` or `ProformerForPreTraining`; put in evaluation mode.
-        tokenizer: the one saved beside the model.
-        batch_size: sequences computed at a time.
-        kwargs: `truncation` and `level`, see `__call__`; `device` and what else `transformers.Pipeline` takes.
+        model: a `ProformerForSequenceClassification` or `ProformerForPreTraining`. It predicts in evaluation mode,
+            whatever mode it is in.
+        tokenizer: the tokenizer that was saved with the model.
+        batch_size: number of sequences computed at a time.
+        kwargs: `truncation` and `level`, see `__call__`; `device` and other arguments of `transformers.Pipeline`,
+            which moves the model to its device.
 
     Raises:
         TypeError: the model does not predict expression.
@@ -60,7 +62,7 @@ class PromoterExpressionPipeline(Pipeline):
         **kwargs,
     ):
         require_expression_head(model)
-        super().__init__(model=model.eval(), tokenizer=tokenizer, task=task, batch_size=batch_size, **kwargs)
+        super().__init__(model=model, tokenizer=tokenizer, task=task, batch_size=batch_size, **kwargs)
 
     def __call__(
         self,
@@ -70,22 +72,25 @@ class PromoterExpressionPipeline(Pipeline):
         level: float | None = None,
     ) -> dict[str, dict[str, float]] | list[dict] | Iterator[dict]:
         """
-        What is not given here is as the pipeline was made with.
+        Return the expression of one sequence or of several. Arguments that are not given here are those with which
+        the pipeline was made.
 
         Args:
-            sequences: one sequence, or several: inserts or whole constructs, as the tokenizer takes them.
-            batch_size: sequences computed at a time; as many are taken from a generator before its first result.
-            truncation: cut inserts that are longer than the construct, instead of refusing them.
-            level: of confidence of the prediction intervals; one that the model holds half widths for. By default
-                0.9, or else the highest that it holds.
+            sequences: one sequence, or several: inserts or whole constructs, as the tokenizer reads them.
+            batch_size: number of sequences computed at a time; as many are taken from a generator before its first
+                result.
+            truncation: cut inserts that are longer than the construct instead of raising an error.
+            level: confidence level of the prediction intervals, one for which the model has half widths. By default
+                0.9, or the highest level that it has.
 
         Returns:
-            of one sequence, for each output by its name `{"value": ..., "low": ..., "high": ...}`: the prediction and
-            both ends of its interval, these only where the model has intervals. Of a list, or anything else of known
-            length, a list of such. Of a generator or a torch dataset, an iterator that computes as it goes.
+            for one sequence, a dictionary that maps the name of each output to `{"value": ..., "low": ...,
+            "high": ...}`: the prediction, and both ends of its interval if the model has intervals. For a list, or
+            anything else of known length, a list of such dictionaries. For a generator or a torch dataset, an
+            iterator that computes them on demand.
 
         Raises:
-            InvalidSequenceError: a sequence cannot be tokenized; `row` counts through all the sequences.
+            InvalidSequenceError: a sequence cannot be tokenized; `row` is its index among all the sequences.
             TypeError: a sequence is not a string.
             ValueError: `batch_size` is below 1, or the model has no prediction intervals for this level.
         """
@@ -113,10 +118,10 @@ class PromoterExpressionPipeline(Pipeline):
             try:
                 results = self.run_single(batch, *parameters)
             except ValueError as error:
-                # Told by its row: the tokenizer's error is one class in the package, and another in remote code.
+                # Recognised by its row: the tokenizer of remote code has another class of this name.
                 if not hasattr(error, "row"):
                     raise
-                raise type(error)(row + error.row, error.reason) from None
+                raise type(error)(row + error.row, error.reason) from None  # type: ignore[attr-defined]
             yield from results
             row += len(batch)
 
@@ -124,25 +129,26 @@ class PromoterExpressionPipeline(Pipeline):
         self, truncation: bool | None = None, level: float | None = None
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if level is not None:
-            # Refuses a level now, not after the first sequences.
+            # Refuse an unknown level now, not after the first sequences.
             prediction_interval(np.empty((0, self.model.config.num_labels)), self.model.config, level)
         preprocess = {} if truncation is None else {"truncation": truncation}
         postprocess = {} if level is None else {"level": level}
         return preprocess, {}, postprocess
 
     def preprocess(self, sequences: list[str], truncation: bool = False) -> BatchEncoding:
-        # No attention mask: a construct has no padding, and without one faster attention can be chosen.
+        # No attention mask: a construct has no padding, and without a mask faster attention can be chosen.
         return self.tokenizer(sequences, return_tensors="pt", truncation=truncation, return_attention_mask=False)
 
     def _forward(self, inputs: BatchEncoding) -> torch.Tensor:
-        return predictions(self.model(**inputs).logits, self.model.config)
+        with evaluation_mode(self.model):
+            return predict_from_logits(self.model(**inputs).logits, self.model.config)
 
     def postprocess(self, predicted: torch.Tensor, level: float | None = None) -> list[dict[str, dict[str, float]]]:
         config = self.model.config
         values = {"value": predicted.float().numpy()}
         levels = config.interval_half_widths or {}
         if level is None and levels:
-            level = "0.9" if "0.9" in levels else max(levels, key=float)
+            level = 0.9 if "0.9" in levels else float(max(levels, key=float))
         if level is not None:
             values["low"], values["high"] = prediction_interval(values["value"], config, level)
         names = [config.id2label[output] for output in range(config.num_labels)]
@@ -153,14 +159,14 @@ class PromoterExpressionPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | PathLike, **kwargs):
         """
-        Saves model and tokenizer, with the code of both and of this pipeline: where this package is not installed,
+        Save model and tokenizer, with the code of both and of this pipeline. Without this package,
         `pipeline("promoter-expression", model=save_directory, trust_remote_code=True)` opens the folder.
 
         Args:
-            save_directory: folder, made if it is not there.
-            kwargs: what `save_pretrained` of models takes.
+            save_directory: folder, made if it does not exist.
+            kwargs: arguments of `PreTrainedModel.save_pretrained`.
         """
-        # The base class would leave out the code of a pipeline that was itself loaded as remote code.
+        # The base class leaves out the code of a pipeline that was itself loaded as remote code.
         Path(save_directory).mkdir(parents=True, exist_ok=True)
         custom_object_save(self, save_directory)
         self.tokenizer.save_pretrained(save_directory, **kwargs)

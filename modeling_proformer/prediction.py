@@ -1,6 +1,7 @@
-"""Sequences to expression."""
+"""Expression of sequences, and of the sequences of a file."""
 
 import contextlib
+import copy
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -20,7 +21,7 @@ from transformers.utils import cached_file
 from .configuration_proformer import ProformerConfig
 from .data.tables import InputError, Row, first_line, read_rows, require_columns, sequence_text
 from .linear_layers import fastest_linear_layers
-from .modeling_proformer import predictions, require_expression_head
+from .modeling_proformer import evaluation_mode, predict_from_logits, require_expression_head
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 
@@ -28,26 +29,27 @@ EMBEDDED_CHECKPOINT = "proformer-yeast-small"
 
 
 def checkpoint_path() -> Path:
-    """Folder of the pretrained checkpoint that comes with this package; its README.md says what it is."""
+    """Return the folder of the pretrained checkpoint that comes with this package; its README.md describes it."""
     return Path(__file__).parent / "checkpoints" / EMBEDDED_CHECKPOINT
 
 
 def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTrainedModel, ProformerTokenizer]:
     """
-    A model that predicts expression, in evaluation mode, and its tokenizer.
+    Return a model that predicts expression, in evaluation mode, and its tokenizer.
 
     Args:
         folder_or_repo: a folder, or the name of a repository on the Hub; by default the embedded checkpoint.
 
     Raises:
-        InputError: there is no such checkpoint, it is not a Proformer, or it is incomplete or damaged.
+        FileNotFoundError: there is neither such a folder nor such a repository.
+        InputError: the checkpoint is not a Proformer, or it is incomplete or damaged.
     """
     source = str(checkpoint_path() if folder_or_repo is None else folder_or_repo)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         if not isinstance(config, ProformerConfig):
             raise InputError(f"{source}: this checkpoint is a {config.model_type!r} model, not a Proformer.")
-        # Without its file, a tokenizer of the default construct would be made up.
+        # Without this file, the library would make a tokenizer of the default construct.
         cached_file(source, "tokenizer_config.json")
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
@@ -55,12 +57,14 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
         )
     except InputError:
         raise
-    # A damaged checkpoint shows in as many ways as it has files: JSON, safetensors, shapes, names.
+    # The errors of damaged checkpoints are of many kinds: JSON, safetensors, shapes, names.
     except Exception as error:
-        raise InputError(
-            f"{source}: no readable Proformer checkpoint, neither a folder nor a repository on the Hub "
-            f"({first_line(error)})"
-        ) from error
+        if isinstance(error, OSError) and not Path(source).is_dir():
+            raise FileNotFoundError(
+                f"{source}: this is neither a folder nor a repository on the Hub that can be read "
+                f"({first_line(error)})"
+            ) from error
+        raise InputError(f"{source}: no readable Proformer checkpoint ({first_line(error)})") from error
     if loading["missing_keys"]:
         raise InputError(
             f"{source}: the checkpoint lacks {len(loading['missing_keys'])} weights, among them "
@@ -69,14 +73,15 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
     misfits = sorted(loading["unexpected_keys"]) + sorted(name for name, *_ in loading["mismatched_keys"])
     if misfits:
         raise InputError(
-            f"{source}: {len(misfits)} of the checkpoint's weights have no place or another shape in the model of its "
-            f"config.json, among them {misfits[0]}."
+            f"{source}: {len(misfits)} weights of the checkpoint are not in the model of its config.json, or have "
+            f"another shape there, among them {misfits[0]}."
         )
     fits = all(getattr(tokenizer, name) == getattr(config, name) for name in ("kmer_size", "kmer_stride"))
     if not fits or tokenizer.num_tokens > config.max_position_embeddings:
         raise InputError(
-            f"{source}: its tokenizer gives {tokenizer.num_tokens} tokens of {tokenizer.kmer_size} letters, its model "
-            f"takes {config.max_position_embeddings} of {config.kmer_size}; are all files of one checkpoint?"
+            f"{source}: its tokenizer makes {tokenizer.num_tokens} tokens of {tokenizer.kmer_size} bases, but its "
+            f"model reads at most {config.max_position_embeddings} of {config.kmer_size}; check that all files are "
+            "from one checkpoint."
         )
     return model.eval(), tokenizer
 
@@ -85,65 +90,94 @@ def predict(
     model: PreTrainedModel,
     tokenizer: ProformerTokenizer,
     sequences: Iterable[str],
+    *,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     truncation: bool = False,
 ) -> np.ndarray:
     """
-    Expression of each sequence, in the units the model was trained on; of classes, their probabilities.
+    Return the expression of each sequence, in the assay's units; a classifier returns probabilities of its classes.
+
+    These arguments have the same meaning in every function that runs a model over sequences. All of them leave the
+    model as they found it.
 
     Args:
-        model: a `ProformerForSequenceClassification` or `ProformerForPreTraining`; put in evaluation mode.
-        tokenizer: the one saved beside the model.
-        sequences: inserts or whole constructs, as the tokenizer takes them; read and tokenized a batch ahead, in
-            another thread.
-        batch_size: sequences computed at a time; by default, 64 on a CPU, whose caches larger batches overflow, and
-            512 on other devices.
-        device: where to compute, such as `"cuda"`; the model is moved there. By default, where it is.
+        model: a `ProformerForSequenceClassification` or `ProformerForPreTraining`. It predicts in evaluation mode,
+            whatever mode it is in; several threads may share a model that is in evaluation mode already.
+        tokenizer: the tokenizer that was saved with the model.
+        sequences: inserts or whole constructs, as the tokenizer reads them. They are read and tokenized one batch
+            ahead, in another thread.
+        batch_size: number of sequences computed at a time. By default 64 on a CPU, whose caches larger batches
+            overflow, and 512 on other devices.
+        device: where to compute, such as `"cuda"`. If the model is somewhere else, a copy of it is made there. By
+            default, where the model is.
         dtype: `torch.bfloat16` or `torch.float16` to compute with autocast; the weights stay as they are.
-        truncation: cut inserts that are longer than the construct, instead of refusing them.
+        truncation: cut inserts that are longer than the construct instead of raising an error.
 
     Returns:
         (sequences, outputs) of float32.
 
     Raises:
-        InvalidSequenceError: a sequence cannot be tokenized; `row` counts through all the sequences.
+        InvalidSequenceError: a sequence cannot be tokenized; `row` is its index among all the sequences.
+        TypeError: the model does not predict expression, or `sequences` is one string.
+        ValueError: `batch_size` is below 1.
     """
-    outputs = [np.empty((0, model.config.num_labels), dtype=np.float32)]
-    outputs += predict_batches(model, tokenizer, sequences, batch_size, device, dtype, truncation)
-    return np.concatenate(outputs)
+    batches = predict_batches(
+        model, tokenizer, sequences, batch_size=batch_size, device=device, dtype=dtype, truncation=truncation
+    )
+    return np.concatenate([np.empty((0, model.config.num_labels), dtype=np.float32), *batches])
 
 
 def predict_batches(
     model: PreTrainedModel,
     tokenizer: ProformerTokenizer,
     sequences: Iterable[str],
+    *,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     truncation: bool = False,
 ) -> Iterator[np.ndarray]:
-    """`predict` for more sequences than memory holds: one array for each `batch_size` of them, as soon as known."""
-    batch_size = make_ready(model, sequences, batch_size, device)
-    for inputs in made_ahead(token_batches(tokenizer, sequences, batch_size, truncation)):
+    """Yield what `predict` returns, one array for each `batch_size` sequences, for more of them than memory holds."""
+    model, batch_size = prepare_model(model, sequences, batch_size, device)
+    for inputs in _prefetch(token_batches(tokenizer, sequences, batch_size, truncation)):
         yield predict_tokens(model, inputs, dtype)
+
+
+def prepare_model(
+    model: PreTrainedModel, sequences: Iterable[str], batch_size: int | None, device: str | torch.device | None
+) -> tuple[PreTrainedModel, int]:
+    """
+    Check the arguments of `predict` and return the model on the device, which is a copy if it was somewhere else, and
+    the number of sequences to compute at a time.
+    """
+    if isinstance(sequences, str):
+        raise TypeError("Expected several sequences, got one string; put it in a list.")
+    require_expression_head(model)
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    # The device of a tensor is a certain one: "cuda" alone is one of several.
+    if device is not None and torch.empty(0, device=device).device != model.device:
+        model = copy.deepcopy(model).to(device)
+    return model, batch_size or (64 if model.device.type == "cpu" else 512)
 
 
 def token_batches(
     tokenizer: ProformerTokenizer, sequences: Iterable[str], batch_size: int, truncation: bool
 ) -> Iterator[BatchEncoding]:
+    """Yield the tokens of `batch_size` sequences at a time."""
     sequences = iter(sequences)
     row = 0
     while batch := list(islice(sequences, batch_size)):
-        with counted_from(row):
-            # No attention mask: a construct has no padding, and without one faster attention can be chosen.
+        with count_rows_from(row):
+            # No attention mask: a construct has no padding, and without a mask faster attention can be chosen.
             yield tokenizer(batch, return_tensors="pt", truncation=truncation, return_attention_mask=False)
         row += len(batch)
 
 
-def made_ahead(batches: Iterator[BatchEncoding]) -> Iterator[BatchEncoding]:
-    """The same batches, each made in another thread while the one before is worked on."""
+def _prefetch(batches: Iterator[BatchEncoding]) -> Iterator[BatchEncoding]:
+    """Yield the same batches, each of them made in another thread while the caller works on the one before."""
     with ThreadPoolExecutor(max_workers=1) as executor:
         upcoming = executor.submit(next, batches, None)
         while (batch := upcoming.result()) is not None:
@@ -152,40 +186,23 @@ def made_ahead(batches: Iterator[BatchEncoding]) -> Iterator[BatchEncoding]:
 
 
 @contextlib.contextmanager
-def counted_from(first: int) -> Iterator[None]:
-    """Makes the `row` of a sequence that cannot be tokenized count through all sequences, not those of one call."""
+def count_rows_from(first: int) -> Iterator[None]:
+    """Add `first` to the `row` of an error about a sequence, so that it counts through several calls."""
     try:
         yield
     except ValueError as error:
-        # Told by its row: a tokenizer that came with a checkpoint's own code has another class of this name.
+        # Recognised by its row: the tokenizer of remote code has another class of this name.
         if not hasattr(error, "row"):
             raise
-        raise InvalidSequenceError(first + error.row, error.reason) from None
-
-
-def make_ready(
-    model: PreTrainedModel, sequences: Iterable[str], batch_size: int | None, device: str | torch.device | None
-) -> int:
-    """
-    Puts a model in evaluation mode, where it is to compute, or says why it cannot predict these sequences; gives the
-    size of batches.
-    """
-    if isinstance(sequences, str):
-        raise TypeError("Expected several sequences, got one string; put it in a list.")
-    require_expression_head(model)
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    model.eval()
-    if device is not None:
-        model.to(device)
-    return batch_size or (64 if model.device.type == "cpu" else 512)
+        raise InvalidSequenceError(first + error.row, error.reason) from None  # type: ignore[attr-defined]
 
 
 def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.dtype | None = None) -> np.ndarray:
-    """`predict` for a batch of tokens: (sequences, outputs)."""
+    """Return what `predict` does for one batch of tokens, (sequences, outputs), where the model is."""
     layers = fastest_linear_layers(model) if dtype is None else contextlib.nullcontext()
-    with torch.inference_mode(), torch.autocast(model.device.type, dtype, enabled=dtype is not None), layers:
-        outputs = predictions(model(**inputs.to(model.device)).logits, model.config)
+    autocast = torch.autocast(model.device.type, dtype, enabled=dtype is not None)
+    with evaluation_mode(model), torch.inference_mode(), autocast, layers:
+        outputs = predict_from_logits(model(**inputs.to(model.device)).logits, model.config)
     return outputs.float().cpu().numpy()
 
 
@@ -193,43 +210,52 @@ def predict_file(
     model: PreTrainedModel,
     tokenizer: ProformerTokenizer,
     path: str | Path,
-    sequence_column: str = "sequence",
+    *,
+    sequence: str = "sequence",
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     truncation: bool = False,
 ) -> Iterator[tuple[list[Row], np.ndarray]]:
     """
-    Streams a FASTA file or table: its rows, and `predict_batches` of their sequences, `batch_size` at a time.
+    Stream a FASTA file or table: yield its rows, and the expression of their sequences, `batch_size` at a time.
+
+    Args:
+        model, tokenizer, batch_size, device, dtype, truncation: see `predict`.
+        path: the file.
+        sequence: column of the sequences.
 
     Raises:
-        InputError: see `read_rows`; or there is no such column, a sequence cannot be tokenized, or a prediction is not
-            finite. Says in which line or row.
+        InputError: the file cannot be read (see `read_rows`) or has no such column, a sequence cannot be tokenized,
+            or a prediction is not finite. The error says in which line or row.
     """
     waiting: list[Row] = []
 
-    def sequences() -> Iterator[str]:
+    def read_sequences() -> Iterator[str]:
         for row in read_rows(path):
-            require_columns(path, row.cells, [sequence_column])
+            require_columns(path, row.cells, [sequence])
             waiting.append(row)
-            yield sequence_text(path, row, sequence_column)
+            yield sequence_text(path, row, sequence)
 
     done = 0
+    batches = predict_batches(
+        model, tokenizer, read_sequences(), batch_size=batch_size, device=device, dtype=dtype, truncation=truncation
+    )
     try:
-        for predicted in predict_batches(model, tokenizer, sequences(), batch_size, device, dtype, truncation):
+        for predicted in batches:
             rows = waiting[: len(predicted)]
             del waiting[: len(predicted)]
             unsound = ~np.isfinite(predicted).all(axis=1)
             if unsound.any():
                 raise InputError(
-                    f"{path}, {rows[int(unsound.argmax())].place}: the prediction is nan or infinite; the weights of "
-                    f"{model.name_or_path} are not sound{'' if dtype is None else f' in {dtype}'}."
+                    f"{path}, {rows[int(unsound.argmax())].location}: the prediction is nan or infinite; the weights "
+                    f"of {model.name_or_path} are not sound{'' if dtype is None else f' in {dtype}'}."
                 )
             done += len(rows)
             yield rows, predicted
     except InvalidSequenceError as error:
-        place = waiting[error.row - done].place
-        raise InputError(f"{path}, {place}, column {sequence_column!r}: {error.reason}") from error
+        location = waiting[error.row - done].location
+        raise InputError(f"{path}, {location}, column {sequence!r}: {error.reason}") from error
 
 
 __all__ = ["checkpoint_path", "load_checkpoint", "predict", "predict_batches", "predict_file"]

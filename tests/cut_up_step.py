@@ -1,4 +1,4 @@
-"""Run by test_training.py, on its own or under torchrun: three steps of 16 rows, cut up by accumulation."""
+"""Trains three steps of 16 rows, divided by accumulation and processes; test_trainer.py runs it, also by torchrun."""
 
 import gc
 import os
@@ -15,7 +15,8 @@ from modeling_proformer import (
     ProformerForPreTraining,
     ProformerForSequenceClassification,
 )
-from modeling_proformer.training.trainer import ProformerTrainer, compute_metrics
+from modeling_proformer.training.scores import compute_metrics
+from modeling_proformer.training.trainer import ProformerTrainer
 
 
 accumulation, output = int(sys.argv[1]), Path(sys.argv[2])
@@ -85,9 +86,7 @@ results = {
         Trainer,
         [{"input_ids": row["input_ids"], "labels": row["masked_nucleotides"]} for row in rows],
     ),
-    "pretraining": train(
-        ProformerForPreTraining, ProformerTrainer, rows, eval_data_collator=collate, compute_metrics=compute_metrics
-    ),
+    "pretraining": train(ProformerForPreTraining, ProformerTrainer, rows, compute_metrics=compute_metrics),
 }
 if int(os.environ.get("RANK", 0)) == 0:
     torch.save({"processes": processes, **results}, output / "results.pt")

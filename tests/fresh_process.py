@@ -1,25 +1,29 @@
-"""Scripts in other processes, where this package may be unknown."""
+"""Runs scripts in other processes, where this package may not be installed."""
 
 import os
 import subprocess
-import sysconfig
+import sys
 import venv
 from pathlib import Path
 
 
 def make_python_without_package(folder: Path) -> Path:
-    """An interpreter that sees everything installed here but this package, however that was installed."""
+    """Return an interpreter that sees everything installed here except this package, however it was installed."""
     environment = folder / "venv"
     venv.create(environment, symlinks=True)
     (site_packages,) = environment.glob("lib/python*/site-packages")
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if entry.suffix != ".pth" and not entry.name.startswith(("modeling_proformer", "__editable__")):
-            (site_packages / entry.name).symlink_to(entry)
+    # A `.pth` file may have added other folders to this interpreter's own.
+    installed = [entry for path in sys.path if Path(path).name == "site-packages" for entry in Path(path).iterdir()]
+    for entry in installed:
+        link = site_packages / entry.name
+        ours = entry.name.startswith(("modeling_proformer", "__editable__"))
+        if not (ours or entry.suffix == ".pth" or link.exists()):
+            link.symlink_to(entry)
     return environment / "bin" / "python"
 
 
 def run(python: Path, script: str, work: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """A script in a fresh interpreter (isolated: nothing of this one's paths), without network or earlier caches."""
+    """Run a script in a fresh interpreter that has none of this one's paths, without network or earlier caches."""
     work.mkdir(exist_ok=True)
     (work / "script.py").write_text(script)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}

@@ -1,7 +1,8 @@
 """
-A small Hub for the tests: the part of the Hub's HTTP API that publishing and loading need, as `huggingface_hub` speaks
-it. The clients are the real ones; `HF_ENDPOINT` or `HfApi(endpoint=...)` brings them here. Files of more than a
-megabyte and weights go by Git LFS, so clients need `HF_HUB_DISABLE_XET=1`.
+A small Hub for the tests: the part of the Hub's HTTP API that publishing and loading need.
+
+The clients are the real ones; `HF_ENDPOINT` or `HfApi(endpoint=...)` leads them here. Weights, and files of more than
+a megabyte, go by Git LFS, so clients need `HF_HUB_DISABLE_XET=1`.
 """
 
 import base64
@@ -25,9 +26,9 @@ REVISION = r"(?P<revision>refs/pr/\d+|[^/]+)"
 class Repository:
     """
     Attributes:
-        commits: files of each commit, path to content.
+        commits: content of each path in each commit.
         branches: commit of each branch and, under `refs/pr/1` and so on, of each pull request.
-        pull_requests: account, title and status of each, the first being number 1.
+        pull_requests: account, title and status of each, from number 1.
         tags: commit of each tag.
         lfs: paths that are in LFS.
     """
@@ -61,13 +62,13 @@ def git_oid(content: bytes) -> str:
 
 
 def lfs_pointer(content: bytes) -> dict[str, str | int]:
-    # One part of the Hub calls the digest so, another so.
+    # The Hub has two names for the digest.
     digest = hashlib.sha256(content).hexdigest()
     return {"oid": digest, "sha256": digest, "size": len(content), "pointerSize": 134}
 
 
 class Refusal(Exception):
-    """An answer that is no success: its status, and the Hub's code for it or words."""
+    """An answer without success: its status, and the Hub's code or message."""
 
     def __init__(self, status: int, code: str = "", message: str = ""):
         self.status, self.headers = status, {}
@@ -87,8 +88,8 @@ class Fault:
 
     Attributes:
         request: pattern of `METHOD /path`.
-        at: "body", after half of what the client sends; or "answer", when all is done but not yet told.
-        times: how often.
+        at: "body", after half of what the client sends; or "answer", when all is done but not yet answered.
+        times: number of requests that still fail.
     """
 
     request: str
@@ -98,13 +99,13 @@ class Fault:
 
 class LocalHub(ThreadingHTTPServer):
     """
-    Serves on a free port of this machine while a `with` block lasts.
+    Serve on a free port of this machine while a `with` block lasts.
 
     Attributes:
-        accounts: account of each token, and what the token may do.
-        organizations: the role of each of their members.
-        repositories: by their ids.
-        requests: what clients asked for, as `METHOD /path`.
+        accounts: account of each token, and the role of the token.
+        organizations: role of each of their members.
+        repositories: repository of each id.
+        requests: requests of clients, as `METHOD /path`.
     """
 
     daemon_threads = True
@@ -117,7 +118,7 @@ class LocalHub(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.faults: list[Fault] = []
         self.large_files: dict[str, bytes] = {}
-        # Clients send several requests at a time.
+        # Clients send several requests at once.
         self.lock = threading.Lock()
 
     @property
@@ -133,18 +134,18 @@ class LocalHub(ThreadingHTTPServer):
         self.server_close()
 
     def create(self, repo: str, private: bool = False, files: dict[str, bytes] | None = None) -> Repository:
-        """A repository, as the Hub makes it: with its `.gitattributes`, and such files as are given."""
+        """Return a new repository, as the Hub makes it: with `.gitattributes`, and with the given files."""
         repository = self.repositories[repo] = Repository(private)
         attributes = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
         repository.commit("main", {".gitattributes": attributes, **(files or {})})
         return repository
 
     def lose(self, request: str, at: str = "body", times: int = 1):
-        """Breaks the connection at the next requests that match, see `Fault`."""
+        """Break the connection at the next requests that match, see `Fault`."""
         self.faults.append(Fault(request, at, times))
 
     def handle_error(self, request, client_address):
-        """A client that went away is none of this server's errors."""
+        """Ignore clients that break the connection."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -192,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = answer
 
     def received(self, half: bool) -> bytes:
-        """The body of the request; of half a one, the connection is lost behind it."""
+        """Return the body of the request, or read half of it and break the connection."""
         if self.headers.get("Transfer-Encoding") == "chunked":
             body = b""
             while size := int(self.rfile.readline(), 16):
@@ -233,7 +234,7 @@ class Handler(BaseHTTPRequestHandler):
         return repository
 
     def role_in(self, owner: str) -> str | None:
-        """What the account may do in an account or organization: all in its own."""
+        """Return the role of the account in an account or organization."""
         name, _ = self.account
         return "admin" if name == owner else self.server.organizations.get(owner, {}).get(name)
 
@@ -241,7 +242,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.account[1] == "write" and self.role_in(owner) in ("admin", "write")
 
     def require_writer(self):
-        """Only the owner may write, but everybody may open a pull request."""
+        """Refuse to write for others than the owner, who may only open pull requests."""
         if not self.may_write(self.repo_id.split("/")[0]) and "create_pr" not in self.query:
             raise Refusal(403, message="Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request")
 
@@ -273,6 +274,10 @@ class Handler(BaseHTTPRequestHandler):
         try:
             data = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)[1])
             assert isinstance(data, dict)
+            if data.get("license") not in (None, "apache-2.0", "cc-by-4.0", "mit"):
+                raise ValueError('"license" must be one of [apache-2.0, cc-by-4.0, mit]')
+            if not re.fullmatch(r"[\w-]+(/[\w.-]+)?", data.get("base_model", "a/b")):
+                raise ValueError(f'"base_model" with value "{data["base_model"]}" is not valid.')
         except Exception as error:
             refusal = Refusal(400)
             refusal.body = {"errors": [{"message": str(error)}], "warnings": []}
@@ -350,7 +355,7 @@ class Handler(BaseHTTPRequestHandler):
         return {}
 
     def discussions(self, repo: Repository):
-        """A page of two pull requests; there are no other discussions here."""
+        """Return a page of two pull requests; there are no other discussions here."""
         start = 2 * int(self.query["p"])
         wanted = {name: value for name, value in self.query.items() if name in ("author", "status")}
         found = [

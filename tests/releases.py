@@ -1,11 +1,9 @@
-"""A checkpoint as training leaves it, for the tests of releases; and ways to change a folder."""
+"""A checkpoint as `finetune` leaves it, for the tests of releases; and ways to change a folder."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -13,12 +11,12 @@ from tiny import TINY
 
 from modeling_proformer import (
     ProformerConfig,
-    ProformerForSequenceClassification,
     ProformerTokenizer,
     PromoterExpressionPipeline,
+    predict,
 )
-from modeling_proformer.evaluation.cards import card_data
-from modeling_proformer.hub.publish import write_release
+from modeling_proformer.evaluation.cards import render_card, run_example
+from modeling_proformer.prediction import load_checkpoint
 
 
 REPO = "someone/proformer-leaf"
@@ -27,13 +25,14 @@ RELEASE = {
     "README.md",
     "config.json",
     "configuration_proformer.py",
-    "figures/scatter.png",
     "intervals.py",
+    "learning_curve.png",
     "metrics.json",
     "model.safetensors",
     "modeling_proformer.py",
     "pipeline_proformer.py",
     "predictions.tsv",
+    "scatter.png",
     "tokenization_proformer.py",
     "tokenizer_config.json",
 }
@@ -45,29 +44,85 @@ RUN_STATE = [
     "notes.docx",
     ".env",
 ]
-METRICS = {
-    "problem_type": "regression",
+# The content of `metrics.json`, but for the example.
+RECORD = {
+    "kind": "fine-tuned",
+    "modeling_proformer": "0.2.0",
+    "transformers": "5.4.0",
+    "torch": "2.6.0",
     "table": "leaf.tsv",
-    "held_out": {"test": {"leaf": {"pearson_r": {"value": 0.87654}, "spearman_rho": {"value": 0.8}}}},
+    "tables": [{"name": "leaf.tsv", "on_the_hub": False}],
+    "problem_type": "regression",
+    "parameters": 5000,
+    "checkpoint": {"name": "proformer-yeast-small", "on_the_hub": False, "embedded": True},
+    "options": {
+        "sequence": "sequence",
+        "targets": ["leaf"],
+        "bins": None,
+        "weight": None,
+        "standard_error": None,
+        "from_scratch": False,
+        "keep": 1,
+        "method": "full",
+        "layer_decay": 0.7,
+        "seed": 0,
+        "bf16": False,
+    },
+    "learning_rate": 3e-4,
+    "steps": 5,
+    "max_steps": 5,
+    "best_step": 5,
+    "batch_size": 32,
+    "evaluated_rows": 10,
+    "hardware": "CPU",
+    "seconds": 3.0,
+    "findings": ["100 rows have measurements of leaf."],
+    "rows": {"train": 80, "validation": 10, "test": 10},
+    "groups": {"train": 80, "validation": 10, "test": 10},
+    "test_homologs": 0,
+    "measurements": [{"output": "leaf", "rows": 80, "mean": 7.0}],
+    "by_group": True,
+    "held_out": {
+        "test": {
+            "leaf": {
+                "rows": 10,
+                "pearson_r": {"value": 0.87654, "low": 0.8, "high": 0.9},
+                "spearman_rho": {"value": 0.8, "low": None, "high": None},
+                "root_mean_square_error": 0.5,
+                "coverage": {},
+            }
+        }
+    },
 }
 
-CARD = """---
-{metadata}
+# A card that its owner wrote, with a figure in a folder.
+OWN_CARD = """---
+library_name: transformers
+pipeline_tag: text-classification
+tags:
+- biology  # and botany
+model-index:
+- name: leaf
+  results:
+  - task:
+      type: text-classification
+    dataset:
+      type: leaf
+      name: leaf table
+    metrics:
+    - type: pearsonr
+      name: Pearson r
+      value: 0.8765
 ---
 
 # leaf
 
 Predicts `leaf`. Pearson r 0.8765.
 
-No licence is stated yet: the owner of this model must choose one that the data allow, and put it as `license` into the
-first lines of this file.
-
-## How to use it
-
 ```python
 from transformers import pipeline
 
-predict = pipeline("promoter-expression", model="leaf", trust_remote_code=True)
+predict = pipeline("promoter-expression", model="ACCOUNT/NAME", trust_remote_code=True)
 print({{name: round(found["value"], 6) for name, found in predict("{insert}").items()}})
 ```
 
@@ -75,54 +130,36 @@ print({{name: round(found["value"], 6) for name, found in predict("{insert}").it
 {{'leaf': {value:.6f}}}
 ```
 
-```bash
-proformer predict leaf.fasta --model leaf -o other-leaf.tsv
-```
-
-![Measured and predicted](figures/scatter.png) and [predictions](predictions.tsv#first), [a page](https://example.org/a).
+![Curve](figures/draft.png) and [predictions](./predictions.tsv#first), [a page](https://example.org/a).
 """
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
-    return checkpoint_folder(tmp_path_factory.mktemp("run"), ProformerForSequenceClassification)
-
-
-@pytest.fixture(scope="module")
-def good_release(checkpoint, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "release"
-    write_release(checkpoint, folder, REPO, "cc-by-4.0")
-    return folder
-
-
-@pytest.fixture
-def release(good_release, tmp_path) -> Path:
-    """A copy, to spoil."""
-    return shutil.copytree(good_release, tmp_path / "release")
-
-
-def checkpoint_folder(folder: Path, model_class: type, name: str = "leaf") -> Path:
-    """What training leaves behind: a model of the tests' sizes, its card and the state of the run."""
+def make_checkpoint(folder: Path, model_class: type) -> Path:
+    """Make what training leaves behind: a model of the tests' sizes, its record and card, and the state of the run."""
     torch.manual_seed(0)
-    folder = folder / name
     config = ProformerConfig(**TINY, id2label={0: "leaf"}, label_mean=[7.0], label_std=[2.0])
-    pipe = PromoterExpressionPipeline(
-        model_class(config).eval(), ProformerTokenizer(kmer_size=3, insert_width=12), device="cpu"
-    )
-    pipe.save_pretrained(folder)
-    value = pipe(INSERT)["leaf"]["value"]
-    (folder / "README.md").write_text(CARD.format(metadata=card_data(name, METRICS), insert=INSERT, value=value))
-    (folder / "metrics.json").write_text(json.dumps(METRICS))
-    (folder / "predictions.tsv").write_text(f"sequence\tpredicted_leaf\n{INSERT}\t{value}\n")
-    (folder / "figures").mkdir()
-    # With what a release must not hold.
+    model, tokenizer = model_class(config).eval(), ProformerTokenizer(kmer_size=3, insert_width=12)
+    PromoterExpressionPipeline(model, tokenizer, device="cpu").save_pretrained(folder)
+    record = RECORD | {"example": run_example(model, tokenizer)._asdict()}
+    (folder / "metrics.json").write_text(json.dumps(record))
+    (folder / "predictions.tsv").write_text(f"sequence\tpredicted_leaf\n{INSERT}\t7.0\n")
     exif = Image.Exif()
     exif[0x010E] = "/home/jane"
-    Image.new("RGB", (4, 4)).save(folder / "figures" / "scatter.png", exif=exif, dpi=(72, 72))
-    for state in RUN_STATE:
-        (folder / state).parent.mkdir(exist_ok=True)
-        (folder / state).write_bytes(b"state")
+    for name in ("scatter.png", "learning_curve.png"):
+        Image.new("RGB", (4, 4)).save(folder / name, exif=exif, dpi=(72, 72))
+    for name in RUN_STATE:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"state")
+    render_card(folder).save(folder / "README.md")
     return folder
+
+
+def with_own_card(folder: Path):
+    """Replace the card of a checkpoint by one that its owner wrote, and its record by none."""
+    (folder / "metrics.json").unlink()
+    Image.new("RGB", (4, 4)).save(folder / "figures" / "draft.png")
+    value = predict(*load_checkpoint(folder), [INSERT])[0, 0]
+    (folder / "README.md").write_text(OWN_CARD.format(insert=INSERT, value=value))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,8 +1,8 @@
-"""The checkpoint within the package."""
+"""Tests of the checkpoint that comes with the package."""
 
 import json
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -25,6 +25,18 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 @pytest.fixture(scope="module")
 def card() -> str:
     return (modeling_proformer.checkpoint_path() / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def run_example(monkeypatch, capsys):
+    """Run an example in this process and return what it prints."""
+
+    def run(name: str, *arguments) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
 def test_it_is_small_and_complete(card):
@@ -53,8 +65,9 @@ def test_it_opens_with_the_auto_classes_and_the_stock_pipeline():
     assert {answer["label"] for answer in answers} == {"expression"}
 
 
-def test_its_card_tells_its_score(shared, tmp_path, card):
-    """The figures of the card are those that its command gives."""
+@pytest.mark.slow
+def test_its_card_reports_its_score(shared, tmp_path, card, run_example):
+    """The figures of the card are those that its command prints."""
     data = shared / "data" / "yeast"
     assert main(["predict", str(data / "dream_public.tsv"), "-o", str(tmp_path / "predicted.tsv"), "--quiet"]) == 0
     pairs = [
@@ -62,8 +75,7 @@ def test_its_card_tells_its_score(shared, tmp_path, card):
         for name in ("snv", "motif_perturbation", "motif_tiling")
         for argument in (f"--{name}", str(data / f"dream_public_pairs_{name}.tsv"))
     ]
-    command = [sys.executable, str(EXAMPLES / "dream_score.py"), str(tmp_path / "predicted.tsv"), *pairs]
-    table = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8").stdout
+    table = run_example("dream_score.py", tmp_path / "predicted.tsv", *pairs)
     found = [line.split() for line in table.splitlines()[1:-1]]
     assert len(found) == 9
     for name, _, count, pearson, spearman in found:
@@ -78,13 +90,13 @@ def test_its_card_tells_its_score(shared, tmp_path, card):
     assert stated["DREAM Pearson score"] == pytest.approx(pearson_score, abs=5e-4)
 
 
-def test_what_motifs_do_is_said_and_drawn(tmp_path):
+@pytest.mark.slow
+def test_effects_of_motifs_are_reported_and_drawn(tmp_path, run_example):
     predictions = tmp_path / "expression.tsv"
     assert main(["predict", str(EXAMPLES / "data" / "motif_promoters.tsv"), "-o", str(predictions), "--quiet"]) == 0
     figure = tmp_path / "effects.png"
-    command = [sys.executable, str(EXAMPLES / "motif_effects.py"), str(predictions), "--figure", str(figure)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8").stdout
-    lines = {line.split()[0]: line for line in said.splitlines()[1:-1]}
+    table = run_example("motif_effects.py", predictions, "--figure", figure)
+    lines = {line.split()[0]: line for line in table.splitlines()[1:-1]}
     assert list(lines) == ["TATA", "Reb1", "Abf1", "Rap1", "poly(dA:dT)", "Ume6"]
     for strong_activator in ("Reb1", "Abf1", "poly(dA:dT)"):
         assert "as expected of an activator" in lines[strong_activator]
@@ -94,7 +106,7 @@ def test_what_motifs_do_is_said_and_drawn(tmp_path):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_configuration_names_no_code_that_is_not_there():
-    """The embedded folder holds no copy of the package's code: `save_pretrained` puts it beside the weights."""
+def test_its_configuration_names_no_code():
+    """The embedded folder has no copy of the package's code, which `save_pretrained` would put next to the weights."""
     for name in ("config.json", "tokenizer_config.json"):
         assert "auto_map" not in json.loads((modeling_proformer.checkpoint_path() / name).read_text())

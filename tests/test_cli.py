@@ -5,15 +5,18 @@ import gzip
 import http.server
 import io
 import json
+import logging
 import os
 import shutil
 import stat
 import subprocess
+import sys
 import sysconfig
+import textwrap
 import threading
 import tracemalloc
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,8 +26,11 @@ import torch
 from matplotlib.image import imread
 from scipy import stats
 
-from modeling_proformer import ProformerForMaskedLM, ProformerForPreTraining, ProformerTokenizer, predict
-from modeling_proformer.cli import main, output_file
+import modeling_proformer
+from modeling_proformer import ProformerForMaskedLM, ProformerForPreTraining, ProformerTokenizer, cli, predict
+from modeling_proformer.cli import main, output_file, parse
+from modeling_proformer.data.config import DataConfig
+from modeling_proformer.training.config import FinetuneConfig, TrainConfig
 
 
 PROMOTERS = {"one": "ACGTACGT", "two": "GGGGCCCC", "three": "ttttACACAA", "four": "ANA", "five": "TGACTCA"}
@@ -32,7 +38,7 @@ TSV = "name\tsequence\n" + "".join(f"{name}\t{sequence}\n" for name, sequence in
 FASTA = "".join(f">{name}\n{sequence[:5]}\n{sequence[5:]}\n" for name, sequence in PROMOTERS.items())
 CSV_OF_EXCEL = b"\xef\xbb\xbf" + TSV.replace("\t", ",").replace("\n", "\r\n").encode()
 MEASURED = "sequence\texpression\nACGTACGT\t1\nGGGGCCCC\t2.5\nTTTTACACAA\t-3\nANA\t0\n"
-# Incompressible, so that a cut falls among the rows.
+# They do not compress well, so that a cut falls between rows.
 LETTERS = np.random.default_rng(0).choice(list("ACGT"), (5000, 12))
 PACKED = gzip.compress("\n".join(["sequence", *map("".join, LETTERS)]).encode())
 
@@ -69,14 +75,14 @@ def checkpoint(model, tiny_tokenizer, tmp_path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Where the user works."""
+    """Return the folder where the user works."""
     (tmp_path / "work").mkdir()
     return tmp_path / "work"
 
 
 @pytest.fixture
 def proformer(checkpoint, capsys):
-    """Runs `proformer predict` with a small model."""
+    """Return a function that runs `proformer predict` with a small model."""
 
     def run(*arguments) -> Outcome:
         capsys.readouterr()
@@ -88,11 +94,11 @@ def proformer(checkpoint, capsys):
 
 @pytest.fixture
 def refused(proformer, folder):
-    """Runs what must fail, and gives the one line of complaint, after looking that nothing was written."""
+    """Return a function that runs a command which must fail and write nothing, and returns its error of one line."""
 
     def run(*arguments) -> str:
         output = folder / "out.tsv"
-        output.write_text("of an earlier run")
+        output.write_text("an earlier run")
         before = sorted(folder.iterdir())
         outcome = proformer(*arguments, "-o", output, "--quiet")
         assert outcome.code != 0
@@ -101,7 +107,7 @@ def refused(proformer, folder):
         assert outcome.err.endswith("\n")
         assert outcome.err.count("\n") == 1
         assert sorted(folder.iterdir()) == before
-        assert output.read_text() == "of an earlier run"
+        assert output.read_text() == "an earlier run"
         return outcome.err
 
     return run
@@ -112,7 +118,7 @@ def table(text: str) -> dict[str, list[str]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def test_expression_is_written_beside_all_that_was_given(proformer, folder, model, tiny_tokenizer):
+def test_expression_is_written_next_to_the_columns_of_the_input(proformer, folder, model, tiny_tokenizer):
     (folder / "in.csv").write_text('note,sequence,id\n" left, ""right"" ",ACGT,7\nµ,GGGCCC,\n')
     output = folder / "out.tsv"
     assert proformer(folder / "in.csv", "-o", output, "--quiet") == Outcome(0, "", "")
@@ -200,7 +206,7 @@ def test_every_output_of_a_model_has_its_column(proformer, folder, tiny_config, 
 
 def test_options_of_the_computation(proformer, folder):
     (folder / "in.tsv").write_text("insert\nACGTACGTACGTTTTT\nACGTACGTACGT\nGGGG\n")
-    arguments = (folder / "in.tsv", "--sequence-column", "insert", "--truncate", "--device", "cpu", "--quiet")
+    arguments = (folder / "in.tsv", "--sequence", "insert", "--truncation", "--device", "cpu", "--quiet")
     values = np.array(table(proformer(*arguments).out)["predicted_expression"], dtype=float)
     assert values[0] == values[1] != values[2]
     rounded = np.array(table(proformer(*arguments, "--bf16").out)["predicted_expression"], dtype=float)
@@ -223,7 +229,7 @@ def test_measurements_give_correlations_and_a_figure(proformer, folder):
 
 def test_the_output_has_the_usual_permissions_and_replaces_an_older_one(proformer, folder):
     (folder / "in.tsv").write_text(TSV)
-    (folder / "out.tsv").write_text("of an earlier run")
+    (folder / "out.tsv").write_text("an earlier run")
     assert proformer(folder / "in.tsv", "-o", folder / "out.tsv", "--quiet").code == 0
     assert table((folder / "out.tsv").read_text())["name"] == list(PROMOTERS)
     assert stat.S_IMODE((folder / "out.tsv").stat().st_mode) == stat.S_IMODE((folder / "in.tsv").stat().st_mode)
@@ -256,7 +262,7 @@ def test_an_interruption_leaves_nothing_behind(folder):
 
 
 BAD_INPUTS = {
-    # file: (content, further arguments, what the complaint must say)
+    # file: (content, further arguments, what the error must say)
     "empty.tsv": (b"", [], ["empty"]),
     "empty.fa": (b"\n\n", [], ["no rows"]),
     "header_only.csv": (b"sequence,expression\n", [], ["no rows"]),
@@ -268,11 +274,11 @@ BAD_INPUTS = {
     "letter.fa": (b">one\nACGT\n>two\nACGT\nACG-\n", [], ["line 3", "'-' at position 8"]),
     "letter.parquet": (
         parquet(["ACGÜ"], names=["insert"]),
-        ["--sequence-column", "insert"],
+        ["--sequence", "insert"],
         ["row 1", "'insert'", "'Ü'", "4"],
     ),
     "blank.csv": (b"sequence\nAC GT\n", [], ["line 2", "' ' at position 3"]),
-    "long.tsv": (b"sequence\nACGTACGTACGTACGT\n", [], ["line 2", "16 letters", "12", "--truncate"]),
+    "long.tsv": (b"sequence\nACGTACGTACGTACGT\n", [], ["line 2", "16 bases", "12", "truncation"]),
     "no_column.csv": (b"seq,expression\nACGT,1\n", [], ["'sequence'", "'seq', 'expression'"]),
     "no_measured.csv": (b"sequence,y\nACGT,1\n", ["--measured", "expression"], ["'expression'", "'sequence', 'y'"]),
     "no_measured.fa": (b">one\nACGT\n", ["--measured", "expression"], ["'expression'", "'name', 'sequence'"]),
@@ -292,7 +298,7 @@ BAD_INPUTS = {
     "twins.fa": (b">one\nACGT\n>two\nACGG\n>one\nAC\n", [], ["line 5", "'one'", "line 1"]),
     "nameless.fa": (b">one\nACGT\n>\nACGT\n", [], ["line 3", "name"]),
     "headless.fa": (b"ACGT\n", [], ["line 1", "'>'"]),
-    "cut.tsv.gz": (PACKED[: len(PACKED) // 2], [], ["gzip", "after line 2", "anew"]),
+    "cut.tsv.gz": (PACKED[: len(PACKED) // 2], [], ["gzip", "after line 2", "again"]),
     "damaged.tsv.gz": (PACKED[:9000] + bytes(100) + PACKED[9100:], [], ["gzip", "after line"]),
     "cut.parquet": (PARQUET[:-10], [], ["Parquet"]),
     "damaged.parquet": (PARQUET[:10] + 30 * b"\xff" + PARQUET[40:], [], ["Parquet"]),
@@ -308,10 +314,10 @@ BAD_INPUTS = {
 
 @pytest.mark.parametrize("name", BAD_INPUTS)
 def test_bad_input_is_refused_in_one_line(refused, folder, name):
-    content, arguments, complaints = BAD_INPUTS[name]
+    content, arguments, reasons = BAD_INPUTS[name]
     (folder / name).write_bytes(content)
     error = refused(folder / name, *arguments)
-    assert [complaint for complaint in [str(folder / name), *complaints] if complaint not in error] == []
+    assert [reason for reason in [str(folder / name), *reasons] if reason not in error] == []
 
 
 def test_an_input_that_is_not_there_is_refused(refused, folder):
@@ -319,10 +325,10 @@ def test_an_input_that_is_not_there_is_refused(refused, folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "lines", "place"),
+    ("name", "lines", "location"),
     [
         ("in.tsv", ["sequence", *["ACGT"] * 8, "ACGX"], "line 10"),
-        # Blank lines are no rows, and a record may have any number of lines.
+        # Blank lines are not rows, and a record may have any number of lines.
         ("in.csv", ["sequence", "", *["ACGT"] * 8, "", "ACGX"], "line 12"),
         (
             "in.fa",
@@ -331,39 +337,40 @@ def test_an_input_that_is_not_there_is_refused(refused, folder):
         ),
     ],
 )
-def test_places_are_right_in_the_third_batch(refused, folder, name, lines, place):
+def test_locations_are_right_in_the_third_batch(refused, folder, name, lines, location):
     (folder / name).write_text("\n".join(lines))
-    assert f"{name}, {place}, column 'sequence': 'X' at position 4" in refused(folder / name, "--batch-size", 4)
+    assert f"{name}, {location}, column 'sequence': 'X' at position 4" in refused(folder / name, "--batch-size", 4)
 
 
-def test_a_complaint_stands_on_a_line_of_its_own_below_the_progress_bar(proformer, folder):
+def test_an_error_has_its_own_line_below_the_progress_bar(proformer, folder):
     (folder / "in.tsv").write_text("sequence\n" + "ACGT\n" * 8 + "ACGX\n")
     outcome = proformer(folder / "in.tsv", "--batch-size", 4, "-o", folder / "out.tsv")
     assert outcome.code != 0
-    *bar, complaint, rest = outcome.err.replace("\r", "\n").split("\n")
-    assert complaint.startswith(f"proformer: {folder / 'in.tsv'}, line 10")
+    *bar, reason, rest = outcome.err.replace("\r", "\n").split("\n")
+    assert reason.startswith(f"proformer: {folder / 'in.tsv'}, line 10")
     assert rest == ""
     assert all("sequences [" in line or not line.strip() for line in bar)
     assert sorted(path.name for path in folder.iterdir()) == ["in.tsv"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "reason"),
     [
         (["-o", "{folder}/nowhere/out.tsv"], "no folder {folder}/nowhere"),
         (["-o", "{folder}"], "{folder}: this is a folder"),
-        (["--measured", "expression"], "--output"),
+        (["--measured", "expression"], "`output`"),
+        (["--measured", "expression", "-o", "-"], "`output`"),
         # The figure would take the table's name.
         (["--measured", "expression", "-o", "{folder}/out.png"], "out.png"),
     ],
 )
-def test_an_output_that_cannot_be_written_is_refused(proformer, folder, arguments, complaint):
+def test_an_output_that_cannot_be_written_is_refused(proformer, folder, arguments, reason):
     (folder / "in.tsv").write_text(MEASURED)
     outcome = proformer(folder / "in.tsv", "--quiet", *(argument.format(folder=folder) for argument in arguments))
     assert outcome.code != 0
     assert outcome.out == ""
     assert outcome.err.count("\n") == 1
-    assert complaint.format(folder=folder) in outcome.err
+    assert reason.format(folder=folder) in outcome.err
     assert sorted(path.name for path in folder.iterdir()) == ["in.tsv"]
 
 
@@ -377,14 +384,45 @@ def test_measurements_are_not_compared_with_several_outputs(refused, folder, tin
     assert "predicted_developmental, predicted_housekeeping" in error
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--batch-size", "0"], ["--batch-size", "many"], ["--device", "abacus"], ["--unheard-of"]]
-)
-def test_options_without_sense_are_refused(proformer, folder, arguments, capsys):
+@pytest.mark.parametrize("arguments", [["--batch-size", "many"], ["--unheard-of"], ["more.tsv"]])
+def test_arguments_that_are_none_are_refused(proformer, folder, arguments, capsys):
     (folder / "in.tsv").write_text(TSV)
     with pytest.raises(SystemExit, match="2"):
         proformer(folder / "in.tsv", *arguments)
     assert arguments[-1] in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--batch-size", "0"], "`batch_size` is 0"),
+        (["--device", "abacus"], "`device` 'abacus' cannot be used here"),
+        (["--interval", "0.9"], "`interval` 0.9"),
+    ],
+)
+def test_values_of_options_are_checked(refused, folder, arguments, reason):
+    (folder / "in.tsv").write_text(TSV)
+    assert reason in refused(folder / "in.tsv", *arguments)
+
+
+def test_options_can_be_read_from_a_file(proformer, folder):
+    (folder / "in.tsv").write_text("insert\nACGTACGTACGTTTTT\n")
+    (folder / "options.yaml").write_text(
+        f"input: {folder / 'in.tsv'}\nsequence: nothing\ntruncation: true\nquiet: yes\n"
+    )
+    expected = proformer(folder / "in.tsv", "--sequence", "insert", "--truncation", "--quiet")
+    assert expected.code == 0
+    assert proformer("--config", folder / "options.yaml", "--sequence", "insert") == expected
+
+
+def test_a_pipe_is_read_and_named_in_errors(proformer, folder):
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as file:
+        file.write("sequence\nACGX\n")
+    outcome = proformer(f"/dev/fd/{reader}", "--quiet")
+    os.close(reader)
+    assert outcome.code == 1
+    assert f"/dev/fd/{reader}, line 2, column 'sequence': 'X' at position 4" in outcome.err
 
 
 def edit_config(folder: Path, **changes):
@@ -404,7 +442,7 @@ def save_without_values(folder: Path):
 
 WEIGHTS = "model.safetensors"
 UNREADABLE = "no readable Proformer checkpoint"
-# What happened to the checkpoint, and what the complaint must say.
+# How the checkpoint is damaged, and what the error must say.
 DAMAGES = {
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), WEIGHTS),
     "cut weights": (
@@ -433,25 +471,33 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_bad_checkpoint_is_refused_in_one_line(refused, folder, checkpoint, damage):
     (folder / "in.tsv").write_text(MEASURED)
-    harm, complaint = DAMAGES[damage]
+    harm, reason = DAMAGES[damage]
     harm(checkpoint)
     error = refused(folder / "in.tsv", "--measured", "expression")
     assert str(checkpoint) in error
-    assert complaint in error
+    assert reason in error
 
 
-def console_script(*arguments, **environment) -> Outcome:
+def console_script(*arguments, stdin: BinaryIO | None = None, **environment) -> Outcome:
     command = [str(Path(sysconfig.get_path("scripts")) / "proformer"), "predict", *map(str, arguments)]
     done = subprocess.run(
-        command, env=os.environ | environment, capture_output=True, encoding="utf-8", timeout=300, check=False
+        command,
+        env=os.environ | environment,
+        stdin=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def test_the_installed_command(proformer, folder, checkpoint):
-    (folder / "in.fa.gz").write_bytes(gzip.compress(FASTA.encode()))
-    expected = proformer(folder / "in.fa.gz", "--quiet")
-    assert console_script(folder / "in.fa.gz", "--model", checkpoint, "--quiet", HF_HUB_OFFLINE="1") == expected
+def test_the_installed_command_from_standard_input_to_standard_output(proformer, folder, checkpoint):
+    (folder / "in.fa").write_bytes(gzip.compress(FASTA.encode()))
+    expected = proformer(folder / "in.fa", "--quiet", "-o", "-")
+    assert table(expected.out)["name"] == list(PROMOTERS)
+    with open(folder / "in.fa", "rb") as file:
+        assert console_script("-", "--model", checkpoint, "--quiet", stdin=file, HF_HUB_OFFLINE="1") == expected
 
 
 class EmptyHub(http.server.BaseHTTPRequestHandler):
@@ -486,3 +532,129 @@ def test_the_installed_command_with_an_unknown_model(folder, tmp_path):
     assert outcome.err.startswith("proformer: nobody/nothing: ")
     assert outcome.err.count("\n") == 1
     assert sorted(path.name for path in folder.iterdir()) == ["in.tsv"]
+
+
+class TestParse:
+    """What the words of the other commands become."""
+
+    def test_finetune(self):
+        words = ["assay.tsv", "--targets", "up", "down", "-o", "tuned", "--split-by", "random", "--batch_size", "8"]
+        command, (files, config) = parse(["finetune", *words])
+        assert command.run is cli.run_finetune
+        assert files == cli.FinetuneFiles(data="assay.tsv", output="tuned")
+        assert config == FinetuneConfig(targets=["up", "down"], split_by="random", batch_size=8)
+
+    def test_train(self, tmp_path):
+        words = [
+            "a.tsv",
+            "a.tsv",
+            "--output",
+            str(tmp_path),
+            "--kmer_size",
+            "5",
+            "--learning_rate",
+            "2e-3",
+            "--use_cpu",
+        ]
+        _, (files, config, arguments) = parse(["train", *words, "--bf16", "no"])
+        assert files.data == ["a.tsv", "a.tsv"]
+        assert config == TrainConfig(kmer_size=5)
+        assert (arguments.output_dir, arguments.learning_rate, arguments.bf16) == (str(tmp_path), 2e-3, False)
+
+    def test_publish(self):
+        _, (config,) = parse(["publish", "--dry-run", "tuned", "me/model", "--license", "mit"])
+        expected = cli.PublishConfig(checkpoint="tuned", repo_id="me/model", license="mit", dry_run=True)
+        assert config == expected
+
+    def test_dataset_card(self):
+        _, (files, config) = parse(["dataset-card", "assay.tsv", "--license", "mit", "--targets", "y"])
+        assert files == cli.DatasetCardFiles(data="assay.tsv", license="mit")
+        assert config == DataConfig(targets=["y"])
+
+    @pytest.mark.parametrize(
+        ("words", "reason"),
+        [
+            (["finetune", "assay.tsv", "-o", "tuned", "--keep", "1.5"], "`keep` is 1.5"),
+            (["export", "-o", "out", "--truncation"], "`sequences`"),
+            (["dataset-card", "-", "--license", "mit"], "a file of its own"),
+        ],
+    )
+    def test_values_of_options_are_checked(self, words, reason, capsys):
+        assert main(words) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("proformer: ") and error.count("\n") == 1
+        assert reason in error
+
+    @pytest.mark.parametrize("words", [[], ["predikt"], ["finetune", "assay.tsv"]])
+    def test_arguments_that_are_none_are_refused(self, words):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+
+    def test_version(self, capsys):
+        with pytest.raises(SystemExit, match="0"):
+            main(["--version"])
+        assert capsys.readouterr().out == f"proformer {modeling_proformer.__version__}\n"
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+def test_one_of_several_processes_reports_an_error_of_the_input(rank, lines, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("RANK", rank)
+    assert main(["train", str(tmp_path / "none.tsv"), "-o", str(tmp_path), "--streaming"]) == 1
+    assert capsys.readouterr().err.count("\n") == lines
+
+
+# Modules that take long to import. (accelerate is one too, but transformers imports it for any model.)
+SLOW = ["datasets", "matplotlib", "pandas", "peft", "sklearn", "transformers.trainer", "transformers.training_args"]
+
+
+def test_predictions_and_help_need_no_slow_imports(tmp_path):
+    (tmp_path / "in.tsv").write_text("sequence\nACGTACGT\n")
+    script = f"""
+        import contextlib, sys
+
+        def loaded():
+            return [name for name in {SLOW} if name in sys.modules]
+
+        import modeling_proformer
+        assert not loaded(), loaded()
+        from modeling_proformer import cli
+        for words in (["--help"], ["predict", "--help"], ["finetune", "--help"], ["predict", "in.tsv", "--quiet"]):
+            with contextlib.suppress(SystemExit):
+                cli.main(words)
+            assert not loaded(), (words, loaded())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_front_door():
+    for name in modeling_proformer.__all__:
+        assert getattr(modeling_proformer, name) is not None
+        assert name in dir(modeling_proformer)
+    assert callable(modeling_proformer.export) and callable(modeling_proformer.train)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        modeling_proformer.nothing  # noqa: B018
+
+
+class TestProgress:
+    logger = logging.getLogger("modeling_proformer.training.finetune")
+
+    def test_it_is_shown_by_default_and_can_be_silenced(self, monkeypatch, capsys):
+        # pytest has handlers of its own.
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])
+        self.logger.info("Step 1 of 2.")
+        self.logger.debug("A detail.")
+        assert capsys.readouterr() == ("", "Step 1 of 2.\n")
+        package = logging.getLogger("modeling_proformer")
+        level = package.level
+        package.setLevel("WARNING")
+        self.logger.info("Step 2 of 2.")
+        package.setLevel(level)
+        assert capsys.readouterr().err == ""
+
+    def test_a_program_that_handles_messages_receives_them_instead(self, caplog, capsys):
+        self.logger.info("Step 1 of 2.")
+        assert caplog.messages == ["Step 1 of 2."]
+        assert capsys.readouterr().err == ""

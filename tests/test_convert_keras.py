@@ -1,4 +1,4 @@
-"""The authors' weights under the names that a TensorFlow checkpoint gives them, and what is wrong with a file."""
+"""Tests of the conversion of the authors' weights, under the names of a TensorFlow checkpoint, and of its errors."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from modeling_proformer.convert_keras import load_keras_weights
 
 
 def checkpoint_name(name: str) -> str:
-    """The reference's third column: how TensorFlow spells a variable."""
+    """Return the name of a variable in a TensorFlow checkpoint, the third column of the reference."""
     for pattern, replacement in [
         (r"^blocks/(\d+)/", r"blocks/layer_with_weights-\1/"),
         (r"/(ff\d)/layernorm/", r"/\1/net/layer_with_weights-0/"),
@@ -34,7 +34,7 @@ def keras_weights(shared) -> dict[str, np.ndarray]:
 def test_names_of_a_tensorflow_checkpoint(shared, tmp_path, keras_weights):
     expected = load_keras_weights(shared / "reference" / "forward_d.npz")
     variables = {checkpoint_name(name): weight for name, weight in keras_weights.items()}
-    # What a checkpoint holds besides: the optimizer's moments of each variable, and counters.
+    # A checkpoint also contains the optimizer's moments of each variable, and counters.
     moments = {
         name.replace("/.ATTRIBUTES", "/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES"): np.zeros_like(weight)
         for name, weight in variables.items()
@@ -60,7 +60,10 @@ def test_names_of_a_tensorflow_checkpoint(shared, tmp_path, keras_weights):
             lambda weights: weights.update({"blocks/0/attn/query/kernel": np.ones((64, 256))}),
             "blocks/0/attn/query/kernel has 2 dimensions, not 3",
         ),
-        (lambda weights: weights.pop("kmer_dense/kernel"), "lacks kmer_dense/kernel: is it the authors' model"),
+        (
+            lambda weights: weights.pop("kmer_dense/kernel"),
+            "lacks kmer_dense/kernel: check that",
+        ),
         (
             lambda weights: weights.update({"blocks/2/layernorm/gamma": np.ones(5)}),
             r"layers.2.layer_norm.weight would have shape \(5,\), but the other weights ask for \(64,\)",
@@ -74,7 +77,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, keras_weights, change, re
         load_keras_weights(tmp_path / "weights.npz")
 
 
-def test_files_that_are_no_npz_are_refused(tmp_path):
+def test_files_that_are_not_npz_are_refused(tmp_path):
     path = tmp_path / "weights.npz"
     with pytest.raises(FileNotFoundError):
         load_keras_weights(path)

@@ -1,4 +1,4 @@
-"""Intervals around predictions cover what they promise."""
+"""Tests that prediction intervals cover measurements as often as they promise."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,14 @@ from modeling_proformer.intervals import half_widths, prediction_interval
 
 
 def simulated(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two outputs, measured with errors of 1 and 3 around what is predicted."""
+    """Return measurements of two outputs, with errors of 1 and 3, and their predictions."""
     generator = np.random.default_rng(seed)
     predicted = generator.normal(size=(rows, 2))
     return predicted + generator.normal(size=(rows, 2)) * [1.0, 3.0], predicted
 
 
-def test_coverage_is_what_was_asked_for():
-    """Over many small calibrations, the mean coverage of new rows lies at or barely above the level."""
+def test_coverage_is_as_requested():
+    """On average over many small calibrations, the coverage of new rows is the level or barely above it."""
     covered = {level: [] for level in (0.5, 0.9)}
     for seed in range(200):
         config = ProformerConfig(
@@ -30,7 +30,7 @@ def test_coverage_is_what_was_asked_for():
         assert (np.mean(coverages, axis=0) <= level + 0.03).all()
 
 
-def test_of_logarithms_the_interval_is_a_ratio():
+def test_the_interval_of_logarithms_is_a_ratio():
     measured, predicted = (np.exp(values[:, :1]) for values in simulated(99, 0))
     config = ProformerConfig(label_transform="log")
     config.interval_half_widths = half_widths(measured, predicted, config)
@@ -49,14 +49,14 @@ def test_missing_measurements_do_not_count():
     assert found["0.9"][1] == half_widths(measured, predicted, ProformerConfig())["0.9"][1]
 
 
-def test_levels_that_few_rows_cannot_vouch_for_are_left_out():
+def test_levels_that_need_more_rows_are_left_out():
     assert list(half_widths(*simulated(10, 0), ProformerConfig())) == ["0.5", "0.8", "0.9"]
     assert list(half_widths(*simulated(8, 0), ProformerConfig())) == ["0.5", "0.8"]
 
 
-def test_a_level_that_the_model_does_not_hold_is_refused():
+def test_a_level_that_the_model_does_not_have_is_refused():
     config = ProformerConfig(interval_half_widths={"0.9": [1.0]})
     with pytest.raises(ValueError, match=r"no prediction intervals for a level of 0.99; it has those for 0.9\."):
         prediction_interval(np.zeros((1, 1)), config, 0.99)
-    with pytest.raises(ValueError, match="it has none: fine-tuning finds them"):
+    with pytest.raises(ValueError, match="it has none: fine-tuning computes them"):
         prediction_interval(np.zeros((1, 1)), ProformerConfig())

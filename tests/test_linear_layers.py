@@ -1,4 +1,4 @@
-"""Wide linear layers as convolutions: the same predictions, and a model that is left as it was."""
+"""Tests that wide linear layers computed as convolutions predict the same, and that the model is left as it was."""
 
 import threading
 
@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, linear_layers
-from modeling_proformer.linear_layers import convolution, convolution_gain, fastest_linear_layers
+from modeling_proformer.linear_layers import convolution_gain, convolve, fastest_linear_layers
 from modeling_proformer.prediction import predict
 
 
@@ -32,22 +32,22 @@ def replaced(model: torch.nn.Module) -> list[str]:
 def test_a_convolution_is_the_linear_layer(shape, bias):
     inputs, weight = torch.randn(*shape, 24), torch.randn(40, 24)
     added = torch.randn(40) if bias else None
-    torch.testing.assert_close(convolution(inputs, weight, added), F.linear(inputs, weight, added))
+    torch.testing.assert_close(convolve(inputs, weight, added), F.linear(inputs, weight, added))
 
 
-def test_predictions_are_the_same_whichever_way_is_faster(model, monkeypatch):
+def test_predictions_do_not_depend_on_which_way_is_faster(model, monkeypatch):
     predicted, ways = {}, {}
     model.register_forward_pre_hook(lambda *_: ways.update({linear_layers.convolution_gain(): replaced(model)}))
     for gain in (0.5, 2.0):
         monkeypatch.setattr(linear_layers, "convolution_gain", lambda *_, gain=gain: gain)
         predicted[gain] = predict(model, ProformerTokenizer(), SEQUENCES)
     np.testing.assert_allclose(predicted[2.0], predicted[0.5], atol=1e-5)
-    # Four projections of attention and two products of either feed-forward layer.
+    # These are the four projections of attention and two products of each feed-forward layer.
     assert ways[0.5] == [] and {name.split(".")[-1] for name in ways[2.0]} >= {"q_proj", "o_proj", "dense_in"}
     assert replaced(model) == []
 
 
-def test_in_bfloat16_and_compiled_and_narrow_models_are_left_alone(model, monkeypatch):
+def test_bfloat16_compiled_and_narrow_models_are_not_changed(model, monkeypatch):
     monkeypatch.setattr(linear_layers, "convolution_gain", lambda *_: 2.0)
     narrow = ProformerForSequenceClassification(ProformerConfig(hidden_size=16, head_dim=8, num_hidden_layers=1))
     short = ProformerForSequenceClassification(ProformerConfig(num_hidden_layers=1)).to(torch.bfloat16)
@@ -60,8 +60,8 @@ def test_in_bfloat16_and_compiled_and_narrow_models_are_left_alone(model, monkey
     assert seen == [[]]
 
 
-def test_hooks_on_a_layer_of_its_own_are_kept(model, monkeypatch):
-    """As accelerate sets them, where weights lie on disk."""
+def test_hooks_of_a_layer_are_kept(model, monkeypatch):
+    """Accelerate sets such hooks if weights are on disk."""
     monkeypatch.setattr(linear_layers, "convolution_gain", lambda *_: 2.0)
     seen = []
     layer = model.proformer.layers[0].self_attn.q_proj
@@ -105,7 +105,7 @@ def test_two_threads_predict_with_one_model(model, monkeypatch):
     assert replaced(model) == []
 
 
-def test_what_is_faster_is_measured_once():
+def test_speed_is_measured_once():
     convolution_gain.cache_clear()
     threads = torch.get_num_threads()
     gains = [convolution_gain(512, 512, threads) for _ in range(2)]

@@ -1,5 +1,6 @@
-"""The configuration and the four model classes, as users meet them."""
+"""Tests of the configuration and the four model classes."""
 
+import copy
 import math
 
 import pytest
@@ -14,6 +15,7 @@ from modeling_proformer import (
     ProformerForPreTraining,
     ProformerForSequenceClassification,
     ProformerModel,
+    ProformerTokenizer,
 )
 from modeling_proformer.modeling_proformer import bin_probabilities, expression_loss, masked_nucleotide_loss
 
@@ -104,12 +106,12 @@ class TestConfiguration:
             ProformerConfig(**fields)
         assert reason in str(error.value.__cause__ or error.value)
 
-    def test_saved_and_loaded_it_is_the_same(self, tmp_path, tiny_config):
+    def test_a_saved_configuration_loads_unchanged(self, tmp_path, tiny_config):
         config = with_fields(tiny_config, num_labels=2, label_mean=[9, 1], label_std=[4, 2.5])
         config.save_pretrained(tmp_path)
         loaded = AutoConfig.from_pretrained(tmp_path)
         assert isinstance(loaded, ProformerConfig)
-        assert loaded.num_labels == 2  # the library's own default, which it does not save
+        assert loaded.num_labels == 2  # the library's default, which the library does not save
         assert loaded.to_dict() | {"_name_or_path": ""} == config.to_dict()
 
     def test_another_number_of_outputs_drops_the_label_scale(self, tmp_path, tiny_config):
@@ -141,7 +143,7 @@ class TestForward:
         assert ProformerForMaskedLM(config)(**batch).logits.shape == (3, 24, 6)
 
     def test_without_expression_tokens_the_mean_over_kmers_predicts(self, tiny_config, batch):
-        """Padding is no k-mer: it changes nothing."""
+        """Padding is not a k-mer, so it changes nothing."""
         model = ProformerForPreTraining(with_fields(tiny_config, num_expression_tokens=0)).eval()
         assert not any("expression_projection" in name for name, _ in model.named_parameters())
         outputs = model(**batch)
@@ -173,7 +175,7 @@ class TestForward:
 
     @pytest.mark.parametrize("attention", ["sdpa", "eager"])
     def test_padding_changes_nothing(self, tiny_config, tiny_tokenizer, attention):
-        """A batch padded by the library's collator gives each sequence what it gives alone."""
+        """In a batch padded by the library, each sequence has the outputs that it has alone."""
         config = with_fields(tiny_config, max_position_embeddings=30)
         model = ProformerForPreTraining(config).eval()
         model.set_attn_implementation(attention)
@@ -189,7 +191,7 @@ class TestForward:
         assert not torch.allclose(unmasked.logits, expected.logits)
 
     def test_more_kmers_than_positions_are_refused(self, tiny_config):
-        with pytest.raises(ValueError, match="25 k-mers, the model 24 positions"):
+        with pytest.raises(ValueError, match="25 k-mers, but the model has 24 positions"):
             ProformerModel(tiny_config)(torch.zeros(1, 25, dtype=torch.long))
 
     def test_label_scale_gives_assay_units(self, tiny_config, batch):
@@ -253,7 +255,7 @@ class TestForward:
 
 class TestInitialisation:
     def test_scales_are_those_of_keras(self):
-        """Limits of the reference, section 2, at width 512: a mistaken fan shows as a factor."""
+        """The limits are those of the reference, section 2, at width 512: a wrong fan shows as a factor."""
         torch.manual_seed(0)
         model = ProformerForPreTraining(ProformerConfig(num_hidden_layers=1))
         limits = {
@@ -317,6 +319,81 @@ class TestCheckpoints:
         assert model(**batch).logits.dtype == torch.float32
 
 
+class TestPositions:
+    """`resize_position_embeddings` interpolates the positions of each strand."""
+
+    @pytest.mark.parametrize("model_class", CLASSES)
+    def test_a_resized_model_reads_longer_constructs_and_is_saved_and_loaded(self, tmp_path, tiny_config, model_class):
+        model = model_class(tiny_config).eval()
+        positions = model.get_position_embeddings()
+        old = positions.weight.detach().clone()
+        model.resize_position_embeddings(72)
+        assert model.get_position_embeddings() is positions
+        assert model.config.max_position_embeddings == model.base_model.config.max_position_embeddings == 72
+        # There are three positions for each old one: the middle one of them is the old one.
+        torch.testing.assert_close(positions.weight[1::3], old)
+        for strand in (0, 12):
+            torch.testing.assert_close(positions.weight[3 * strand + 2], (2 * old[strand] + old[strand + 1]) / 3)
+        torch.testing.assert_close(positions.weight[[0, 35, 36, 71]], old[[0, 11, 12, 23]])
+
+        batch = ProformerTokenizer(kmer_size=3, insert_width=36)(["ACGTACGTAC" * 3], return_tensors="pt")
+        expected = model(**batch)[0]
+        model.save_pretrained(tmp_path)
+        loaded = model_class.from_pretrained(tmp_path)
+        assert loaded.config.max_position_embeddings == 72
+        torch.testing.assert_close(loaded(**batch)[0], expected, rtol=0, atol=0)
+
+    def test_the_same_number_changes_nothing(self, tiny_config, batch):
+        model = ProformerForSequenceClassification(tiny_config).eval()
+        expected = model(**batch).logits
+        model.resize_position_embeddings(24)
+        torch.testing.assert_close(model(**batch).logits, expected, rtol=0, atol=0)
+
+    def test_the_forward_strand_alone(self, tmp_path, tiny_config):
+        models = [ProformerModel(tiny_config)]
+        models.append(copy.deepcopy(models[0]))
+        models[0].resize_position_embeddings(72)
+        models[1].resize_position_embeddings(36, new_num_strands=1)
+        both, forward = (model.get_position_embeddings().weight for model in models)
+        torch.testing.assert_close(forward, both[:36], rtol=0, atol=0)
+        # From here on, there is one strand to resize.
+        models[1].resize_position_embeddings(12, num_strands=1)
+        torch.testing.assert_close(models[1].get_position_embeddings().weight, forward[1::3])
+        models[1].save_pretrained(tmp_path)
+
+    def test_positions_that_no_token_uses_are_dropped(self, tiny_config):
+        model = ProformerModel(with_fields(tiny_config, max_position_embeddings=30))
+        old = model.get_position_embeddings().weight.detach().clone()
+        model.resize_position_embeddings(72, num_position_embeddings=24)
+        torch.testing.assert_close(model.get_position_embeddings().weight[1::3], old[:24])
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_dtype_device_and_whether_it_is_trained_stay(self, tiny_config, dtype):
+        model = ProformerModel(tiny_config).to(dtype)
+        model.get_position_embeddings().weight.requires_grad = False
+        model.resize_position_embeddings(12)
+        weight = model.get_position_embeddings().weight
+        assert (weight.dtype, weight.device, weight.requires_grad) == (dtype, model.device, False)
+
+    @pytest.mark.parametrize(
+        ("arguments", "reason"),
+        [
+            ({"new_num_position_embeddings": 0}, "`new_num_position_embeddings` must be a positive multiple of the 2"),
+            ({"new_num_position_embeddings": 25}, "must be a positive multiple of the 2 strands, got 25"),
+            ({"new_num_position_embeddings": 24, "num_position_embeddings": 26}, "but the model has only 24"),
+            ({"new_num_position_embeddings": 24, "num_position_embeddings": 23}, "`num_position_embeddings` must be"),
+            ({"new_num_position_embeddings": 24, "num_strands": 1, "new_num_strands": 2}, "must be 1 to 1"),
+        ],
+    )
+    def test_what_cannot_be_resized_is_refused(self, tiny_config, arguments, reason):
+        model = ProformerModel(tiny_config)
+        before = model.get_position_embeddings().weight
+        with pytest.raises(ValueError, match=reason):
+            model.resize_position_embeddings(**arguments)
+        assert model.get_position_embeddings().weight is before
+        assert model.config.max_position_embeddings == 24
+
+
 class TestLosses:
     def test_missing_labels_are_left_out(self, tiny_config, batch):
         config = with_fields(tiny_config, num_labels=2)
@@ -349,14 +426,14 @@ class TestLosses:
     def test_soft_labels_are_a_normal_distribution_half_a_bin_wide(self):
         soft = bin_probabilities(torch.tensor([2.0, 3.5, -7.0]), [0.0, 1.0, 2.0, 3.0, 4.0])
         torch.testing.assert_close(soft.sum(dim=-1), torch.ones(3))
-        one, two = 0.682689, 0.954500  # of a normal distribution, within so many standard deviations
+        one, two = 0.682689, 0.954500  # shares of a normal distribution within one and two standard deviations
         expected = torch.tensor([0.0, (1 - one) / 2, one, (1 - one) / 2, 0.0])
         torch.testing.assert_close(soft[0], expected, atol=2e-3, rtol=0)
         torch.testing.assert_close(soft[1, 3:], torch.tensor([two / 2, 0.5]), atol=1e-4, rtol=0)
         torch.testing.assert_close(soft[2], torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0]))
 
     def test_expression_bins(self, tmp_path, tiny_config, batch):
-        """Trained towards soft labels, it predicts in the assay's units, and more finely than bins."""
+        """A model trained on soft labels predicts in the assay's units, and more finely than the bins."""
         torch.manual_seed(0)
         config = with_fields(tiny_config, num_labels=2, expression_bins=[float(bin) for bin in range(18)])
         model = ProformerForSequenceClassification(config)
@@ -381,11 +458,11 @@ class TestLosses:
         scores = outputs.position_logits.mean(dim=1).squeeze(1).log_softmax(dim=-1)
         expected = -((counts[0] / 10 * scores[0]).sum() + scores[2, 2]) / 2  # a row without reads does not count
         torch.testing.assert_close(outputs.loss, expected)
-        # The Trainer counts all numbers of a step's labels.
+        # The Trainer counts every number in the labels of a step.
         torch.testing.assert_close(model(**batch, labels=counts, num_items_in_batch=9).loss, expected * 2 / 3)
 
     @pytest.mark.parametrize(("transform", "logarithm"), [("log", torch.log), ("log1p", torch.log1p)])
-    def test_trained_on_logarithms_it_predicts_in_assay_units(self, tiny_config, batch, transform, logarithm):
+    def test_a_model_trained_on_logarithms_predicts_in_assay_units(self, tiny_config, batch, transform, logarithm):
         config = with_fields(tiny_config, label_transform=transform, label_mean=[2.0], label_std=[0.5])
         model = ProformerForSequenceClassification(config)
         labels = torch.tensor([3.0, 20.0, float("nan")])

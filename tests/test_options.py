@@ -1,85 +1,141 @@
-"""Recipes: what they say, and that every one that ships can be run."""
+"""Options: what a YAML file of them says, how words become options, and that every recipe that ships can be run."""
 
-import runpy
-from dataclasses import fields
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
-from transformers import HfArgumentParser, TrainingArguments
 
 from modeling_proformer import ProformerConfig
+from modeling_proformer.cli import parse
+from modeling_proformer.data.config import option
 from modeling_proformer.data.tables import InputError
-from modeling_proformer.options import valid_options, with_recipe
+from modeling_proformer.options import OptionParser, make_options, valid_options
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-OPTIONS = {"learning_rate", "label_columns", "bf16", "output_dir"}
+
+
+@dataclass
+class Example:
+    table: str = option("A table.", positional=True)
+    others: list[str] = option("More tables.", positional=True)
+    learning_rate: float = option("A rate.", 1e-4)
+    label_columns: list[str] = option("Columns.", ["expression"])
+    flank: str | None = option("A flank.")
+    bf16: bool = option("Compute in bfloat16.", False)
 
 
 @pytest.fixture
 def write(tmp_path):
     def write(text: str) -> Path:
-        path = tmp_path / "recipe.yaml"
+        path = tmp_path / "options.yaml"
         path.write_text(text)
         return path
 
     return write
 
 
-def test_options_of_the_command_line_come_after_the_recipe_s(write):
-    path = write("# a comment\nlearning_rate: 1e-3\nlabel_columns: [up, down]\nbf16: true\n")
-    arguments = with_recipe(["--output_dir", "run", "--recipe", str(path), "--learning_rate", "2e-3"], OPTIONS)
-    recipe = ["--learning_rate", "1e-3", "--label_columns", "up", "down", "--bf16", "true"]
-    assert arguments == [*recipe, "--output_dir", "run", "--learning_rate", "2e-3"]
-    assert with_recipe(["--bf16", "True"], OPTIONS) == ["--bf16", "True"]
-    assert with_recipe([f"--recipe={path}"], OPTIONS) == recipe
-    write("bf16: no\n")  # which YAML would have as False
-    assert with_recipe(["--recipe", str(path)], OPTIONS) == ["--bf16", "no"]
+def read(*words) -> Example:
+    return make_options(Example, OptionParser([Example]).parse_args([str(word) for word in words]))
+
+
+def test_flags_win_over_the_config(write):
+    path = write(
+        "# a comment\nlearning_rate: 1e-3\nlabel-columns: [up, down]\nbf16: true\ntable: a.tsv\nothers: b.tsv\n"
+    )
+    assert read("--config", path) == Example("a.tsv", ["b.tsv"], 1e-3, ["up", "down"], None, True)
+    given = ["--learning_rate", "2e-3", f"--config={path}", "--label-columns", "both", "--bf16", "False", "c.tsv"]
+    assert read(*given) == Example("c.tsv", ["b.tsv"], 2e-3, ["both"])
+    # YAML would read this value as False, and the empty one as None.
+    assert read("--config", write("table: no\nothers: [a]\nflank: ''\n")) == Example("no", ["a"], flank="")
+    assert read("--config", write("table: '-'\nothers: [a]\nflank: -A\n")) == Example("-", ["a"], flank="-A")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a.tsv", "b.tsv", "c.tsv", "--bf16"],
+        ["--bf16", "a.tsv", "b.tsv", "c.tsv"],
+        ["a.tsv", "--bf16", "b.tsv", "c.tsv"],
+        ["a.tsv", "--bf16", "True", "b.tsv", "c.tsv"],
+        ["--others", "b.tsv", "c.tsv", "--bf16=yes", "--table", "a.tsv"],
+        ["--table", "a.tsv", "--bf16", "b.tsv", "c.tsv"],
+    ],
+)
+def test_words_without_a_flag_stand_anywhere(words):
+    assert read(*words) == Example("a.tsv", ["b.tsv", "c.tsv"], bf16=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ([], "required: TABLE, OTHERS"),
+        (["a.tsv"], "required: OTHERS"),
+        (["a", "b", "--learning_rat", "1"], "unrecognized option --learning_rat. Did you mean '--learning_rate'?"),
+        (["a", "b", "--zzz=1"], r"unrecognized option --zzz=1\.$"),
+        (["--table", "a", "--others", "b", "--bf16", "c"], "unrecognized arguments: c"),
+        (["a", "b", "--learning_rate", "high"], "--learning_rate.*'high'"),
+        (["a", "b", "--config"], "--config needs the name of a file"),
+    ],
+)
+def test_what_is_wrong_with_the_words_is_a_usage_error(words, reason, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        read(*words)
+    assert re.search(reason, capsys.readouterr().err.splitlines()[-1])
+
+
+def test_the_help_shows_each_flag_once_and_no_default_that_is_none(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        read("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "TABLE OTHERS [OPTIONS]" in text
+    assert "--learning_rate NUMBER A rate. (default: 0.0001)" in text
+    assert "--label_columns TEXT [TEXT ...] Columns. (default: expression)" in text
+    assert "--flank TEXT A flank. --bf16 Compute in bfloat16. --config FILE" in text
+    assert "learning-rate" not in text
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("learning_rat: 1\n", "there is no option 'learning_rat'. Did you mean 'learning_rate'?"),
-        ("zzz: 1\n", "there is no option 'zzz'.$"),
+        ("learning_rat: 1\n", ", line 1: there is no option 'learning_rat'. Did you mean 'learning_rate'?"),
+        ("bf16: true\nzzz: 1\n", ", line 2: there is no option 'zzz'.$"),
+        ("config: other.yaml\n", "there is no option 'config'.$"),
+        ("bf16: true\nbf16: false\n", ", line 2: the option 'bf16' occurs twice"),
         ("learning_rate:\n", "the option 'learning_rate' needs a value"),
         ("learning_rate: {a: 1}\n", "the option 'learning_rate' needs a value"),
+        ("label_columns: []\n", "the option 'label_columns' needs a value"),
         ("- learning_rate\n", "lines 'option: value'"),
         ("", "lines 'option: value'"),
-        ("bf16: true\nlearning_rate: [1\n", "not well-formed YAML .*, line 3"),
+        ("bf16: true\nlearning_rate: [1\n", ", line 3: not well-formed YAML"),
     ],
 )
-def test_what_is_wrong_with_a_recipe_is_told(write, text, reason):
-    with pytest.raises(InputError, match=rf"recipe\.yaml: .*{reason}"):
-        with_recipe(["--recipe", str(write(text))], OPTIONS)
+def test_what_is_wrong_with_a_config_is_reported(write, text, reason):
+    with pytest.raises(InputError, match=rf"options\.yaml.*{reason}"):
+        read("--config", write(text))
 
 
-def test_a_recipe_that_is_not_there(tmp_path):
+def test_a_config_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"none\.yaml: cannot be read \(No such file"):
-        with_recipe(["--recipe", str(tmp_path / "none.yaml")], OPTIONS)
-    with pytest.raises(InputError, match="needs the name of a file"):
-        with_recipe(["--recipe"], OPTIONS)
+        read("--config", tmp_path / "none.yaml")
 
 
-def test_what_a_configuration_says_of_options_is_told_in_one_line():
+def test_what_is_wrong_with_a_model_configuration_is_reported_in_one_line():
     with pytest.raises(InputError, match=r"^.*: `expression_bins` must be .*, got \[3, 1, 2\]\.$"), valid_options():
         ProformerConfig(expression_bins=[3, 1, 2])
 
 
 @pytest.mark.parametrize("recipe", sorted((EXAMPLES / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
-def test_recipes_that_ship_are_understood(recipe):
-    """By the script's own parser, on its own kind of machine."""
-    script = runpy.run_path(str(EXAMPLES / "train.py"))
-    kinds = [script["DataArguments"], script["ModelArguments"], TrainingArguments]
-    parser = HfArgumentParser(kinds)
-    given = ["--recipe", str(recipe), "--train_file", "table.csv", "--output_dir", "run"]
-    arguments = with_recipe(given, {option.name for kind in kinds for option in fields(kind)})
-    without_gpu = ["--use_cpu", "True", "--tf32", "False", "--torch_compile", "False"]
-    _, model, training = parser.parse_args_into_dataclasses([*arguments, *without_gpu])
+def test_recipes_that_ship_are_understood(recipe, tmp_path):
+    given = ["train", "table.csv", "--output", str(tmp_path), "--config", str(recipe)]
+    without_gpu = ["--use_cpu", "--tf32", "False", "--torch_compile", "False"]
+    _, (files, config, training) = parse([*given, *without_gpu])
+    assert (files.data, training.output_dir) == (["table.csv"], str(tmp_path))
     # The published sizes are the defaults.
-    assert (model.hidden_size == 512) == (recipe.stem in ("published", "full_8_gpus"))
+    assert (config.hidden_size == 512) == (recipe.stem in ("published", "full_8_gpus"))
     assert training.do_train
 
 

@@ -1,4 +1,4 @@
-"""The pipeline `promoter-expression`: what it computes, what it refuses, and that it travels with a checkpoint."""
+"""Tests of the pipeline `promoter-expression`: results, errors, and that it travels with a checkpoint."""
 
 import doctest
 import inspect
@@ -33,7 +33,7 @@ from modeling_proformer.intervals import prediction_interval
 
 
 SEQUENCES = ["ACGTTGCAAGCT", "ttgacanu", "TGCAGGATATTC", "A", "GGGGCCCC"]
-# Of each, the configuration of its outputs.
+# The configuration of the outputs of each assay.
 ASSAYS = {
     "one output": {"label_mean": [7.0], "label_std": [2.0]},
     "three outputs": {
@@ -50,7 +50,7 @@ ASSAYS = {
     "classes of their own": {"id2label": {0: "active", 1: "silent"}, "problem_type": "multi_label_classification"},
     "exclusive classes": {"num_labels": 3, "problem_type": "single_label_classification"},
 }
-# The level of the intervals that are given without asking.
+# The level of the intervals by default.
 LEVELS = {"logarithms": 0.9, "bins": 0.8}
 
 
@@ -77,7 +77,7 @@ def values(results: list[dict], kind: str = "value") -> np.ndarray:
 
 
 def taken_from(taken: list) -> Iterator[str]:
-    """No end of sequences; each is also put into the list."""
+    """Yield sequences without end, and append each to the list."""
     for sequence in itertools.cycle(SEQUENCES):
         taken.append(sequence)
         yield sequence
@@ -102,7 +102,7 @@ class TestResults:
                 assert list(output) == (["value", "low", "high"] if assay in LEVELS else ["value"])
                 assert {type(number) for number in output.values()} == {float}
 
-    def test_of_exclusive_classes_they_add_up_to_one(self):
+    def test_those_of_exclusive_classes_add_up_to_one(self):
         results = pipeline_of("exclusive classes")(SEQUENCES)
         np.testing.assert_allclose(values(results).sum(axis=1), 1, rtol=1e-6)
 
@@ -118,7 +118,7 @@ class TestResults:
             for kind in ("value", "low", "high"):
                 np.testing.assert_allclose(values(one_by_one, kind), values(results, kind), rtol=1e-5)
 
-    def test_nothing_is_dropped_out_of_a_model_in_training_mode(self):
+    def test_a_model_in_training_mode_predicts_without_dropout(self):
         model = model_of("one output")
         tokenizer = ProformerTokenizer(kmer_size=3, insert_width=12)
         expected = predict(model, tokenizer, SEQUENCES)
@@ -160,12 +160,12 @@ class TestInput:
         assert next(streamed) == expected[0]
         assert list(streamed) == expected[1:]
 
-    def test_of_nothing_comes_nothing(self, pipe):
+    def test_no_sequences_give_no_results(self, pipe):
         assert pipe([]) == []
         assert list(pipe(iter([]))) == []
 
     @pytest.mark.parametrize("batch_size", [1, 3])
-    def test_a_generator_is_taken_a_batch_at_a_time(self, pipe, batch_size):
+    def test_a_generator_is_read_one_batch_at_a_time(self, pipe, batch_size):
         taken = []
         results = pipe(taken_from(taken), batch_size=batch_size)
         assert taken == []
@@ -186,7 +186,7 @@ class TestInput:
 
     def test_truncation_cuts_what_does_not_fit(self, pipe):
         long = SEQUENCES[0] + "GATTACA"
-        with pytest.raises(InvalidSequenceError, match="19 letters is longer than the construct's 12"):
+        with pytest.raises(InvalidSequenceError, match="its insert has 19 bases, but the construct has room for 12"):
             pipe(long)
         assert pipe(long, truncation=True) == pipe(SEQUENCES[0])
         cutting = pipeline_of("logarithms", truncation=True)
@@ -204,7 +204,7 @@ class TestLevels:
         wide = pipeline_of("logarithms", level=0.5)(SEQUENCES[0], level=0.9)
         assert wide == pipe(SEQUENCES[0])
 
-    def test_one_that_the_model_does_not_hold_is_refused_before_anything_is_computed(self, pipe):
+    def test_one_that_the_model_does_not_have_is_refused_before_anything_is_computed(self, pipe):
         taken = []
         with pytest.raises(
             ValueError, match=r"no prediction intervals for a level of 0\.8; it has those for 0\.5, 0\.9, 0\.95"
@@ -225,12 +225,12 @@ class TestRefusals:
         [
             ("ACXT", InvalidSequenceError, "'X' at position 3"),
             ("", InvalidSequenceError, "empty"),
-            ("A" * 13, InvalidSequenceError, "13 letters"),
+            ("A" * 13, InvalidSequenceError, "13 bases"),
             (None, TypeError, "expected DNA as a string, got NoneType"),
             (["ACGT"], TypeError, "expected DNA as a string, got list"),
         ],
     )
-    def test_a_sequence_is_named_by_its_place_in_the_input(self, pipe, row, as_given, sequence, error, complaint):
+    def test_a_sequence_is_named_by_its_row_in_the_input(self, pipe, row, as_given, sequence, error, complaint):
         sequences = ["ACGT"] * 10
         sequences[row] = sequence
         with pytest.raises(error, match=f"^Sequence {row + 1}: .*{complaint}") as raised:
@@ -242,7 +242,7 @@ class TestRefusals:
             pipe("ACXT")
 
     @pytest.mark.parametrize("sequences", [None, 5, b"ACGT", {"sequence": "ACGT"}])
-    def test_what_is_no_sequences_at_all(self, pipe, sequences):
+    def test_anything_but_sequences(self, pipe, sequences):
         with pytest.raises(TypeError, match=f"string, or several in a list, got {type(sequences).__name__}"):
             pipe(sequences)
 
@@ -252,7 +252,7 @@ class TestRefusals:
         with pytest.raises(InvalidSequenceError, match=r"^Sequence 6: "):
             next(results)
 
-    def test_a_model_that_predicts_no_expression(self):
+    def test_a_model_that_does_not_predict_expression(self):
         model = ProformerForMaskedLM(ProformerConfig(**TINY))
         with pytest.raises(TypeError, match="ProformerForMaskedLM does not predict expression"):
             PromoterExpressionPipeline(model, ProformerTokenizer(kmer_size=3, insert_width=12))
@@ -276,7 +276,7 @@ class TestWithThePackage:
         assert opened(SEQUENCES, batch_size=32) == pipe(SEQUENCES, level=0.5)
 
     def test_a_model_saved_on_its_own_names_no_pipeline(self, pipe, tmp_path):
-        """Its folder would lack the code."""
+        """The folder of such a model lacks the code of the pipeline."""
         pipe.save_pretrained(tmp_path / "saved")
         opened = pipeline("promoter-expression", model=tmp_path / "saved", device="cpu")
         loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
@@ -284,15 +284,15 @@ class TestWithThePackage:
             model.save_pretrained(tmp_path / name)
             assert "promoter-expression" not in (tmp_path / name / "config.json").read_text()
 
-    def test_its_example_is_true(self):
+    def test_its_example_is_correct(self):
         assert doctest.testmod(pipeline_proformer).attempted > 0
         assert doctest.testmod(pipeline_proformer).failed == 0
 
 
 def observe(sequences: list, folder: str, again: str) -> dict:
     """
-    What the stock library makes of a saved pipeline, saved again too. Its source is run in another process, so it has
-    its own imports and takes and returns JSON.
+    Return what the stock library computes with a saved pipeline, which is saved again too. The source of this function
+    runs in another process, so it has its own imports and takes and returns JSON.
     """
     import transformers
 
@@ -323,12 +323,12 @@ def observe(sequences: list, folder: str, again: str) -> dict:
 class TestWithoutThePackage:
     @pytest.fixture(scope="class")
     def saved(self, pipe, tmp_path_factory) -> Path:
-        # Its name is no identifier.
+        # Its name is not a Python identifier.
         folder = tmp_path_factory.mktemp("saved") / "my-model.v1"
         pipe.save_pretrained(folder)
         return folder
 
-    def test_a_saved_one_holds_its_code(self, saved):
+    def test_a_saved_one_contains_its_code(self, saved):
         code = Path(pipeline_proformer.__file__).parent
         files = {"intervals.py", "pipeline_proformer.py", "modeling_proformer.py", "configuration_proformer.py"}
         assert {path.name for path in saved.glob("*.py")} == files | {"tokenization_proformer.py"}

@@ -1,4 +1,4 @@
-"""Sequences to expression, as library calls."""
+"""Tests of the prediction of expression by calls of the library."""
 
 import itertools
 import threading
@@ -13,10 +13,12 @@ from modeling_proformer import (
     ProformerConfig,
     ProformerForPreTraining,
     ProformerForSequenceClassification,
+    PromoterExpressionPipeline,
     predict,
 )
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.prediction import load_checkpoint, predict_batches, predict_file
+from modeling_proformer.variants import saturation_mutagenesis, variant_effects
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def model(tiny_config) -> ProformerForPreTraining:
 
 @pytest.fixture
 def sequences() -> list[str]:
-    """Of all lengths that fit the construct."""
+    """Return sequences of all lengths that fit the construct."""
     rng = np.random.default_rng(0)
     return ["".join(rng.choice(list("ACGTN"), 1 + row % 12)) for row in range(50)]
 
@@ -39,7 +41,7 @@ def direct(model, tokenizer, sequences) -> np.ndarray:
 
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("model_class", [ProformerForPreTraining, ProformerForSequenceClassification])
-def test_predictions_are_what_the_model_says(tiny_config, tiny_tokenizer, sequences, model_class, outputs):
+def test_predictions_are_the_outputs_of_the_model(tiny_config, tiny_tokenizer, sequences, model_class, outputs):
     tiny_config.num_labels = outputs
     model = model_class(tiny_config)
     predicted = predict(model, tiny_tokenizer, sequences, batch_size=8)
@@ -65,14 +67,14 @@ def test_predictions_are_in_the_assays_units(tiny_config, tiny_tokenizer, model,
     np.testing.assert_allclose(predict(in_units, tiny_tokenizer, sequences), 11 + 2.5 * standardised, atol=1e-4)
 
 
-def test_nothing_is_dropped_out_of_a_model_in_training_mode(tiny_config, tiny_tokenizer, sequences):
+def test_a_model_in_training_mode_predicts_without_dropout(tiny_config, tiny_tokenizer, sequences):
     tiny_config.hidden_dropout = 0.5
     model = ProformerForPreTraining(tiny_config).train()
     predicted = predict(model, tiny_tokenizer, sequences)
     np.testing.assert_allclose(predicted, direct(model, tiny_tokenizer, sequences), atol=1e-5)
 
 
-def test_no_sequences_are_no_predictions(model, tiny_tokenizer):
+def test_no_sequences_give_no_predictions(model, tiny_tokenizer):
     assert predict(model, tiny_tokenizer, []).shape == (0, 1)
 
 
@@ -97,14 +99,14 @@ def test_sequences_are_taken_as_they_are_needed(model, tiny_tokenizer):
     assert taken == []
     for number in (1, 2, 3):
         assert next(batches).shape == (16, 1)
-        # A batch ahead, at most.
+        # At most one batch is read ahead.
         assert 16 * number <= len(taken) <= 16 * (number + 1)
     batches.close()
     assert len(taken) <= 64
 
 
 def test_the_next_batch_is_read_while_one_is_computed(model, tiny_tokenizer):
-    """Either would wait for ever if both did not go on at the same time."""
+    """Both would wait for ever if they did not run at the same time."""
     reading, computing = threading.Event(), threading.Event()
 
     def sequences():
@@ -124,14 +126,14 @@ def test_the_next_batch_is_read_while_one_is_computed(model, tiny_tokenizer):
         hook.remove()
 
 
-def test_batches_suit_the_cpu(model, tiny_tokenizer):
+def test_batches_on_a_cpu_are_small(model, tiny_tokenizer):
     assert [len(batch) for batch in predict_batches(model, tiny_tokenizer, ["ACGT"] * 130)] == [64, 64, 2]
 
 
 @pytest.mark.parametrize("row", [0, 15, 16, 35])
 @pytest.mark.parametrize(
     ("sequence", "complaint"),
-    [("ACXT", "'X' at position 3"), ("", "empty"), ("A" * 13, "13 letters"), (None, "string")],
+    [("ACXT", "'X' at position 3"), ("", "empty"), ("A" * 13, "13 bases"), (None, "string")],
 )
 def test_an_error_counts_through_all_the_batches(model, tiny_tokenizer, row, sequence, complaint):
     sequences = ["ACGT"] * 40
@@ -165,32 +167,111 @@ def test_a_shorter_type_is_close_and_leaves_the_weights_alone(model, tiny_tokeni
 def test_the_model_is_moved_to_the_device(model, tiny_tokenizer, sequences, device):
     expected = predict(model, tiny_tokenizer, sequences)
     np.testing.assert_allclose(predict(model, tiny_tokenizer, sequences, device=device), expected, atol=1e-4)
-    assert model.device.type == device
+    assert model.device.type == "cpu"
 
 
-def test_the_model_is_moved_to_a_device_that_computes_nothing(model, tiny_tokenizer, sequences):
-    # Torch has it on every machine.
+def test_a_device_that_computes_nothing_leaves_the_model_alone(model, tiny_tokenizer, sequences):
+    """Every machine has such a device, so this shows that the device is used."""
+    expected = predict(model, tiny_tokenizer, sequences)
     with pytest.raises(RuntimeError):
         predict(model, tiny_tokenizer, sequences, device="meta")
-    assert model.device.type == "meta"
+    np.testing.assert_array_equal(predict(model, tiny_tokenizer, sequences), expected)
+
+
+class TestTheModelIsLeftAsItWas:
+    """The model has one submodule in evaluation mode and the others in training mode, a frozen weight and a hook."""
+
+    @pytest.fixture
+    def model(self, tiny_config):
+        tiny_config.hidden_dropout = 0.5
+        torch.manual_seed(0)
+        model = ProformerForSequenceClassification(tiny_config).train()
+        model.set_attn_implementation("eager")
+        model.proformer.layers[1].eval()
+        model.expression_head.dense.weight.requires_grad_(False)
+        model.register_forward_pre_hook(lambda *_: None)
+        return model
+
+    @pytest.fixture(autouse=True)
+    def unchanged(self, model):
+        def describe():
+            modules = [
+                (name, module.training, *map(len, (module._forward_hooks, module._forward_pre_hooks)), [*vars(module)])
+                for name, module in model.named_modules()
+            ]
+            weights = [(name, id(weight), weight.requires_grad) for name, weight in model.named_parameters()]
+            values = [weight.tolist() for weight in model.state_dict().values()]
+            grad = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+            return modules, weights, values, model.device, model.config._attn_implementation, grad
+
+        before = describe()
+        yield
+        assert describe() == before
+
+    @pytest.mark.parametrize("options", [{}, {"dtype": torch.bfloat16}, {"device": "cpu"}, {"batch_size": 7}], ids=str)
+    def test_by_predictions(self, model, tiny_tokenizer, sequences, options):
+        predict(model, tiny_tokenizer, sequences, **options)
+
+    @pytest.mark.parametrize("device", [None, "meta"])
+    def test_by_errors(self, model, tiny_tokenizer, device):
+        with pytest.raises((InvalidSequenceError, RuntimeError)):
+            predict(model, tiny_tokenizer, ["ACGT", "ACXT"], batch_size=1, device=device)
+
+    def test_by_an_error_in_the_model(self, model, tiny_tokenizer, sequences):
+        def fail(*_):
+            raise KeyError("a hook")
+
+        hook = model.proformer.layers[0].register_forward_hook(fail)
+        with pytest.raises(KeyError, match="a hook"):
+            predict(model, tiny_tokenizer, sequences)
+        hook.remove()
+
+    def test_by_generators_that_are_closed_early(self, model, tiny_tokenizer, sequences, tmp_path):
+        path = tmp_path / "in.tsv"
+        path.write_text("sequence\n" + "\n".join(sequences))
+        for batches in (
+            predict_batches(model, tiny_tokenizer, sequences, batch_size=8),
+            predict_file(model, tiny_tokenizer, path, batch_size=8),
+            saturation_mutagenesis(model, tiny_tokenizer, sequences),
+        ):
+            next(batches)
+            # Between batches too, so that the caller may go on training.
+            assert model.training and torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+            batches.close()
+
+    def test_by_variants(self, model, tiny_tokenizer):
+        assert len(list(saturation_mutagenesis(model, tiny_tokenizer, ["ACGT", "GG"]))) == 2
+        variant_effects(model, tiny_tokenizer, ["ACGT"], ["ACGA"])
+
+    def test_by_the_pipeline(self, model, tiny_tokenizer, sequences):
+        pipe = PromoterExpressionPipeline(model, tiny_tokenizer, device="cpu")
+        values = [result["LABEL_0"]["value"] for result in pipe(sequences)]
+        np.testing.assert_allclose(values, predict(model, tiny_tokenizer, sequences)[:, 0], rtol=1e-5)
+
+
+def test_a_compiled_model_predicts_the_same(model, tiny_tokenizer, sequences):
+    compiled = torch.compile(model.train(), backend="aot_eager")
+    predicted = predict(compiled, tiny_tokenizer, sequences[:12])
+    np.testing.assert_allclose(predicted, predict(model, tiny_tokenizer, sequences[:12]), atol=1e-5)
+    assert compiled.training and model.training
 
 
 def test_a_file_is_predicted_row_by_row(model, tiny_tokenizer, tmp_path):
     path = tmp_path / "in.tsv"
     path.write_text("dna\tid\n" + "".join(f"{'ACGT' * (row % 3 + 1)}\t{row}\n" for row in range(7)))
-    batches = list(predict_file(model, tiny_tokenizer, path, sequence_column="dna", batch_size=3))
+    batches = list(predict_file(model, tiny_tokenizer, path, sequence="dna", batch_size=3))
     assert [[row.cells["id"] for row in rows] for rows, _ in batches] == [["0", "1", "2"], ["3", "4", "5"], ["6"]]
     expected = predict(model, tiny_tokenizer, [row.cells["dna"] for rows, _ in batches for row in rows])
     np.testing.assert_allclose(np.concatenate([values for _, values in batches]), expected, rtol=1e-4)
 
     path.write_text(path.read_text() + "ACXT\t7\n")
-    batches = predict_file(model, tiny_tokenizer, path, sequence_column="dna", batch_size=3)
+    batches = predict_file(model, tiny_tokenizer, path, sequence="dna", batch_size=3)
     assert len([next(batches), next(batches)]) == 2
     with pytest.raises(InputError, match=r"in\.tsv, line 9, column 'dna': 'X' at position 3"):
         next(batches)
 
 
-def test_one_string_is_not_taken_for_many_sequences(model, tiny_tokenizer):
+def test_one_string_is_not_read_as_many_sequences(model, tiny_tokenizer):
     with pytest.raises(TypeError, match="put it in a list"):
         predict(model, tiny_tokenizer, "ACGT")
 
@@ -212,3 +293,13 @@ def test_a_saved_model_predicts_the_same(tiny_config, tiny_tokenizer, sequences,
     assert tokenizer.insert_width == 12
     expected = predict(model, tiny_tokenizer, sequences)
     np.testing.assert_array_equal(predict(loaded, tokenizer, sequences), expected)
+
+
+def test_a_checkpoint_that_does_not_exist_is_not_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for source in (tmp_path / "none", "nobody/nothing"):
+        with pytest.raises(FileNotFoundError, match=f"^{source}: this is neither a folder nor a repository") as error:
+            load_checkpoint(source)
+        assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match=f"^{tmp_path}: no readable Proformer checkpoint"):
+        load_checkpoint(tmp_path)

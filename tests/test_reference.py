@@ -1,4 +1,4 @@
-"""The published model's own numbers: outputs, losses, gradients and steps of the authors' TensorFlow code."""
+"""Tests against outputs, losses, gradients and optimizer steps of the authors' TensorFlow code."""
 
 import json
 
@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerTokenizer
-from modeling_proformer.convert_keras import is_weight, load_keras_weights, our_weight
+from modeling_proformer.convert_keras import convert_weight, is_weight, load_keras_weights
 from modeling_proformer.modeling_proformer import expression_loss, masked_nucleotide_loss
-from modeling_proformer.training.trainer import clip_gradients_as_published, published_optimization
+from modeling_proformer.training.published import clip_gradients_as_published, published_optimization
 
 
-# A vector added to all keys shifts every attention logit of a query alike, so its true gradient is 0: what is left is
-# rounding noise, which Adam turns into full steps.
+# A vector added to all keys shifts all attention logits of a query equally, so its true gradient is 0. The computed
+# gradient is rounding noise, which Adam turns into full steps.
 WITHOUT_EFFECT = "self_attn.k_proj.bias"
 
 
@@ -22,17 +22,17 @@ def greatest_difference(ours: torch.Tensor, theirs: np.ndarray) -> float:
 
 
 def inputs_of(file: np.lib.npyio.NpzFile, codes: str) -> dict[str, torch.Tensor]:
-    """Tokens of letters numbered as in the reference: A C G T N M from 0."""
+    """Return the tokens of bases whose codes are those of the reference: A C G T N M from 0."""
     arguments = json.loads(str(file["config_json"]))
     tokenizer = ProformerTokenizer(
         kmer_size=arguments["kmer"],
         kmer_stride=arguments["strides"],
         insert_width=arguments["n_positions"] // 2,
     )
-    letters = file[codes].astype(np.uint8) + 1
+    constructs = file[codes].astype(np.uint8) + 1
     return {
-        "input_ids": torch.from_numpy(tokenizer.encode_kmers(letters)),
-        "token_type_ids": torch.from_numpy(tokenizer.token_type_ids(len(letters))),
+        "input_ids": torch.from_numpy(tokenizer.encode_kmers(constructs)),
+        "token_type_ids": torch.from_numpy(tokenizer.token_type_ids(len(constructs))),
     }
 
 
@@ -66,13 +66,13 @@ def test_forward_pass(shared, name, attention):
 
 def test_data_preparation(shared, yeast_tokenizer):
     file = np.load(shared / "reference" / "encoding.npz")
-    letters = yeast_tokenizer.encode_letters([str(sequence) for sequence in file["full"]])
-    np.testing.assert_array_equal(letters - 1, file["codes"])
+    codes = yeast_tokenizer.encode_letters([str(sequence) for sequence in file["full"]])
+    np.testing.assert_array_equal(codes - 1, file["codes"])
 
 
 @pytest.fixture
 def training_step(shared):
-    """Model, batch and reference of one step of the published training."""
+    """Return the model, the batch and the reference of one step of the published training."""
     start = np.load(shared / "reference" / "forward_a.npz")
     file = np.load(shared / "reference" / "train_a.npz")
     model = load_keras_weights(shared / "reference" / "forward_a.npz")
@@ -97,7 +97,7 @@ def test_losses(training_step):
 
 def reference_weights(file, prefix: str) -> dict[str, torch.Tensor]:
     names = [name for name in file.files if name.startswith(prefix) and is_weight(name.removeprefix(prefix))]
-    return dict(our_weight(name.removeprefix(prefix), file[name]) for name in names)
+    return dict(convert_weight(name.removeprefix(prefix), file[name]) for name in names)
 
 
 def test_gradients_and_their_clipping(training_step):
@@ -141,7 +141,7 @@ def test_optimizer_steps(training_step, run, steps):
         if step in steps:
             expected = reference_weights(file, f"{run}/step{step}/")
             assert len(expected) == len(list(model.parameters()))
-            # 1 % of the greatest step so far: Adam makes whole steps of small gradients, rounding noise included.
+            # 1 % of the greatest step so far, because Adam makes full steps of small gradients and of rounding noise.
             tolerance = max(1e-7, 0.01 * greatest_rate)
             for name, parameter in model.named_parameters():
                 if not name.endswith(WITHOUT_EFFECT):

@@ -1,4 +1,4 @@
-"""A saved checkpoint opens with the stock library: by the code beside the weights, or by the package once imported."""
+"""Tests that the stock library opens a saved checkpoint, with the code next to the weights or with the package."""
 
 import ast
 import inspect
@@ -30,35 +30,35 @@ TRAVELLING_FILES = {
     Path(inspect.getsourcefile(cls)).name: Path(inspect.getsourcefile(cls))
     for cls in (ProformerConfig, ProformerModel, ProformerTokenizer)
 }
-# A saved pipeline brings these as well.
+# A saved pipeline comes with these as well.
 PIPELINE_FILES = {
     Path(inspect.getsourcefile(thing)).name: Path(inspect.getsourcefile(thing))
     for thing in (PromoterExpressionPipeline, prediction_interval)
 }
 SEQUENCES = ["ACGTTGCAAGCT", "ttgacanu", "TGCAGGATATTC"]
-# The second has a name that is no identifier.
+# The second has a name that is not a Python identifier.
 PRETRAINING, THREE_OUTPUTS = "pretraining", "my-model.v1"
 
 
 @dataclass
 class Checkpoint:
-    """A folder, and what the models saved in it computed."""
+    """A folder, and the outputs of the models saved in it."""
 
     folder: Path
     tokenizer: ProformerTokenizer
-    # By Auto class: the name of the class that it opens, and its outputs.
+    # For each Auto class: the name of the class that it opens, and its outputs.
     models: dict[str, tuple[str, dict[str, np.ndarray]]]
     output_names: list[str]
 
     def classification(self, row: int) -> list[dict]:
-        """What the text-classification pipeline says of a sequence, highest output first."""
+        """Return what the text-classification pipeline predicts for a sequence, highest output first."""
         _, outputs = self.models["AutoModelForSequenceClassification"]
         scores = zip(self.output_names, outputs["logits"][row], strict=True)
         return sorted(({"label": name, "score": score} for name, score in scores), key=lambda x: -x["score"])
 
 
 def randomize(model: torch.nn.Module) -> torch.nn.Module:
-    """Weights unlike any that an initialisation leaves, so that one that is not loaded shows."""
+    """Set weights that no initialisation would, so that a weight that is not loaded shows."""
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
@@ -105,13 +105,13 @@ def checkpoints(tmp_path_factory) -> dict[str, Checkpoint]:
 
 def observe(sequences: list, checkpoints: dict, trust: dict) -> dict:
     """
-    What the stock library makes of checkpoints, each of them saved again too. Its source is run in other processes,
-    so it has its own imports and takes and returns JSON.
+    Return what the stock library computes with checkpoints, each of which is saved again too. The source of this
+    function runs in other processes, so it has its own imports and takes and returns JSON.
 
     Args:
-        sequences: what to compute.
+        sequences: sequences to compute.
         checkpoints: for each folder, where to save it again, and the Auto classes to open it with.
-        trust: the arguments of `from_pretrained` that say whether to run the folder's code.
+        trust: arguments of `from_pretrained` that say whether to run the code in the folder.
     """
     import torch
     import transformers
@@ -128,6 +128,7 @@ def observe(sequences: list, checkpoints: dict, trust: dict) -> dict:
                 "tokens of a list": tokenizer(sequences).data,
                 "tokens of a string": tokenizer(sequences[0]).data,
                 "outputs": {},
+                "resized": {},
                 "string": pipe(sequences[0]),
                 "list": pipe(sequences),
                 "batches": pipe(sequences, batch_size=2),
@@ -143,6 +144,8 @@ def observe(sequences: list, checkpoints: dict, trust: dict) -> dict:
                 if folder == source and [type(model).__name__] == config.architectures:
                     model.save_pretrained(copy)
                     tokenizer.save_pretrained(copy)
+                model.resize_position_embeddings(36, new_num_strands=1)
+                seen["resized"][auto_class] = list(model.get_position_embeddings().weight.shape)
             seen["origins"] = sorted(seen["origins"])
     return observations
 
@@ -154,18 +157,18 @@ def python_without_package(tmp_path_factory) -> Path:
 
 @dataclass
 class Observed:
-    """What other processes saw of the checkpoints."""
+    """What other processes observed."""
 
     # The top module of every class.
     origin: str
-    # By checkpoint: the folder it was saved in again, and what `observe` says of the first and of this folder.
+    # For each checkpoint: the folder in which it was saved again, and what `observe` returned for both folders.
     again: dict[str, Path]
     seen: dict[str, list[dict]]
 
 
 @pytest.fixture(scope="module", params=["remote code", "package"])
 def observed(request, checkpoints, python_without_package, tmp_path_factory) -> Observed:
-    """Without the package, by the code beside the weights; with the package, and no word about trusting any code."""
+    """Open checkpoints without the package, by the code next to the weights; and with the package, without trust."""
     if request.param == "package":
         python, preamble, trust, origin = sys.executable, "import modeling_proformer", {}, "modeling_proformer"
     else:
@@ -196,7 +199,7 @@ def assert_same_classification(observed: list, expected: list):
 
 
 @pytest.mark.parametrize("name", [PRETRAINING, THREE_OUTPUTS])
-def test_auto_classes_and_pipeline_compute_what_was_saved(checkpoints, observed, name):
+def test_auto_classes_and_pipeline_compute_the_saved_outputs(checkpoints, observed, name):
     saved = checkpoints[name]
     for seen in observed.seen[name]:
         assert seen["origins"] == [observed.origin]
@@ -208,6 +211,7 @@ def test_auto_classes_and_pipeline_compute_what_was_saved(checkpoints, observed,
             assert seen["outputs"][auto_class].keys() == expected.keys()
             for output, values in expected.items():
                 np.testing.assert_allclose(seen["outputs"][auto_class][output], values, rtol=0, atol=1e-6)
+            assert seen["resized"][auto_class] == [36, 16]
 
         rows = [saved.classification(row) for row in range(len(SEQUENCES))]
         assert_same_classification(seen["string"], rows[0][:1])
@@ -218,7 +222,7 @@ def test_auto_classes_and_pipeline_compute_what_was_saved(checkpoints, observed,
 
 
 @pytest.mark.parametrize("name", [PRETRAINING, THREE_OUTPUTS])
-def test_saved_again_is_the_same_folder(checkpoints, observed, name):
+def test_saving_again_makes_the_same_folder(checkpoints, observed, name):
     first, again = (
         {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
         for folder in (checkpoints[name].folder, observed.again[name])
@@ -227,7 +231,7 @@ def test_saved_again_is_the_same_folder(checkpoints, observed, name):
 
 
 @pytest.mark.parametrize("name", [PRETRAINING, THREE_OUTPUTS])
-def test_code_lies_beside_the_weights(checkpoints, name):
+def test_code_is_next_to_the_weights(checkpoints, name):
     folder = checkpoints[name].folder
     references = json.loads((folder / "config.json").read_text())["auto_map"]
     assert references.keys() == {
@@ -246,7 +250,7 @@ def test_code_lies_beside_the_weights(checkpoints, name):
 
 
 @pytest.mark.parametrize("file", TRAVELLING_FILES | PIPELINE_FILES)
-def test_travelling_files_import_only_what_travels_or_is_required(file):
+def test_travelling_files_import_only_each_other_or_required_libraries(file):
     """The library copies `from .sibling import name` and nothing else; it reads imports inside functions too."""
     installed = {"torch", "numpy", "transformers", "huggingface_hub", *sys.stdlib_module_names}
     for node in ast.walk(ast.parse((TRAVELLING_FILES | PIPELINE_FILES)[file].read_text())):
@@ -255,13 +259,13 @@ def test_travelling_files_import_only_what_travels_or_is_required(file):
         elif isinstance(node, ast.ImportFrom) and node.level:
             assert node.level == 1 and f"{node.module}.py" in TRAVELLING_FILES | PIPELINE_FILES
         elif isinstance(node, ast.ImportFrom):
-            # Annotations would become strings, and strict configurations would no longer be checked.
+            # With `__future__.annotations`, strict configurations would no longer be checked.
             assert node.module.split(".")[0] in installed - {"__future__"}
 
 
 @pytest.mark.parametrize("model_class", MODEL_CLASSES)
-def test_loaded_model_computes_what_was_saved(model_class, tiny_config, tiny_tokenizer, tmp_path):
-    """Models are built without memory before they are loaded: what is in no file would then be undefined."""
+def test_a_loaded_model_computes_the_same(model_class, tiny_config, tiny_tokenizer, tmp_path):
+    """Models are built without memory before they are loaded, so values that no file has would be undefined."""
     model = randomize(model_class(tiny_config))
     assert {name for name, _ in model.named_buffers()} <= model.state_dict().keys()
     model.save_pretrained(tmp_path)
@@ -271,7 +275,7 @@ def test_loaded_model_computes_what_was_saved(model_class, tiny_config, tiny_tok
         np.testing.assert_array_equal(loaded[name], expected)
 
 
-def test_too_old_a_library_is_named(checkpoints, python_without_package, tmp_path):
+def test_an_error_names_a_library_that_is_too_old(checkpoints, python_without_package, tmp_path):
     # The version is read from the first metadata on the path.
     metadata = tmp_path / "old" / "transformers-5.3.0.dist-info" / "METADATA"
     metadata.parent.mkdir(parents=True)

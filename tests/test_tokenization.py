@@ -1,6 +1,7 @@
-"""The tokenizer, against a plain spelling-out of its definition."""
+"""Tests of the tokenizer against a plain implementation of its definition."""
 
 import pickle
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ COMPLEMENT = str.maketrans("ACGTNM", "TGCANM")
 
 
 def plain_tokens(insert: str, kmer_size: int, stride: int, width: int) -> list[str]:
-    """k-mers as SPEC defines them, one letter at a time."""
+    """Return the k-mers that the definition gives, one window at a time."""
     forward = insert.center(width, "N")
     both = forward + forward.translate(COMPLEMENT)[::-1]
     padding = max(kmer_size - stride, 0)
@@ -27,8 +28,8 @@ def plain_tokens(insert: str, kmer_size: int, stride: int, width: int) -> list[s
 
 def plain_id(token: str) -> int:
     number = 0
-    for letter in token:
-        number = 7 * number + "-ACGTNM".index(letter)
+    for base in token:
+        number = 7 * number + "-ACGTNM".index(base)
     return number
 
 
@@ -68,7 +69,7 @@ def test_one_sequence_and_many_are_the_same(sequences):
 
 
 @given(st.text(alphabet="ACGTN", min_size=1, max_size=12))
-def test_the_forward_strand_alone_is_the_first_half_but_for_the_junction(insert):
+def test_the_forward_strand_alone_is_the_first_half_except_at_the_junction(insert):
     both, forward = (
         ProformerTokenizer(kmer_size=3, insert_width=12, strands=strands)(insert) for strands in ("both", "forward")
     )
@@ -88,7 +89,7 @@ def test_real_promoters(shared, yeast_tokenizer):
 
 
 @given(st.text("ACGT", min_size=1, max_size=100))
-def test_flanks_are_trimmed_where_both_are_there(insert):
+def test_flanks_are_trimmed_where_both_are_present(insert):
     tokenizer = ProformerTokenizer(five_prime_flank=FIVE, three_prime_flank=THREE.lower())
     expected = ProformerTokenizer().encode_letters([insert])
     for given_as in (insert, FIVE + insert + THREE, (FIVE + insert + THREE).lower()):
@@ -114,29 +115,61 @@ def test_missing_flanks():
 
 
 @given(st.lists(st.text("ACGT", min_size=1, max_size=20), min_size=1, max_size=5), st.data())
-def test_other_letters_are_refused_by_row_position_and_letter(sequences, data):
+def test_other_characters_are_refused_by_row_position_and_character(sequences, data):
     tokenizer = ProformerTokenizer(kmer_size=3, insert_width=30)
     row = data.draw(st.integers(0, len(sequences) - 1))
     position = data.draw(st.integers(0, len(sequences[row])))
-    letter = data.draw(st.characters(exclude_characters="ACGTUNacgtun"))
-    sequences[row] = sequences[row][:position] + letter + sequences[row][position:]
+    character = data.draw(st.characters(exclude_characters="ACGTUNacgtun"))
+    sequences[row] = sequences[row][:position] + character + sequences[row][position:]
     with pytest.raises(InvalidSequenceError) as error:
         tokenizer(sequences)
     assert error.value.row == row
-    assert str(error.value).startswith(f"Sequence {row + 1}: {letter!r} at position {position + 1} is not one of")
-    # Said to all who have sequences: an argument to pass is none of their business.
-    assert str(error.value).endswith("is N; M is a masked one." if letter in "Mm" else "is N.")
+    assert str(error.value).startswith(f"Sequence {row + 1}: {character!r} at position {position + 1} is not one of")
+    # Users of the command line and of the Space read this too, so it names no argument.
+    assert str(error.value).endswith("base; M is a masked base." if character in "Mm" else "an unknown base.")
 
 
-def test_insert_lengths_are_those_without_flanks():
+def test_inserts_and_their_lengths_have_no_flanks():
     tokenizer = ProformerTokenizer(insert_width=4, five_prime_flank="GGGG")
-    assert tokenizer.insert_lengths(["GGGGACGTACGT", "AC"]).tolist() == [8, 2]
+    sequences = ["ggggacguACGN", "AC"]
+    assert tokenizer.inserts(sequences) == ["ACGTACGN", "AC"]
+    assert tokenizer.insert_lengths(sequences).tolist() == [8, 2]
+
+
+def test_codes_are_read_with_flanks_which_are_trimmed_from_any_rows():
+    tokenizer = ProformerTokenizer(five_prime_flank="GGGG", three_prime_flank="TT")
+    codes, starts, lengths = tokenizer.read_codes(["GGGGACNTT", "CA", "GGGGTTT"])
+    assert codes.dtype == np.uint8
+    assert codes.tolist() == ["-ACGTN".index(base) for base in "GGGGACNTTCAGGGGTTT"]
+    assert (starts.tolist(), lengths.tolist()) == ([0, 9, 11], [9, 2, 7])
+    starts, lengths = tokenizer.trim_flanks(codes, starts[[2, 0, 1]], lengths[[2, 0, 1]])
+    assert (starts.tolist(), lengths.tolist()) == ([15, 4, 9], [1, 3, 2])
+    assert tokenizer.read_codes(["AM"], allow_mask=True)[0].tolist() == [1, 6]
+    assert [len(array) for array in tokenizer.trim_flanks(*tokenizer.read_codes([]))] == [0, 0]
+
+
+def test_a_missing_flank_is_reported_by_its_row_among_many():
+    tokenizer = ProformerTokenizer(five_prime_flank=FIVE, three_prime_flank=THREE)
+    sequences = [FIVE + "ACGT" + THREE] * 3000 + [FIVE + "ACGT"] + ["A"] * 3000
+    with pytest.raises(InvalidSequenceError, match="the 3′ flank GGTTACGGCTGTT is missing") as error:
+        tokenizer.trim_flanks(*tokenizer.read_codes(sequences))
+    assert error.value.row == 3000
+
+
+def test_memory_grows_by_less_than_the_sequences_of_a_large_table():
+    tokenizer = ProformerTokenizer(five_prime_flank=FIVE, three_prime_flank=THREE)
+    codes, starts, lengths = tokenizer.read_codes([FIVE + "ACGT" * 20 + THREE] * 50_000)
+    tracemalloc.start()
+    tokenizer.trim_flanks(codes, starts, lengths)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < codes.nbytes
 
 
 def test_too_long_is_refused_unless_truncation_is_asked_for():
     tokenizer = ProformerTokenizer(kmer_size=3, insert_width=4)
     with pytest.raises(
-        InvalidSequenceError, match="Sequence 2: its insert of 6 letters is longer than the construct's 4"
+        InvalidSequenceError, match="Sequence 2: its insert has 6 bases, but the construct has room for 4"
     ):
         tokenizer(["ACGT", "ACGTAA", "ACGTACGTACGT"])
     assert tokenizer("ACGTAA", truncation=True)["input_ids"] == tokenizer("ACGT")["input_ids"]
@@ -148,7 +181,7 @@ def test_too_long_is_refused_unless_truncation_is_asked_for():
     ("sequences", "reason"),
     [("", "it is empty"), (["ACG", ""], "it is empty"), (["ACG", None], "NoneType"), (["ACG", float("nan")], "float")],
 )
-def test_what_is_no_sequence_is_refused(sequences, reason):
+def test_anything_but_a_sequence_is_refused(sequences, reason):
     with pytest.raises(InvalidSequenceError, match=reason) as error:
         ProformerTokenizer()(sequences)
     assert error.value.row == (0 if sequences == "" else 1)
@@ -165,7 +198,7 @@ def test_what_is_no_sequence_is_refused(sequences, reason):
         {"padding": True, "pad_to_multiple_of": 64},
     ],
 )
-def test_layouts_a_construct_does_not_have_are_refused(options):
+def test_layouts_that_a_construct_does_not_have_are_refused(options):
     with pytest.raises(ValueError, match="Not supported: "):
         ProformerTokenizer()("ACGT", **options)
 
@@ -187,7 +220,7 @@ def test_arguments_out_of_range_are_refused(arguments):
         ProformerTokenizer(**arguments)
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path):
+def test_a_saved_tokenizer_loads_unchanged(tmp_path):
     tokenizer = ProformerTokenizer(
         kmer_size=5,
         kmer_stride=2,
@@ -206,7 +239,7 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
     assert (tmp_path / "tokenizer_config.json").read_text() == settings
 
 
-def test_the_vocabulary_is_computed_not_stored():
+def test_the_vocabulary_is_computed_and_not_stored():
     tokenizer = ProformerTokenizer()
     assert tokenizer.vocab_size == len(tokenizer) == 282_475_249
     assert tokenizer.pad_token_id == 0

@@ -1,4 +1,4 @@
-"""Effects of variants are differences of predictions, whichever way they are computed."""
+"""Tests that effects of variants are differences of predictions, whichever way they are computed."""
 
 import numpy as np
 import pytest
@@ -58,18 +58,32 @@ def test_saturation_mutagenesis_is_the_prediction_of_every_variant(
     np.testing.assert_allclose(expression.reshape(-1, 2), predict(model, tokenizer, variants), atol=2e-6)
 
 
-def test_saturation_mutagenesis_computes_a_sequence_only_when_asked_for(model):
+def test_saturation_mutagenesis_computes_sequences_on_demand(model):
     results = saturation_mutagenesis(model, tokenizer_for(), iter(["ACGT", "ACXT"]))
     assert next(results).shape == (4, 4, 2)
     with pytest.raises(InvalidSequenceError, match=r"^Sequence 2: 'X' at position 3"):
         next(results)
 
 
-def test_too_long_an_insert_is_refused(model):
-    with pytest.raises(InvalidSequenceError, match="longer than the construct's 12"):
+def test_too_long_an_insert_is_refused_or_cut(model):
+    with pytest.raises(InvalidSequenceError, match="the construct has room for 12"):
         next(saturation_mutagenesis(model, tokenizer_for(), ["ACGT" * 4]))
+    for side in ("left", "right"):
+        tokenizer = tokenizer_for(truncation_side=side)
+        expected, found = (
+            next(saturation_mutagenesis(model, tokenizer, [insert], truncation=True))
+            for insert in ("ACGTACGTACGT", {"left": "GG" + "ACGT" * 3, "right": "ACGT" * 3 + "GG"}[side])
+        )
+        np.testing.assert_array_equal(found, expected)
+    effects = variant_effects(model, tokenizer_for(), ["ACGT" * 4], ["ACGT" * 3 + "CCCC"], truncation=True)
+    assert (effects == 0).all()
+
+
+def test_one_string_is_not_read_as_many_sequences(model):
     with pytest.raises(TypeError, match="put it in a list"):
         next(saturation_mutagenesis(model, tokenizer_for(), "ACGT"))
+    with pytest.raises(TypeError, match="put each in a list"):
+        variant_effects(model, tokenizer_for(), "ACGT", "ACGA")
 
 
 def test_variant_effects_are_alternate_minus_reference(model):

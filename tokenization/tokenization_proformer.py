@@ -10,7 +10,7 @@ import numpy as np
 from transformers.utils.versions import require_version
 
 
-# An older library would not ask `_encode_plus` for a list of sequences, and give both strands the same type.
+# An older library does not call `_encode_plus` for a list of sequences, and gives both strands the same type.
 require_version("transformers>=5.4.0", "Proformer needs transformers 5.4 or newer: pip install -U 'transformers>=5.4'")
 
 from transformers import BatchEncoding, PreTrainedTokenizer  # noqa: E402
@@ -18,28 +18,29 @@ from transformers.tokenization_utils_base import PaddingStrategy, TruncationStra
 from transformers.utils import is_torch_available  # noqa: E402
 
 
-# A letter's digit is its place here; "-" stands for a position outside the sequence.
+# The code of a base is its index here; "-" stands for a position outside the sequence, and M for a masked base.
 ALPHABET = "-ACGTNM"
 PAD_TOKEN = "[PAD]"
 NUCLEOTIDE_N = ALPHABET.index("N")
 NUCLEOTIDE_M = ALPHABET.index("M")
-COMPLEMENT = np.array([ALPHABET.index(letter) for letter in "-TGCANM"], dtype=np.uint8)
+COMPLEMENT = np.array([ALPHABET.index(base) for base in "-TGCANM"], dtype=np.uint8)
 
+# The code of each byte of text; bytes that stand for no base have the code INVALID, which is above all others.
 INVALID = 255
-DIGIT_OF_BYTE = np.full(256, INVALID, dtype=np.uint8)
-for _letter, _digit in [*((letter, ALPHABET.index(letter)) for letter in "ACGTNM"), ("U", ALPHABET.index("T"))]:
-    DIGIT_OF_BYTE[[ord(_letter), ord(_letter.lower())]] = _digit
+CODE_OF_BYTE = np.full(256, INVALID, dtype=np.uint8)
+for _base, _code in [*((base, ALPHABET.index(base)) for base in "ACGTNM"), ("U", ALPHABET.index("T"))]:
+    CODE_OF_BYTE[[ord(_base), ord(_base.lower())]] = _code
 
-# Rows that are computed at a time, so that the work stays in the processor's cache.
+# Rows computed at a time, so that the work stays in the processor's cache and takes little memory.
 ROWS_AT_A_TIME = 512
 
 
 class InvalidSequenceError(ValueError):
     """
-    A sequence that cannot be tokenized.
+    Error about a sequence that cannot be tokenized.
 
     Attributes:
-        row (`int`): which sequence of those given, counted from 0.
+        row (`int`): index of the sequence among those given, counted from 0.
         reason (`str`): what is wrong and what to do, without the row.
     """
 
@@ -51,8 +52,8 @@ class InvalidSequenceError(ValueError):
 
 class KmerVocabulary(Mapping):
     """
-    All k-mers and their ids, computed when asked for: a table of the published 7^10 would hold 282,475,249 rows.
-    `[PAD]` is the k-mer wholly outside the sequence.
+    Mapping from each k-mer to its id that computes ids on demand: a table of the published k-mers would have
+    7^10 = 282,475,249 rows. `[PAD]` is the k-mer that lies wholly outside the sequence.
     """
 
     def __init__(self, kmer_size: int):
@@ -74,15 +75,15 @@ class KmerVocabulary(Mapping):
             raise KeyError(token)
         if token == PAD_TOKEN:
             return 0
-        return sum(ALPHABET.index(letter) * len(ALPHABET) ** place for place, letter in enumerate(reversed(token)))
+        return sum(ALPHABET.index(base) * len(ALPHABET) ** power for power, base in enumerate(reversed(token)))
 
     def token(self, token_id: int) -> str:
         if not 0 <= token_id < len(self):
             raise ValueError(f"{token_id} is not the id of a {self.kmer_size}-mer: ids go from 0 to {len(self) - 1}.")
         if token_id == 0:
             return PAD_TOKEN
-        letters = [ALPHABET[token_id // len(ALPHABET) ** place % len(ALPHABET)] for place in range(self.kmer_size)]
-        return "".join(reversed(letters))
+        bases = [ALPHABET[token_id // len(ALPHABET) ** power % len(ALPHABET)] for power in range(self.kmer_size)]
+        return "".join(reversed(bases))
 
     def copy(self) -> "KmerVocabulary":
         return self
@@ -92,35 +93,35 @@ class ProformerTokenizer(PreTrainedTokenizer):
     r"""
     Turns DNA into the k-mers of both strands.
 
-    An insert is centred in the construct's width with N (the odd letter of padding lies where Python's `str.center`
-    puts it, as in the published data) and followed by its reverse complement. A window of `kmer_size` letters runs
-    over both strands as one string, junction included; a k-mer's id is its number in base 7 with the digits
-    `- A C G T N M`, first letter most significant. Every sequence becomes exactly `num_tokens` tokens, whatever its
-    length. Lower case and U are read as upper case and T.
+    The insert is padded on both sides with N to the width of the construct (an odd N goes to the side that Python's
+    `str.center` chooses, as in the published data), and its reverse complement follows. A window of `kmer_size`
+    bases slides over both strands as one string, junction included. The id of a k-mer is its number in base 7, where
+    `- A C G T N M` are the digits 0 to 6 and the first base is the most significant one. Every sequence becomes
+    exactly `num_tokens` tokens, whatever its length. Lower case and U are read as upper case and T.
 
     Args:
         kmer_size (`int`, defaults to 10):
-            Letters in one token, 1 to 22.
+            Bases in one token, 1 to 22.
         kmer_stride (`int`, defaults to 1):
-            Letters from one token to the next; divides `insert_width`.
+            Bases from the start of one token to the start of the next; must divide `insert_width`.
         insert_width (`int`, defaults to 100):
-            Width that inserts are padded to; a longer one is refused, or cut at its end with `truncation=True`.
+            Width to which inserts are padded. A longer insert is an error, or is cut with `truncation=True`.
         five_prime_flank (`str`, *optional*):
-            Constant letters before every insert in this assay's construct, trimmed.
+            Constant bases before every insert in the construct of this assay. They are trimmed.
         three_prime_flank (`str`, *optional*):
-            Constant letters after every insert, trimmed.
+            Constant bases after every insert. They are trimmed.
         missing_flanks (`"keep"`, `"cut"` or `"refuse"`, defaults to `"keep"`):
-            What to do with a sequence that does not have these flanks. `"keep"`: with neither, it is an insert on
-            its own; with one of two, it is refused. `"cut"`: as many letters are cut off as the flanks have, as in
-            the published data, whatever they are. `"refuse"`: it is an error.
+            What to do with a sequence that lacks these flanks. `"keep"`: a sequence with neither flank is an insert
+            on its own; a sequence with one of two is an error. `"cut"`: as many bases as the flanks have are cut off,
+            whatever they are, as in the published data. `"refuse"`: a missing flank is an error.
         strands (`"both"` or `"forward"`, defaults to `"both"`):
-            `"forward"` leaves the reverse complement out, for assays of RNA, of which there is no other strand.
+            `"forward"` leaves out the reverse complement, for assays of RNA, which has no other strand.
 
     Raises:
-        ValueError: an argument outside its range, or a call asking for a layout that a construct does not have
+        ValueError: an argument is outside its range, or a call asks for a layout that a construct does not have
             (pairs, other lengths, overflowing tokens).
-        InvalidSequenceError: a sequence that is empty, too long, or holds a letter other than A C G T U N (and M
-            with `allow_mask=True`); says which sequence, position and letter.
+        InvalidSequenceError: a sequence is empty, is too long, or holds a character other than A C G T U N (and M
+            with `allow_mask=True`). The error says which sequence, position and character.
 
     Example:
 
@@ -165,7 +166,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
         self.missing_flanks = missing_flanks
         self.strands = strands
         self._vocabulary = KmerVocabulary(kmer_size)
-        # Bookkeeping of the loader, which would otherwise be saved as if it were a setting.
+        # These are notes of the loader, which would otherwise be saved as if they were settings.
         for name in ("is_local", "local_files_only"):
             kwargs.pop(name, None)
         kwargs.setdefault("model_max_length", self.num_tokens)
@@ -183,124 +184,155 @@ class ProformerTokenizer(PreTrainedTokenizer):
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of every sequence, both strands counted."""
+        """Number of tokens of every sequence, over all strands."""
         return self.num_strands * self.insert_width // self.kmer_stride
 
     @property
     def num_strands(self) -> int:
+        """2, or 1 if the reverse complement is left out."""
         return 2 if self.strands == "both" else 1
 
     def encode_letters(
         self, sequences: Sequence[str], truncation: bool = False, allow_mask: bool = False
     ) -> np.ndarray:
         """
-        Both strands of each construct, or its forward strand alone, letter by letter.
+        Return the codes of each construct's bases, on both strands or on the forward strand alone.
 
         Args:
-            sequences: inserts, with or without the construct's flanks.
-            truncation: cut what does not fit the construct, at the side named by `truncation_side`.
-            allow_mask: accept M, a nucleotide to be predicted; its complement is M too.
+            sequences: inserts, with or without the flanks of the construct.
+            truncation: cut inserts that do not fit the construct, at the side named by `truncation_side`.
+            allow_mask: accept M, a base that the model has to predict. Its complement is M too.
 
         Returns:
-            (batch, strands * insert_width) of digits: 1 to 6 for A C G T N M, the strands one after the other.
+            (batch, strands * insert_width) of uint8: 1 to 6 for A C G T N M, one strand after the other.
 
         Raises:
-            InvalidSequenceError: the first sequence that cannot be encoded.
+            InvalidSequenceError: a sequence cannot be encoded; the first such sequence is reported.
         """
-        digits, starts, lengths = self.read_inserts(sequences, allow_mask)
+        codes, starts, lengths = self.read_codes(sequences, allow_mask)
+        starts, lengths = self.trim_flanks(codes, starts, lengths)
         excess = np.maximum(lengths - self.insert_width, 0)
         if excess.any():
             if not truncation:
                 row = int((excess > 0).argmax())
                 raise InvalidSequenceError(
                     row,
-                    f"its insert of {lengths[row]} letters is longer than the construct's {self.insert_width}. "
-                    "Are there flanks to trim (five_prime_flank, three_prime_flank)? Or ask for truncation=True "
-                    "(--truncate on the command line).",
+                    f"its insert has {lengths[row]} bases, but the construct has room for {self.insert_width}. Trim "
+                    "its flanks (five_prime_flank, three_prime_flank), or cut it with truncation=True.",
                 )
             starts = starts + (excess if self.truncation_side == "left" else 0)
             lengths = lengths - excess
 
         left = self.insert_starts(lengths)
         columns = np.arange(self.insert_width)
-        letters = np.empty((len(sequences), self.num_strands, self.insert_width), dtype=np.uint8)
-        for rows in slices(len(sequences)):
+        constructs = np.empty((len(sequences), self.num_strands, self.insert_width), dtype=np.uint8)
+        for rows in _slice_rows(len(sequences)):
             inside = (columns >= left[rows, None]) & (columns < (left + lengths)[rows, None])
-            # Outside an insert, whatever digit is there is not used.
-            forward = np.where(inside, digits.take((starts - left)[rows, None] + columns, mode="clip"), NUCLEOTIDE_N)
-            letters[rows, 0] = forward
+            # Codes taken from outside an insert are not used.
+            forward = np.where(inside, codes.take((starts - left)[rows, None] + columns, mode="clip"), NUCLEOTIDE_N)
+            constructs[rows, 0] = forward
             if self.strands == "both":
-                letters[rows, 1] = COMPLEMENT.take(forward[:, ::-1])
-        return letters.reshape(len(sequences), self.num_strands * self.insert_width)
+                constructs[rows, 1] = COMPLEMENT.take(forward[:, ::-1])
+        return constructs.reshape(len(sequences), self.num_strands * self.insert_width)
 
     def insert_starts(self, lengths: np.ndarray) -> np.ndarray:
-        """Where inserts of these lengths begin on the forward strand, counted from 0: at the N's end."""
+        """Return the position on the forward strand, counted from 0, where an insert of each length starts."""
         padding = self.insert_width - lengths
         return padding // 2 + (padding & self.insert_width & 1)
 
     def insert_lengths(self, sequences: Sequence[str]) -> np.ndarray:
         """
-        Letters in each insert, (batch,), whether or not it fits the construct.
+        Return the number of bases in each insert, (batch,), whether or not it fits the construct.
 
         Raises:
-            InvalidSequenceError: the first sequence that cannot be read.
+            InvalidSequenceError: a sequence cannot be read; the first such sequence is reported.
         """
-        return self.read_inserts(sequences, allow_mask=False)[2]
+        return self.trim_flanks(*self.read_codes(sequences))[1]
 
     def inserts(self, sequences: Sequence[str]) -> list[str]:
         """
-        The insert of each sequence, without flanks, of the letters A C G T N, whether or not it fits the construct.
+        Return the insert of each sequence, without flanks and in upper-case A C G T N, whether or not it fits the
+        construct.
 
         Raises:
-            InvalidSequenceError: the first sequence that cannot be read.
+            InvalidSequenceError: a sequence cannot be read; the first such sequence is reported.
         """
-        digits, starts, lengths = self.read_inserts(sequences, allow_mask=False)
-        letters = np.frombuffer(ALPHABET.encode(), dtype=np.uint8)[digits].tobytes().decode()
-        return [letters[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+        codes, starts, lengths = self.read_codes(sequences)
+        starts, lengths = self.trim_flanks(codes, starts, lengths)
+        bases = codes.tobytes().translate(ALPHABET.encode().ljust(256)).decode()
+        ends = starts + lengths
+        return [bases[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
-    def read_inserts(self, sequences: Sequence[str], allow_mask: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Digits of all sequences, end to end; and where in them each insert starts, and how long it is."""
+    @staticmethod
+    def read_codes(sequences: Sequence[str], allow_mask: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Check whole sequences and return the codes of their bases. Flanks stay: see `trim_flanks`.
+
+        Args:
+            sequences: inserts, with or without the flanks of the construct.
+            allow_mask: accept M, a masked base.
+
+        Returns:
+            codes (bases,) of uint8, all sequences end to end: 1 to 6 for A C G T N M; and the start of each sequence
+            in them and its length, both (batch,) of int64.
+
+        Raises:
+            InvalidSequenceError: a sequence is not a string, is empty, or holds another character; the first such
+                sequence is reported.
+        """
         for row, sequence in enumerate(sequences):
             if not isinstance(sequence, str):
                 raise InvalidSequenceError(row, f"expected a string, got {type(sequence).__name__} {sequence!r}.")
         lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
-        ends = np.cumsum(lengths)
-        # One byte a letter, so that positions hold; what is not ASCII becomes "?", which is refused below.
-        letters = np.frombuffer("".join(sequences).encode("ascii", "replace"), dtype=np.uint8)
-        digits = DIGIT_OF_BYTE[letters]
-        refused = digits == INVALID if allow_mask else (digits == INVALID) | (digits == NUCLEOTIDE_M)
-        if refused.any():
-            offset = int(refused.argmax())
-            row = int(np.searchsorted(ends, offset, side="right"))
-            position = offset - int(ends[row] - lengths[row])
-            masked = "; M is a masked one" if digits[offset] == NUCLEOTIDE_M else ""
-            letter = sequences[row][position]
+        starts = np.cumsum(lengths) - lengths
+        # Each character becomes one byte, so positions hold; what is not ASCII becomes "?", which is refused below.
+        text = "".join(sequences).encode("ascii", "replace")
+        codes = np.frombuffer(text.translate(CODE_OF_BYTE.tobytes()), dtype=np.uint8)
+        largest = NUCLEOTIDE_M if allow_mask else NUCLEOTIDE_N
+        if codes.max(initial=0) > largest:
+            offset = int((codes > largest).argmax())
+            row = int(np.searchsorted(starts + lengths, offset, side="right"))
+            position = offset - int(starts[row])
+            masked = "; M is a masked base" if codes[offset] == NUCLEOTIDE_M else ""
             raise InvalidSequenceError(
                 row,
-                f"{letter!r} at position {position + 1} is not one of A C G T U N. An unknown letter is N{masked}.",
+                f"{sequences[row][position]!r} at position {position + 1} is not one of A C G T U N. Write N for an "
+                f"unknown base{masked}.",
             )
         if not lengths.all():
             raise InvalidSequenceError(int((lengths == 0).argmax()), "it is empty.")
+        return codes, starts, lengths
 
-        return digits, *self._trim_flanks(digits, ends - lengths, lengths)
+    def trim_flanks(self, codes: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Find the insert of each sequence, as `missing_flanks` says.
 
-    def _trim_flanks(
-        self, digits: np.ndarray, starts: np.ndarray, lengths: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where each insert starts in `digits`, and how long it is, without the construct's flanks."""
-        five_prime = DIGIT_OF_BYTE[np.frombuffer((self.five_prime_flank or "").encode(), dtype=np.uint8)]
-        three_prime = DIGIT_OF_BYTE[np.frombuffer((self.three_prime_flank or "").encode(), dtype=np.uint8)]
+        Args:
+            codes, starts, lengths: what `read_codes` returned, or some of its rows.
+
+        Returns:
+            the start of each insert in `codes` and its length, both (batch,).
+
+        Raises:
+            InvalidSequenceError: a sequence lacks a flank, or has no insert between its flanks; the first such
+                sequence is reported.
+        """
+        five_prime, three_prime = (
+            CODE_OF_BYTE[np.frombuffer((flank or "").encode(), dtype=np.uint8)]
+            for flank in (self.five_prime_flank, self.three_prime_flank)
+        )
         if not len(five_prime) + len(three_prime):
             return starts, lengths
         inserts = lengths - len(five_prime) - len(three_prime)
         if self.missing_flanks == "cut":
             trimmed = np.ones(len(starts), dtype=bool)
         else:
-            has_five_prime = matches(digits, starts, lengths, five_prime)
-            has_three_prime = matches(digits, starts + lengths - len(three_prime), lengths, three_prime)
+            has_five_prime = _find_flank(codes, starts, lengths, five_prime)
+            has_three_prime = _find_flank(codes, starts + lengths - len(three_prime), lengths, three_prime)
             trimmed = has_five_prime & has_three_prime
-            found = np.stack([has_five_prime & (len(five_prime) > 0), has_three_prime & (len(three_prime) > 0)])
-            incomplete = ~trimmed & (found.any(axis=0) if self.missing_flanks == "keep" else True)
+            incomplete = ~trimmed
+            if self.missing_flanks == "keep":
+                incomplete &= (has_five_prime & (len(five_prime) > 0)) | (has_three_prime & (len(three_prime) > 0))
             if incomplete.any():
                 row = int(incomplete.argmax())
                 missing = [
@@ -318,26 +350,26 @@ class ProformerTokenizer(PreTrainedTokenizer):
             raise InvalidSequenceError(int(hollow.argmax()), "there is no insert between its flanks.")
         return np.where(trimmed, starts + len(five_prime), starts), np.where(trimmed, inserts, lengths)
 
-    def encode_kmers(self, letters: np.ndarray) -> np.ndarray:
+    def encode_kmers(self, codes: np.ndarray) -> np.ndarray:
         """
-        Ids of the k-mers over a string of letters: windows as TensorFlow's SAME padding sets them, "-" outside.
+        Return the ids of the k-mers along rows of codes. Windows lie as in TensorFlow's SAME padding; outside is "-".
 
         Args:
-            letters: (batch, positions) of digits, as `encode_letters` gives them.
+            codes: (batch, positions), as `encode_letters` returns them.
 
         Returns:
             (batch, positions / kmer_stride) of int64.
         """
-        batch_size, length = letters.shape
+        batch_size, length = codes.shape
         padding = max(self.kmer_size - self.kmer_stride, 0)
-        padded = np.pad(letters, ((0, 0), (padding // 2, padding - padding // 2)))
+        padded = np.pad(codes, ((0, 0), (padding // 2, padding - padding // 2)))
         ids = np.empty((batch_size, length // self.kmer_stride), dtype=np.int64)
-        for rows in slices(batch_size):
-            ids[rows] = sliding_numbers(padded[rows], self.kmer_size)[:, : length : self.kmer_stride]
+        for rows in _slice_rows(batch_size):
+            ids[rows] = _number_windows(padded[rows], self.kmer_size)[:, : length : self.kmer_stride]
         return ids
 
     def token_type_ids(self, batch_size: int) -> np.ndarray:
-        """Strand of each token, (batch, num_tokens): 0 forward, 1 reverse."""
+        """Return the strand of each token, (batch, num_tokens): 0 forward, 1 reverse."""
         strands = np.repeat(np.arange(self.num_strands), self.num_tokens // self.num_strands)
         return np.tile(strands, (batch_size, 1))
 
@@ -376,16 +408,16 @@ class ProformerTokenizer(PreTrainedTokenizer):
         if any(unsupported.values()):
             names = ", ".join(name for name, asked in unsupported.items() if asked)
             raise ValueError(
-                f"Not supported: {names}. Every sequence becomes both strands of one construct, {self.num_tokens} "
-                "tokens; for another length, make a tokenizer with another `insert_width`."
+                f"Not supported: {names}. Every sequence becomes the {self.num_tokens} tokens of one construct; for "
+                "another length, make a tokenizer with another `insert_width`."
             )
         sequences = [text] if isinstance(text, str) else list(text)
-        letters = self.encode_letters(
+        codes = self.encode_letters(
             sequences,
             truncation=truncation_strategy != TruncationStrategy.DO_NOT_TRUNCATE,
             allow_mask=allow_mask,
         )
-        arrays = {"input_ids": self.encode_kmers(letters)}
+        arrays = {"input_ids": self.encode_kmers(codes)}
         if return_token_type_ids is not False:
             arrays["token_type_ids"] = self.token_type_ids(len(sequences))
         if return_attention_mask is not False:
@@ -400,7 +432,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
         if return_tensors == "pt" and is_torch_available():
             import torch
 
-            # The library would look at every row, and copy all of them.
+            # Tensors, because the library would look at every row of an array and copy them all.
             arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return BatchEncoding(arrays, tensor_type=return_tensors)
 
@@ -409,7 +441,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
         return len(self._vocabulary)
 
     def get_vocab(self) -> KmerVocabulary:
-        """All k-mers and their ids. Do not iterate over it: see `KmerVocabulary`."""
+        """Return the mapping from k-mers to ids. Do not iterate over it: see `KmerVocabulary`."""
         return self._vocabulary
 
     def _add_tokens(self, new_tokens, special_tokens: bool = False) -> int:
@@ -417,7 +449,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
         if foreign:
             raise ValueError(
                 f"Cannot add {', '.join(map(repr, foreign))}: tokens are the {self.kmer_size}-mers and {PAD_TOKEN}; "
-                "the model has no place for others."
+                "the model has no embedding for others."
             )
         return super()._add_tokens(new_tokens, special_tokens=special_tokens)
 
@@ -431,41 +463,43 @@ class ProformerTokenizer(PreTrainedTokenizer):
         return self._vocabulary.token(index)
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """The letters the windows stand on, both strands and padding included."""
+        """Return the bases that the windows stand on, with all strands and the N around the insert."""
         left = max(self.kmer_size - self.kmer_stride, 0) // 2
         return "".join(token[left : left + self.kmer_stride] for token in tokens if token != PAD_TOKEN)
 
     def build_inputs_with_special_tokens(self, token_ids_0: list[int], token_ids_1: list[int] | None = None):
         if token_ids_1 is not None:
-            raise ValueError("A construct has no pair: give one sequence at a time.")
+            raise ValueError("A construct is one sequence, not a pair: give one sequence at a time.")
         return token_ids_0
 
     def save_vocabulary(self, save_directory: str, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Nothing to save: the k-mers follow from `kmer_size`."""
+        """Save nothing, because the k-mers follow from `kmer_size`."""
         return ()
 
 
-def slices(rows: int) -> Iterator[slice]:
+def _slice_rows(rows: int) -> Iterator[slice]:
     for first in range(0, rows, ROWS_AT_A_TIME):
         yield slice(first, first + ROWS_AT_A_TIME)
 
 
-def matches(digits: np.ndarray, starts: np.ndarray, lengths: np.ndarray, flank: np.ndarray) -> np.ndarray:
-    """Which of the sequences, each `lengths` long, hold `flank` from position `starts` of `digits` on."""
+def _find_flank(codes: np.ndarray, starts: np.ndarray, lengths: np.ndarray, flank: np.ndarray) -> np.ndarray:
+    """Return which sequences, each `lengths` long, hold the flank at `starts` in `codes`, (batch,) of bool."""
     found = lengths >= len(flank)
-    windows = starts[found, None] + np.arange(len(flank))
-    found[found] = (digits[windows] == flank).all(axis=1)
+    for rows in _slice_rows(len(starts)):
+        # In a sequence that is too short, the position may lie outside `codes`.
+        windows = codes.take(starts[rows, None] + np.arange(len(flank)), mode="clip")
+        found[rows] &= (windows == flank).all(axis=1)
     return found
 
 
-def sliding_numbers(digits: np.ndarray, size: int) -> np.ndarray:
-    """The base-7 number of each window of `size` digits, (rows, columns) to (rows, columns - size + 1)."""
+def _number_windows(codes: np.ndarray, size: int) -> np.ndarray:
+    """Return the base-7 number of each window of `size` codes, (rows, columns) to (rows, columns - size + 1)."""
     number_type = np.int32 if len(ALPHABET) ** size <= 2**31 else np.int64
-    columns = digits.shape[1] - size + 1
-    numbers = digits[:, :columns].astype(number_type)
-    for place in range(1, size):
+    columns = codes.shape[1] - size + 1
+    numbers = codes[:, :columns].astype(number_type)
+    for offset in range(1, size):
         numbers *= len(ALPHABET)
-        numbers += digits[:, place : place + columns]
+        numbers += codes[:, offset : offset + columns]
     return numbers
 
 

@@ -1,4 +1,4 @@
-"""A page to paste promoters into and see their expression. `python app.py` starts it; README.md says more."""
+"""A page that predicts the expression of pasted or uploaded promoters. `python app.py` starts it; see README.md."""
 
 import html
 import os
@@ -13,8 +13,8 @@ import numpy as np
 from figures import Marks, Training, distribution, mutagenesis, read_training
 from gradio.themes.utils.fonts import LocalFont
 from sequences import (
-    MOST_MEGABYTES,
-    MOST_SEQUENCES,
+    MAX_MEGABYTES,
+    MAX_SEQUENCES,
     Entries,
     Prediction,
     alternate_allele,
@@ -36,20 +36,20 @@ from modeling_proformer.variants import saturation_mutagenesis, variant_effects
 
 FOLDER = Path(__file__).parent
 EXAMPLE = (FOLDER / "example.fasta").read_text(encoding="utf-8")
-# A folder or a repository on the Hub; without it, the checkpoint within the package.
+# A folder or a repository on the Hub; by default the checkpoint that comes with the package.
 CHECKPOINT = os.environ.get("PROFORMER_MODEL")
 
 TITLE = "Proformer: promoter in, expression out"
 EXPLANATION = """
-<p>Above, how much expression would fall on average if a letter became another; letters below the line, how much it
-would rise. Under it, what each single change would do: orange is more expression, blue is less, and dots are the
-sequence’s own letters.</p>"""
+<p>The logo shows how much expression falls on average when a base is replaced by another; below the line, how much it
+rises. The heat map shows the effect of each single change: orange is more expression, blue is less, and dots mark the
+bases of the sequence itself.</p>"""
 CREDITS = """
 <p class="credits"><a href="https://doi.org/10.1186/s12859-024-05645-5">Proformer</a> is the work of Kwak et al. 2024.
-What you paste is kept in no file on the server of this page, and files are deleted within the hour.</p>"""
+This page does not save what you paste, and deletes uploaded files within an hour.</p>"""
 
 DARK_BLUE = "#17435f"
-# Fonts that Gradio brings along, in weights that have all letters.
+# Gradio includes these fonts; in these weights they have all characters of the page.
 THEME = gr.themes.Default(
     primary_hue="blue",
     neutral_hue="slate",
@@ -68,7 +68,7 @@ THEME = gr.themes.Default(
 
 
 class Served(NamedTuple):
-    """What the page is about. `training` belongs to the model's first output."""
+    """A model, and what the page says about it; `training` belongs to the model's first output."""
 
     model: PreTrainedModel
     tokenizer: ProformerTokenizer
@@ -77,20 +77,21 @@ class Served(NamedTuple):
     training: Training | None = None
 
 
-def embedded() -> Served:
+def serve_embedded() -> Served:
+    """Return the checkpoint that comes with the package, with the distribution of its training data."""
     return Served(
         *load_checkpoint(),
-        introduction="Paste promoters, and a small Proformer model predicts how strongly they drive a reporter gene "
-        "in yeast: on the scale of the mean sorting bin, from 0 to 17, as measured by "
-        '<a href="https://doi.org/10.1038/s41587-019-0315-8">de Boer et al. 2020</a>. Other organisms and other '
-        "constructs are beyond it, and changes of single letters are its weak side.",
+        introduction="Paste promoters, and a small Proformer model predicts how strongly they express a reporter gene "
+        "in yeast, as the mean sorting bin from 0 to 17 that "
+        '<a href="https://doi.org/10.1038/s41587-019-0315-8">de Boer et al. 2020</a> measured. The model does not '
+        "apply to other organisms or constructs, and it is least reliable for changes of single bases.",
         units="mean sorting bin",
         training=read_training(FOLDER / "training_expression.tsv"),
     )
 
 
 def answer_expression(served: Served, entries: Entries) -> tuple[Prediction, str]:
-    """The expression of each sequence, and what the page shows of it."""
+    """Predict the expression of each sequence, and return it with the HTML that shows it."""
     check_entries(served.tokenizer, entries)
     prediction = with_interval(predict(served.model, served.tokenizer, entries.sequences), served.model.config)
     labels = [str(row + 1) for row in range(len(entries.names))]
@@ -105,14 +106,14 @@ def answer_expression(served: Served, entries: Entries) -> tuple[Prediction, str
 
 
 def answer_mutagenesis(served: Served, entries: Entries, prediction: Prediction, row: int, output: int) -> str:
-    """What the page shows of all single changes of one of the sequences."""
+    """Predict all single changes of one of the sequences, and return the HTML that shows them."""
     sequence = entries.sequences[row]
     (insert,) = served.tokenizer.inserts([sequence])
     (expression,) = saturation_mutagenesis(served.model, served.tokenizer, [sequence])
     expression = expression[:, :, output]
     changes = expression - prediction.values[row, output]
     return (
-        note(f"Predicted all single changes of {len(insert)} letters.")
+        note(f"Predicted all single changes of {len(insert)} bases.")
         + EXPLANATION
         + mutagenesis(insert, changes, prediction.outputs[output])
         + strongest_changes(insert, expression, changes, prediction.outputs[output])
@@ -121,7 +122,7 @@ def answer_mutagenesis(served: Served, entries: Entries, prediction: Prediction,
 
 
 def answer_variant(served: Served, entries: Entries, prediction: Prediction, row: int, text: str) -> str:
-    """What the page shows of a variant and one of the sequences, its reference."""
+    """Predict a variant of one of the sequences, its reference, and return the HTML that compares them."""
     reference = entries.sequences[row]
     alternate = alternate_allele(served.tokenizer, reference, text)
     effect = variant_effects(served.model, served.tokenizer, [reference], [alternate])
@@ -141,7 +142,7 @@ def answer_variant(served: Served, entries: Entries, prediction: Prediction, row
 
 
 def distributions(served: Served, prediction: Prediction, labels: list[str]) -> str:
-    """A figure for each output."""
+    """Return a figure for each output."""
     figures = ""
     for output, name in enumerate(prediction.outputs):
         column = (slice(None), output)
@@ -161,7 +162,7 @@ def problem(sentence: str | InputError) -> str:
 
 
 def build(served: Served) -> gr.Blocks:
-    """The page itself."""
+    """Build the page."""
     outputs = [(name, output) for output, name in served.model.config.id2label.items()]
 
     def show_columns(path: str | None) -> dict:
@@ -169,7 +170,7 @@ def build(served: Served) -> gr.Blocks:
             columns, found = ([], None) if path is None else columns_of_file(path)
         except InputError as error:
             return {problems: problem(error), column: gr.update(visible=False)}
-        # A FASTA file leaves nothing to choose.
+        # A FASTA file has no column to choose.
         to_choose = path is not None and not path.lower().endswith(FASTA_SUFFIXES)
         return {problems: "", column: gr.update(choices=columns, value=found, visible=to_choose)}
 
@@ -190,10 +191,10 @@ def build(served: Served) -> gr.Blocks:
             variant_view: "",
         }
 
-    def show_of_chosen(answer: Callable[..., str], held: tuple | None, row: int | None, given: str | int) -> str:
-        # After an hour, or if the server was started anew, it holds no more of what was predicted.
+    def show_answer(answer: Callable[..., str], held: tuple | None, row: int | None, given: str | int) -> str:
+        # The server forgets predictions after an hour, and when it restarts.
         if held is None or row is None:
-            return problem("No sequence is at hand: predict the expression of some, and choose one of them.")
+            return problem("There are no predictions any more: predict expression again, then choose a sequence.")
         try:
             return answer(served, *held, row, given)
         except InputError as error:
@@ -206,41 +207,41 @@ def build(served: Served) -> gr.Blocks:
             with gr.Tab("Paste sequences"):
                 text = gr.Textbox(
                     label="Sequences",
-                    info=f"FASTA, a table, or one sequence a line, {MOST_SEQUENCES:,} at most: inserts of up to "
-                    f"{served.tokenizer.insert_width} letters, with the construct’s flanks or without.",
+                    info=f"FASTA, a table, or one sequence on each line; at most {MAX_SEQUENCES:,}. Inserts have up "
+                    f"to {served.tokenizer.insert_width} bases, with or without the flanks of the construct.",
                     lines=6,
                     max_lines=12,
-                    elem_classes="letters",
+                    elem_classes="sequence",
                 )
                 with gr.Row():
                     predict_text = gr.Button("Predict expression", variant="primary")
                     example = gr.Button("Try the example")
             with gr.Tab("Upload a file"):
-                file = gr.File(label=f"FASTA, CSV or TSV file, {MOST_MEGABYTES} MB at most", height=140)
-                column = gr.Dropdown(label="Column of the sequences", visible=False)
+                file = gr.File(label=f"FASTA, CSV or TSV file, at most {MAX_MEGABYTES} MB", height=140)
+                column = gr.Dropdown(label="Column with the sequences", visible=False)
                 predict_file = gr.Button("Predict expression of the file", variant="primary")
         problems = gr.HTML()
         with gr.Column(visible=False) as results:
             gr.HTML("<h2>Expression</h2>")
             expression_view = gr.HTML()
-            gr.HTML("<h2>Letter by letter</h2><p>What every other letter would do, in every position.</p>")
+            gr.HTML("<h2>Base by base</h2><p>Replace each base by every other, and see what changes.</p>")
             with gr.Row():
                 choice = gr.Dropdown(label="Sequence")
                 output = gr.Dropdown(outputs, label="Output", visible=len(outputs) > 1)
-            mutate = gr.Button("Change every letter")
+            mutate = gr.Button("Change every base")
             mutagenesis_view = gr.HTML()
-            gr.HTML("<h2>A variant</h2><p>Its reference is the sequence chosen above.</p>")
+            gr.HTML("<h2>A variant</h2><p>It is compared with the sequence chosen above, its reference.</p>")
             variant = gr.Textbox(
                 label="Variant",
-                info="Its whole sequence, or changes such as A34G or 34G; the insert’s first letter has position 1.",
+                info="The whole sequence, or changes such as A34G or 34G; position 1 is the first base of the insert.",
                 max_lines=8,
-                elem_classes="letters",
+                elem_classes="sequence",
             )
             compare = gr.Button("Compare with its reference")
             variant_view = gr.HTML()
         gr.HTML(CREDITS)
 
-        # The model computes for one visitor at a time; what it finds is for the page alone.
+        # The model computes for one visitor at a time, and the API of the server is private.
         event = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
         from_text = partial(show_expression, read_text)
         shown = {
@@ -252,10 +253,10 @@ def build(served: Served) -> gr.Blocks:
         file.change(show_columns, file, [problems, column], show_progress_on=problems, **event)
         predict_file.click(partial(show_expression, read_file), [file, column], **shown, **event)
         choice.input(lambda: ("", ""), None, [mutagenesis_view, variant_view], **event)
-        mutate.click(partial(show_of_chosen, answer_mutagenesis), [session, choice, output], mutagenesis_view, **event)
+        mutate.click(partial(show_answer, answer_mutagenesis), [session, choice, output], mutagenesis_view, **event)
         gr.on(
             [compare.click, variant.submit],
-            partial(show_of_chosen, answer_variant),
+            partial(show_answer, answer_variant),
             [session, choice, variant],
             variant_view,
             **event,
@@ -263,25 +264,31 @@ def build(served: Served) -> gr.Blocks:
     return page
 
 
+def launch(served: Served, **options):
+    """Build the page and serve it; `options` are those of `gradio.Blocks.launch`."""
+    build(served).launch(
+        theme=THEME,
+        css_paths=FOLDER / "style.css",
+        footer_links=[],
+        # Smaller files that are still too large are refused with our own message.
+        max_file_size="100mb",
+        ssr_mode=False,
+        state_session_capacity=200,
+        # Gradio reads this out to screen readers, but lacks the translation.
+        i18n=gr.I18n(en={"common.complete": "Finished"}),
+        **options,
+    )
+
+
 def main():
     try:
         if CHECKPOINT:
             served = Served(*load_checkpoint(CHECKPOINT), introduction=f"The model is {html.escape(CHECKPOINT)}.")
         else:
-            served = embedded()
+            served = serve_embedded()
     except InputError as error:
         sys.exit(str(error))
-    build(served).launch(
-        theme=THEME,
-        css_paths=FOLDER / "style.css",
-        footer_links=[],
-        # What is smaller is refused in our own words.
-        max_file_size="100mb",
-        ssr_mode=False,
-        state_session_capacity=200,
-        # Gradio tells screen readers so, but lacks the words.
-        i18n=gr.I18n(en={"common.complete": "Finished"}),
-    )
+    launch(served)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Figures as HTML: each drawn for a wide page and for a phone, and told in words to those who do not see it."""
+"""Figures as HTML: each is drawn for a wide page and for a phone, and described in words for screen readers."""
 
 import base64
 import html
@@ -17,44 +17,45 @@ from matplotlib.figure import Figure
 from modeling_proformer.evaluation.figures import BLUE, GREY, ORANGE
 
 
-LETTERS = "ACGT"
-# Told apart without red against green, and dark enough on white.
-LETTER_COLORS = {"A": "#00755e", "C": BLUE, "G": "#a86f00", "T": "#b3402a"}
+BASES = "ACGT"
+# Dark enough on white, and distinct for the colour-blind.
+BASE_COLORS = {"A": "#00755e", "C": BLUE, "G": "#a86f00", "T": "#b3402a"}
 CHANGE_COLORS = LinearSegmentedColormap.from_list("change", ["#17435f", BLUE, "#ffffff", ORANGE, "#8a3318"])
-# More predictions than this are drawn as a histogram, fewer one by one.
-MOST_MARKS = 12
+# More predictions than this are drawn as a histogram.
+MAX_MARKS = 12
 
 
 class Page(NamedTuple):
-    """Width of a figure in inches, and how many letters of a sequence fit into it."""
+    """The width of a figure in inches, and how many bases of a sequence fit into it."""
 
     width: float
-    letters: int
+    bases: int
 
 
 DESKTOP, PHONE = Page(10.0, 90), Page(3.9, 30)
 
 
 class Training(NamedTuple):
-    """How many measured promoters of each kind lie between the edges, (bins + 1,)."""
+    """Counts of measured promoters of each kind, (bins,), in bins with these edges, (bins + 1,)."""
 
     edges: np.ndarray
     counts: dict[str, np.ndarray]
 
     def share_below(self, kind: str, expression: np.ndarray) -> np.ndarray:
-        """Share of the promoters of this kind that have less expression; even within a bin."""
+        """Return the share of promoters of this kind with less expression, interpolated within a bin."""
         below = np.concatenate([[0], np.cumsum(self.counts[kind])])
         return np.interp(expression, self.edges, below / below[-1])
 
 
 def read_training(path: Path) -> Training:
+    """Read the table that make_training_expression.py writes."""
     header = path.read_text(encoding="utf-8").split("\n", 1)[0].split("\t")
     table = np.loadtxt(path, skiprows=1, delimiter="\t")
     return Training(np.append(table[:, 0], table[-1, 1]), dict(zip(header[2:], table.T[2:], strict=True)))
 
 
 class Marks(NamedTuple):
-    """Predictions of one output, (sequences,), with a label each, and the ends of their intervals if there are any."""
+    """Predictions of one output, (sequences,), with their labels, and the ends of their intervals if there are any."""
 
     labels: Sequence[str]
     values: np.ndarray
@@ -64,15 +65,15 @@ class Marks(NamedTuple):
 
 
 def distribution(marks: Marks, output: str, training: Training | None) -> str:
-    """Predictions against the distribution of what the model was trained on."""
+    """Return a figure of predictions and the distribution of the training data."""
     return picture(
-        lambda page: draw_distribution(page, marks, output, training), tell_distribution(marks, output, training)
+        lambda page: draw_distribution(page, marks, output, training), describe_distribution(marks, output, training)
     )
 
 
 def draw_distribution(page: Page, marks: Marks, output: str, training: Training | None) -> Figure:
-    """Histograms above, if there are any to draw, and single predictions below, unless there are many."""
-    many = len(marks.values) > MOST_MARKS
+    """Draw histograms above, if there are any, and single predictions below, unless there are many."""
+    many = len(marks.values) > MAX_MARKS
     heights = [2.6] * (many or training is not None) + [0.3 + 0.24 * len(marks.values)] * (not many)
     figure = Figure(figsize=(page.width, sum(heights) + 0.6), layout="constrained")
     panels = figure.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False)[:, 0]
@@ -97,6 +98,7 @@ def draw_distribution(page: Page, marks: Marks, output: str, training: Training 
 
 
 def draw_training(axes: Axes, training: Training):
+    """Draw a histogram for each kind of measured promoters."""
     styles = [{"fill": True, "color": "#d5dbe3"}, {"color": BLUE, "linewidth": 1.6}]
     for (kind, counts), style in zip(training.counts.items(), styles, strict=True):
         label = f"{kind}, measured ({counts.sum():,.0f})"
@@ -104,6 +106,7 @@ def draw_training(axes: Axes, training: Training):
 
 
 def draw_many(axes: Axes, values: np.ndarray, training: Training | None):
+    """Draw predictions as a histogram."""
     edges = np.histogram_bin_edges(values, 30) if training is None else training.edges
     counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
     label = f"predicted ({len(values):,})"
@@ -111,7 +114,7 @@ def draw_many(axes: Axes, values: np.ndarray, training: Training | None):
 
 
 def draw_marks(axes: Axes, marks: Marks):
-    """Each prediction as a point in a row of its own."""
+    """Draw each prediction as a point in its own row."""
     rows = np.arange(len(marks.values))
     if marks.level is not None:
         axes.hlines(rows, marks.low, marks.high, color=GREY, linewidth=2, label=f"{marks.level:.0%} interval")
@@ -124,53 +127,55 @@ def draw_marks(axes: Axes, marks: Marks):
     axes.spines["left"].set_visible(False)
 
 
-def tell_distribution(marks: Marks, output: str, training: Training | None) -> str:
-    if len(marks.values) > MOST_MARKS:
+def describe_distribution(marks: Marks, output: str, training: Training | None) -> str:
+    """Describe in words what `draw_distribution` draws."""
+    if len(marks.values) > MAX_MARKS:
         low, middle, high = np.percentile(marks.values, [0, 50, 100])
-        told = (
+        text = (
             f"Histogram of {len(marks.values):,} predictions of {output}, {low:.1f} to {high:.1f}, median {middle:.1f}"
         )
     else:
         pairs = zip(marks.labels, marks.values, strict=True)
-        told = f"Predicted {output}, " + ", ".join(f"{label}: {value:.1f}" for label, value in pairs)
+        text = f"Predicted {output}, " + ", ".join(f"{label}: {value:.1f}" for label, value in pairs)
     if training is None:
-        return f"{told}."
+        return f"{text}."
     kinds = " and ".join(f"{counts.sum():,.0f} {kind}" for kind, counts in training.counts.items())
-    return f"{told}; against histograms of what was measured of {kinds}."
+    return f"{text}; with histograms of the measured expression of {kinds}."
 
 
 def mutagenesis(insert: str, changes: np.ndarray, output: str) -> str:
     """
-    Sequence logo and heat map of a saturation mutagenesis.
+    Return a sequence logo and a heat map of a saturation mutagenesis.
 
     Args:
-        insert: letters A C G T N.
-        changes: (letters, 4), how much expression changes with A, C, G or T in this position.
-        output: what changes, for the colour bar.
+        insert: bases A C G T N.
+        changes: (bases, 4), how much expression changes with A, C, G or T at this position.
+        output: name of the output, for the colour bar.
     """
     positions, columns = strongest(changes, 3)
-    told = ", ".join(
-        f"{changes[position, column]:+.1f} if {insert[position]} in position {position + 1} is {LETTERS[column]}"
+    listed = ", ".join(
+        f"{changes[position, column]:+.1f} if {insert[position]} at position {position + 1} is {BASES[column]}"
         for position, column in zip(positions, columns, strict=True)
     )
     alternative = (
-        f"Sequence logo and heat map of all single changes of the {len(insert)} letters. The strongest: {told}."
+        f"Sequence logo and heat map of all single changes of the {len(insert)} bases. The strongest: {listed}."
     )
     return picture(lambda page: draw_mutagenesis(page, insert, changes, output), alternative)
 
 
 def strongest(changes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and columns of the greatest changes, up or down, the greatest first."""
+    """Return the positions and columns of the greatest changes, up or down, the greatest first."""
     order = np.argsort(-np.abs(changes), axis=None, kind="stable")[:count]
     return np.unravel_index(order, changes.shape)
 
 
 def draw_mutagenesis(page: Page, insert: str, changes: np.ndarray, output: str) -> Figure:
-    lines = -(-len(insert) // page.letters)
+    """Draw a logo and a heat map below it, over as many lines as the insert needs."""
+    lines = -(-len(insert) // page.bases)
     per_line = -(-len(insert) // lines)
     figure = Figure(figsize=(page.width, 2.15 * lines + 0.7), layout="constrained")
     panels = figure.subplots(2 * lines, height_ratios=[1.25, 0.9] * lines, squeeze=False)[:, 0]
-    importance = letter_importance(insert, changes)
+    importance = base_importance(insert, changes)
     top, bottom = max(importance.max(), 0), min(importance.min(), 0)
     limit = np.abs(changes).max() or 1
     for line in range(lines):
@@ -178,8 +183,8 @@ def draw_mutagenesis(page: Page, insert: str, changes: np.ndarray, output: str) 
         first = line * per_line
         here = slice(first, first + per_line)
         numbers = np.arange(first, first + per_line) + 1
-        table = pd.DataFrame(importance[here], columns=list(LETTERS), index=numbers[: len(importance[here])])
-        logomaker.Logo(table, ax=logo, color_scheme=LETTER_COLORS, flip_below=False, show_spines=False)
+        table = pd.DataFrame(importance[here], columns=list(BASES), index=numbers[: len(importance[here])])
+        logomaker.Logo(table, ax=logo, color_scheme=BASE_COLORS, flip_below=False, show_spines=False)
         logo.set_ylim(bottom * 1.05, top * 1.05 or 1)
         logo.set_xticks(table.index, insert[here], fontsize=7, family="monospace")
         logo.set_ylabel("importance")
@@ -191,15 +196,15 @@ def draw_mutagenesis(page: Page, insert: str, changes: np.ndarray, output: str) 
             aspect="auto",
             extent=(numbers[0] - 0.5, numbers[0] - 0.5 + len(table), 3.5, -0.5),
         )
-        known = [place for place, letter in enumerate(insert[here]) if letter != "N"]
-        own = [LETTERS.index(insert[first + place]) for place in known]
+        known = [position for position, base in enumerate(insert[here]) if base != "N"]
+        own = [BASES.index(insert[first + position]) for position in known]
         heat.scatter(numbers[known], own, s=4, color="#5c6673", linewidths=0)
-        heat.set_yticks(range(4), list(LETTERS), fontsize=8)
+        heat.set_yticks(range(4), list(BASES), fontsize=8)
         heat.set_xticks([number for number in numbers if number % 10 == 0 or number == 1])
         heat.tick_params(length=0)
         logo.tick_params(axis="x", length=0, pad=1)
         for axes in (logo, heat):
-            # The last line is as long as the others, so that letters are everywhere as wide.
+            # The last line is as long as the others, so that all bases have the same width.
             axes.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
             axes.spines[:].set_visible(False)
     figure.colorbar(
@@ -208,19 +213,20 @@ def draw_mutagenesis(page: Page, insert: str, changes: np.ndarray, output: str) 
     return figure
 
 
-def letter_importance(insert: str, changes: np.ndarray) -> np.ndarray:
+def base_importance(insert: str, changes: np.ndarray) -> np.ndarray:
     """
-    How much expression falls, on average, if a letter becomes another; (letters, 4), 0 but in the column of the
-    insert's own letter.
+    Return how much expression falls on average when a base is replaced by another, (bases, 4); 0 except in the column
+    of the base itself.
     """
     importance = np.zeros(changes.shape)
-    for position, letter in enumerate(insert):
-        if letter != "N":
-            importance[position, LETTERS.index(letter)] = -changes[position].sum() / 3
+    for position, base in enumerate(insert):
+        if base != "N":
+            importance[position, BASES.index(base)] = -changes[position].sum() / 3
     return importance
 
 
 def picture(draw: Callable[[Page], Figure], alternative: str) -> str:
+    """Return a figure as HTML, drawn for a desktop and for a phone."""
     return (
         f'<picture class="figure"><source media="(max-width: 640px)" srcset="{svg(draw(PHONE))}">'
         f'<img src="{svg(draw(DESKTOP))}" alt="{html.escape(alternative)}"></picture>'
@@ -228,6 +234,7 @@ def picture(draw: Callable[[Page], Figure], alternative: str) -> str:
 
 
 def svg(figure: Figure) -> str:
+    """Return a figure as an address that holds its data."""
     file = io.BytesIO()
     figure.savefig(file, format="svg")
     return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,8 +1,8 @@
-"""Counts how many measured promoters have which expression: training_expression.tsv, which the page draws.
+"""Count measured promoters by expression, and write training_expression.tsv, which the page draws.
 
 python make_training_expression.py native_ypd.parquet random_ypd.tsv
 
-Tables with the columns `expression` and, where some promoters are native and others random, `native`.
+The tables have a column `expression`, and a column `native` if some of their promoters are native.
 """
 
 import csv
@@ -16,12 +16,12 @@ from modeling_proformer.data.tables import InputError, measured_value, read_rows
 
 
 OUTPUT = Path(__file__).with_name("training_expression.tsv")
-# Sorting bins go from 0 to 17; means that were estimated from reads lie beyond them now and then.
+# Sorting bins go from 0 to 17. Some means that were estimated from reads lie outside.
 EDGES = np.arange(-2, 20.5, 0.5)
 
 
 def count_expression(tables: Sequence[str | Path]) -> dict[str, np.ndarray]:
-    """How many promoters of each kind lie between the edges."""
+    """Count the promoters of each kind between the edges."""
     expression = {"native promoters": [], "random inserts": []}
     for table in tables:
         for row in read_rows(table):
@@ -30,7 +30,9 @@ def count_expression(tables: Sequence[str | Path]) -> dict[str, np.ndarray]:
             expression[kind].append(measured_value(table, row, "expression", required=True))
     for kind, values in expression.items():
         if values and not EDGES[0] <= min(values) <= max(values) <= EDGES[-1]:
-            raise InputError(f"Expression of {kind} goes from {min(values):g} to {max(values):g}, beyond the edges.")
+            raise InputError(
+                f"Expression of {kind} goes from {min(values):g} to {max(values):g}, outside of the edges."
+            )
     return {kind: np.histogram(values, EDGES)[0] for kind, values in expression.items()}
 
 

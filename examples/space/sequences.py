@@ -1,4 +1,4 @@
-"""What a user pastes, uploads or types, as sequences; and predictions of them."""
+"""Read sequences and variants that a user pastes, uploads or types."""
 
 import re
 import tempfile
@@ -23,15 +23,15 @@ from modeling_proformer.data.tables import (
 from modeling_proformer.intervals import prediction_interval
 
 
-MOST_SEQUENCES = 1_000
-MOST_MEGABYTES = 5
-# Neither gzip nor Parquet: a small file of these can hold more than a shared machine does.
+MAX_SEQUENCES = 1_000
+MAX_MEGABYTES = 5
+# Neither gzip nor Parquet: a small file of these can fill the memory of a shared machine.
 SUFFIXES = (*FASTA_SUFFIXES, *DELIMITERS)
-HIGHEST_LEVEL = 0.9
+MAX_LEVEL = 0.9
 PASTED = "Your text"
-ADVICE = "On your own machine, “proformer predict FILE” takes any number of them."
+ADVICE = "On your own machine, “proformer predict FILE” takes any number of sequences."
 DNA = re.compile("[ACGTUN]{4,}", re.IGNORECASE)
-# What a column of sequences may be called; the letters of some are those of nucleotides.
+# Names of a column of sequences; some of them could be read as nucleotides.
 COMMON_NAMES = {"sequence", "seq", "insert", "promoter", "dna", "rna", "cdna", "mrna", "cds", "utr"}
 NUCLEOTIDES = re.compile("[ACGTUNRYSWKMBDHV]{3,}", re.IGNORECASE)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
@@ -40,7 +40,7 @@ SUBSTITUTION = re.compile(r"([ACGTUN]?)([0-9]{1,9})([ACGTU])", re.IGNORECASE)
 
 
 class Entries(NamedTuple):
-    """Sequences of one source, each with the row it comes from and a name to show."""
+    """The sequences of one source, each with its row and a name to show."""
 
     source: str
     rows: list[Row]
@@ -49,7 +49,7 @@ class Entries(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """Expression of each output, (sequences, outputs); and, where the model knows them, the intervals' ends."""
+    """The expression of each output, (sequences, outputs), and the ends of intervals if the model has any."""
 
     outputs: list[str]
     values: np.ndarray
@@ -60,10 +60,10 @@ class Prediction(NamedTuple):
 
 def read_text(text: str) -> Entries:
     """
-    FASTA, a table with a line of column names, or one sequence a line.
+    Read pasted text: FASTA, a table with a line of column names, or one sequence on each line.
 
     Raises:
-        InputError: there is nothing in it or too much, or it is no FASTA or table although it starts like one.
+        InputError: the text is empty or too large, or it starts like FASTA or a table but is not well-formed.
     """
     if not text.strip():
         raise InputError("There are no sequences yet: paste some, or try the example.")
@@ -72,19 +72,19 @@ def read_text(text: str) -> Entries:
     if kind is None:
         lines = enumerate(text.split("\n"), start=1)
         rows = (Row(f"line {number}", {"sequence": line.strip()}) for number, line in lines if line.strip())
-        return entries_of(PASTED, rows, "sequence")
+        return read_entries(PASTED, rows, "sequence")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"pasted{kind}"
         path.write_text(text, encoding="utf-8", errors="replace")
-        with called(path, PASTED):
+        with errors_name(path, PASTED):
             column = find_columns(path)[1]
             if column is None:
-                raise InputError(f"{path}: no column holds sequences alone; call the one with them “sequence”.")
-            return entries_of(PASTED, read_rows(path), column)
+                raise InputError(f"{path}: no column has only sequences; name the one to read “sequence”.")
+            return read_entries(PASTED, read_rows(path), column)
 
 
 def kind_of_text(text: str) -> str | None:
-    """The suffix of a file with such text; None of one sequence a line."""
+    """Return the suffix that a file with such text has; None for one sequence on each line."""
     first_line, _, others = text.strip().partition("\n")
     if first_line.startswith(">"):
         return ".fasta"
@@ -98,38 +98,38 @@ def kind_of_text(text: str) -> str | None:
 
 def read_file(path: str | Path | None, column: str | None) -> Entries:
     """
-    A FASTA file, or a table's column of sequences; by default, the one that `columns_of_file` finds.
+    Read a FASTA file, or a column of a table; by default, the column that `columns_of_file` finds.
 
     Raises:
-        InputError: there is none, it is of another kind, damaged, too large, or a table without names of its columns,
-            or has no sequence in one of its rows.
+        InputError: there is no file; it is of another kind, damaged, or too large; or it is a table without column
+            names, or with a row that has no sequence.
     """
     if path is None:
-        raise InputError("There is no file yet: drop one, or choose it.")
+        raise InputError("There is no file yet: drop or choose one.")
     if column is None:
         column = columns_of_file(path)[1]
-    path = checked_file(path)
+    path = check_file(path)
     if column is None:
-        raise InputError(f"{path.name}: choose the column of the sequences.")
-    with called(path, path.name):
-        return entries_of(path.name, read_rows(path), column)
+        raise InputError(f"{path.name}: choose the column with the sequences.")
+    with errors_name(path, path.name):
+        return read_entries(path.name, read_rows(path), column)
 
 
 def columns_of_file(path: str | Path) -> tuple[list[str], str | None]:
     """
-    The columns of a table or FASTA file, and the one that holds its sequences: it is called so, or the longest of
-    those whose first cells are DNA; None where there is none.
+    Return the columns of a table or FASTA file, and the column with the sequences. That is the column “sequence”, or
+    the one with the longest DNA in its first rows, or None.
 
     Raises:
         InputError: see `read_file`.
     """
-    path = checked_file(path)
-    with called(path, path.name):
+    path = check_file(path)
+    with errors_name(path, path.name):
         return find_columns(path)
 
 
 def find_columns(path: Path) -> tuple[list[str], str | None]:
-    """Those of `columns_of_file`, whatever the file is called to the user."""
+    """Return what `columns_of_file` does, for a file of any name."""
     first_rows = [row.cells for row in islice(read_rows(path), 20)]
     columns = list(first_rows[0])
     texts = {column: [cells[column].strip() for cells in first_rows] for column in columns}
@@ -137,7 +137,7 @@ def find_columns(path: Path) -> tuple[list[str], str | None]:
     longest = max(dna, key=lambda column: sum(map(len, texts[column])), default=None)
     found = next((column for column in columns if column.lower() == "sequence"), longest)
     if not found or found.strip().lower() not in COMMON_NAMES:
-        # The first name may be empty: pandas leaves that of its index so.
+        # The first name may be empty: pandas writes an index without a name.
         data = [name for name in columns[1:] if not name.strip()]
         data += [name for name in columns if NUMBER.fullmatch(name.strip())]
         data += [name for name in columns if name == found and NUCLEOTIDES.fullmatch(name.strip())]
@@ -148,38 +148,37 @@ def find_columns(path: Path) -> tuple[list[str], str | None]:
     return columns, found
 
 
-def checked_file(path: str | Path) -> Path:
+def check_file(path: str | Path) -> Path:
+    """Check the kind and size of a file, and return its path."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
-            f"{path.name}: this page reads FASTA, CSV and TSV files, whose names end in one of {', '.join(SUFFIXES)}."
+            f"{path.name}: this page reads FASTA, CSV and TSV files; their names end in one of {', '.join(SUFFIXES)}."
         )
     check_size(path.name, path.stat().st_size)
     return path
 
 
 def check_size(source: str, size: int):
-    if size > MOST_MEGABYTES * 1e6:
-        raise InputError(
-            f"{source}: this page takes {MOST_MEGABYTES} MB of sequences at a time, and there are more. {ADVICE}"
-        )
+    """Check that there are not too many bytes."""
+    if size > MAX_MEGABYTES * 1e6:
+        raise InputError(f"{source}: this page takes at most {MAX_MEGABYTES} MB of sequences at a time. {ADVICE}")
 
 
-def entries_of(source: str, rows: Iterable[Row], column: str) -> Entries:
-    rows = list(islice(rows, MOST_SEQUENCES + 1))
-    if len(rows) > MOST_SEQUENCES:
-        raise InputError(
-            f"{source}: this page takes {MOST_SEQUENCES:,} sequences at a time, and there are more. {ADVICE}"
-        )
+def read_entries(source: str, rows: Iterable[Row], column: str) -> Entries:
+    """Collect the sequences of rows, and their names."""
+    rows = list(islice(rows, MAX_SEQUENCES + 1))
+    if len(rows) > MAX_SEQUENCES:
+        raise InputError(f"{source}: this page takes at most {MAX_SEQUENCES:,} sequences at a time. {ADVICE}")
     require_columns(source, rows[0].cells, [column])
     sequences = [sequence_text(source, row, column) for row in rows]
     named = next((name for name in rows[0].cells if name.lower() in ("name", "id")), None)
-    return Entries(source, rows, [row.cells.get(named) or row.place for row in rows], sequences)
+    return Entries(source, rows, [row.cells.get(named) or row.location for row in rows], sequences)
 
 
 @contextmanager
-def called(path: Path, name: str) -> Iterator[None]:
-    """Errors say the name that the user knows a file by, not where it lies on the server."""
+def errors_name(path: Path, name: str) -> Iterator[None]:
+    """Put the name that the user knows into errors, instead of the path on the server."""
     try:
         yield
     except InputError as error:
@@ -188,64 +187,66 @@ def called(path: Path, name: str) -> Iterator[None]:
 
 def check_entries(tokenizer: ProformerTokenizer, entries: Entries):
     """
+    Check that the model can read all sequences.
+
     Raises:
-        InputError: a sequence is not DNA, or too long; says in which line.
+        InputError: a sequence is not DNA, or too long. The error says in which line.
     """
     try:
         lengths = tokenizer.insert_lengths(entries.sequences)
     except InvalidSequenceError as error:
-        raise InputError(f"{entries.source}, {entries.rows[error.row].place}: {error.reason}") from None
+        raise InputError(f"{entries.source}, {entries.rows[error.row].location}: {error.reason}") from None
     too_long = np.flatnonzero(lengths > tokenizer.insert_width)
     if len(too_long):
         first = too_long[0]
-        all_of_them = f"; {len(too_long):,} sequences are too long" if len(too_long) > 1 else ""
+        others = f"; {len(too_long):,} sequences are too long" if len(too_long) > 1 else ""
         raise InputError(
-            f"{entries.source}, {entries.rows[first].place}: the insert has {lengths[first]:,} letters, and this "
-            f"model takes {tokenizer.insert_width} at most{all_of_them}."
+            f"{entries.source}, {entries.rows[first].location}: the insert has {lengths[first]:,} bases, but this "
+            f"model takes at most {tokenizer.insert_width}{others}."
         )
 
 
 def with_interval(values: np.ndarray, config: ProformerConfig) -> Prediction:
-    """Predictions with the intervals of the highest level up to `HIGHEST_LEVEL` that the model has any for."""
+    """Add intervals of the highest level up to `MAX_LEVEL` for which the model has any."""
     outputs = [config.id2label[number] for number in range(config.num_labels)]
-    levels = [float(level) for level in config.interval_half_widths or {} if float(level) <= HIGHEST_LEVEL]
+    levels = [float(level) for level in config.interval_half_widths or {} if float(level) <= MAX_LEVEL]
     ends = prediction_interval(values, config, max(levels)) if levels else (None, None)
     return Prediction(outputs, values, max(levels, default=None), *ends)
 
 
 def alternate_allele(tokenizer: ProformerTokenizer, reference: str, text: str) -> str:
     """
-    The variant that a user describes: a whole sequence, or substitutions in the insert of the reference, such as
-    `A34G` or `34G`, several of them between blanks or commas.
+    Return the variant that a user describes: a whole sequence, or substitutions in the insert of the reference such as
+    `A34G` or `34G`, separated by blanks or commas.
 
     Raises:
-        InputError: it is neither, more than one sequence or one that the model does not take, or a substitution does
-            not fit the reference.
+        InputError: the text is neither of these, has more than one sequence or one that the model cannot read, or a
+            substitution does not fit the reference.
     """
     if not text.strip():
-        raise InputError("There is no variant yet: paste its sequence, or name a change such as 34G.")
+        raise InputError("There is no variant yet: paste its sequence, or write a change such as 34G.")
     if text.lstrip().startswith(">") or not re.search(r"\d", text):
         entries = read_text(text)
         if len(entries.sequences) > 1:
             raise InputError(f"Give one variant at a time; there are {len(entries.sequences):,}.")
         check_entries(tokenizer, entries)
         return entries.sequences[0]
-    _, (start,), (length,) = tokenizer.read_inserts([reference], allow_mask=False)
-    letters, changed = list(reference), set()
+    (start,), (length,) = tokenizer.trim_flanks(*tokenizer.read_codes([reference]))
+    bases, changed = list(reference), set()
     for change in re.split(r"[\s,;]+", text.strip(" \t\r\n,;")):
         found = SUBSTITUTION.fullmatch(change)
         if not found:
             raise InputError(
-                f"{change!r} is not a change such as A34G or 34G: position in the insert, then the letter."
+                f"{change!r} is not a change such as A34G or 34G: the position in the insert, then the base."
             )
-        expected, position, letter = found[1].upper(), int(found[2]), found[3].upper()
+        expected, position, base = found[1].upper(), int(found[2]), found[3].upper()
         if not 1 <= position <= length:
-            raise InputError(f"{change}: position {position} lies outside the insert, which has {length} letters.")
-        place = int(start) + position - 1
-        if expected and expected != reference[place].upper():
-            raise InputError(f"{change}: the reference has {reference[place].upper()} at position {position}.")
-        if place in changed:
+            raise InputError(f"{change}: position {position} lies outside the insert, which has {length} bases.")
+        index = int(start) + position - 1
+        if expected and expected != reference[index].upper():
+            raise InputError(f"{change}: the reference has {reference[index].upper()} at position {position}.")
+        if index in changed:
             raise InputError(f"{change}: position {position} is changed twice.")
-        changed.add(place)
-        letters[place] = letter
-    return "".join(letters)
+        changed.add(index)
+        bases[index] = base
+    return "".join(bases)

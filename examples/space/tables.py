@@ -1,4 +1,4 @@
-"""Predictions as tables: HTML for the page, TSV to download. All that a user wrote is escaped."""
+"""Predictions as tables: HTML for the page, and TSV to download. Text of the user is escaped."""
 
 import base64
 import csv
@@ -7,21 +7,22 @@ import io
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from figures import LETTERS, Training, strongest
+from figures import BASES, Training, strongest
 from sequences import Entries, Prediction
 
 from modeling_proformer.data.tables import InputError
 
 
-LONGEST_NAME = 60
+MAX_NAME_LENGTH = 60
 
 
 def short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    """Cut a name that is too long to show."""
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
 
 
 def number(value: float, sign: str = "") -> str:
-    """With `sign="+"`, positive numbers have one as well."""
+    """Format a number; with `sign="+"`, positive numbers get a sign too."""
     return f"{value:{sign}.2f}".replace("-", "−")
 
 
@@ -33,7 +34,7 @@ def expression_table(
     prediction: Prediction,
     training: Training | None,
 ) -> str:
-    """A row for each sequence, labelled as in the figure."""
+    """Return a table with a row for each sequence, labelled as in the figure."""
     header = [label_name, "Sequence"]
     for output in prediction.outputs:
         header.append(f"Predicted {output}")
@@ -56,16 +57,17 @@ def expression_table(
 
 
 def strongest_changes(insert: str, expression: np.ndarray, changes: np.ndarray, output: str) -> str:
-    """The greatest of a saturation mutagenesis, (letters, 4) each, as changes that the variant's box takes."""
+    """Return a table of the greatest changes of a saturation mutagenesis, (bases, 4), written as for a variant."""
     rows = []
-    for place in zip(*strongest(changes, 5), strict=True):
-        name = f"{insert[place[0]]}{place[0] + 1}{LETTERS[place[1]]}"
-        rows.append([str(len(rows) + 1), name, number(expression[place]), number(changes[place], "+")])
+    for position, column in zip(*strongest(changes, 5), strict=True):
+        name = f"{insert[position]}{position + 1}{BASES[column]}"
+        values = number(expression[position, column]), number(changes[position, column], "+")
+        rows.append([str(len(rows) + 1), name, *values])
     return table("The strongest single changes", ["No.", "Change", f"Predicted {output}", "Difference"], rows)
 
 
 def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The second cell of each row is its head; a table too wide or too long scrolls, by keyboard as well."""
+    """Return a table as HTML. The second cell of each row is its header; a large table scrolls, by keyboard too."""
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     body = ""
     for cells in rows:
@@ -79,10 +81,10 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]]) ->
 
 def predictions_link(entries: Entries, prediction: Prediction) -> str:
     """
-    Downloads what was given with the columns that `proformer predict` adds to it.
+    Return a link to the user's table with the columns that `proformer predict` adds.
 
     Raises:
-        InputError: a table has a column of such a name already.
+        InputError: the table has a column of such a name already.
     """
     new_columns, values = [], []
     for output, name in enumerate(prediction.outputs):
@@ -93,7 +95,7 @@ def predictions_link(entries: Entries, prediction: Prediction) -> str:
             values += [prediction.low[:, output], prediction.high[:, output]]
     columns = list(entries.rows[0].cells)
     if taken := [name for name in new_columns if name in columns]:
-        raise InputError(f"{entries.source}: rename the column {taken[0]!r}; predictions take that name.")
+        raise InputError(f"{entries.source}: rename the column {taken[0]!r}: the column of predictions has this name.")
     rows = [
         [*row.cells.values(), *(f"{value:.6g}" for value in predicted)]
         for row, predicted in zip(entries.rows, np.stack(values, axis=1), strict=True)
@@ -102,17 +104,17 @@ def predictions_link(entries: Entries, prediction: Prediction) -> str:
 
 
 def mutagenesis_link(insert: str, expression: np.ndarray) -> str:
-    """Downloads a saturation mutagenesis, (letters, 4)."""
+    """Return a link to a table of a saturation mutagenesis, (bases, 4)."""
     rows = [
-        [position, letter, *(f"{value:.6g}" for value in values)]
-        for position, (letter, values) in enumerate(zip(insert, expression, strict=True), start=1)
+        [position, base, *(f"{value:.6g}" for value in values)]
+        for position, (base, values) in enumerate(zip(insert, expression, strict=True), start=1)
     ]
     name = "saturation_mutagenesis.tsv"
-    return download_link("Download all single changes (TSV)", name, ["position", "reference", *LETTERS], rows)
+    return download_link("Download all single changes (TSV)", name, ["position", "reference", *BASES], rows)
 
 
 def download_link(text: str, name: str, header: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """A link that holds the file itself, so that the server keeps none."""
+    """Return a link that contains the file itself, so that the server does not keep it."""
     file = io.StringIO()
     writer = csv.writer(file, delimiter="\t", lineterminator="\n")
     writer.writerow(header)

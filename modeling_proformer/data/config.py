@@ -20,7 +20,7 @@ class ColumnOptions:
 
     sequence: str = option("Column with the sequences, with or without the construct's flanks.", "sequence")
     targets: list[str] = option(
-        "Columns with the measurements, one for each output; with --bins, the reads counted in each sorting bin.",
+        "Columns with the measurements, one for each output; with bins, the reads counted in each sorting bin.",
         ["expression"],
     )
     bins: list[float] | None = option("Centres of the sorting bins, evenly spaced; the targets are then read counts.")
@@ -60,11 +60,12 @@ class SplitOptions:
         "What to do with different measurements of one insert; average also adds up their weights.", "refuse"
     )
     split_by: Literal["homology", "random"] = option(
-        "How to split rows that no column assigns: homology keeps related sequences in one split.", "homology"
+        "How to split rows where no column says it: homology keeps related sequences in one split.", "homology"
     )
     validation_fraction: float = option("Share of the rows that choose the best step and calibrate intervals.", 0.15)
     test_fraction: float = option("Share of the rows that test the model.", 0.15)
     train_rows: int | None = option("Train on this many rows, chosen at random; the test rows stay the same.")
+    validation_rows: int | None = option("Evaluate on this many of the validation rows, chosen at random.")
 
 
 @dataclass(kw_only=True)
@@ -75,6 +76,9 @@ class DataConfig(ColumnOptions, ConstructOptions, SplitOptions):
     Raises:
         ValueError: an option is outside its range, or two contradict each other.
     """
+
+    # The groups of the command line, in their order.
+    groups: ClassVar[tuple[type, ...]] = (ColumnOptions, ConstructOptions, SplitOptions)
 
     def __post_init__(self):
         if isinstance(self.targets, str):
@@ -92,11 +96,14 @@ class DataConfig(ColumnOptions, ConstructOptions, SplitOptions):
                 raise ValueError(f"`bins` must be two or more finite numbers, got {self.bins}.")
         if self.weight and self.standard_error:
             raise ValueError("Give `weight` or `standard_error`, not both.")
-        if self.split_by == "random" and self.group:
-            raise ValueError(f"The column {self.group!r} splits the rows by group; leave out `split_by` or `group`.")
         if self.too_long == "cut" and self.insert_width is None:
             raise ValueError("`too_long` 'cut' needs an `insert_width`.")
-        for name in ("insert_width", "train_rows"):
+        if not 0 < self.validation_fraction < 1 or not 0 <= self.test_fraction < 1 - self.validation_fraction:
+            raise ValueError(
+                "`validation_fraction` must be above 0, `test_fraction` at least 0, and their sum below 1; they are "
+                f"{self.validation_fraction} and {self.test_fraction}."
+            )
+        for name in ("insert_width", "train_rows", "validation_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value}, but must be at least 1.")

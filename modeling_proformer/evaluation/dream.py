@@ -10,18 +10,18 @@ from ..data.tables import InputError, Row, measured_value, read_rows, require_co
 from .metrics import DREAM_PAIRS, DREAM_SUBSETS
 
 
-FLAGS = {"true": True, "1": True, "false": False, "0": False}
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class DreamTest(NamedTuple):
     """
-    The test set in the order of its table. What `dream_score` asks for, and the sequences to predict.
+    The challenge's test set, in the order of its table: the sequences to predict, and what `dream_score` needs.
 
     Attributes:
-        sequences: as the table has them, with the construct's flanks or without; empty if they were not asked for.
+        sequences: as the table has them, with or without the construct's flanks; empty if they were not requested.
         measured: (sequences,) of float64.
         subsets: masks (sequences,) of `"high"`, `"low"`, `"yeast"`, `"random"` and `"challenging"`.
-        pairs: (pairs, 2) of places in the table, of `"snv"`, `"motif_perturbation"` and `"motif_tiling"`.
+        pairs: (pairs, 2) indices of sequences, for `"snv"`, `"motif_perturbation"` and `"motif_tiling"`.
     """
 
     sequences: list[str]
@@ -33,72 +33,71 @@ class DreamTest(NamedTuple):
 def read_dream_test(
     table: str | os.PathLike,
     pairs: Mapping[str, str | os.PathLike],
-    sequence_column: str | None = "sequence",
-    measured_column: str = "expression",
+    sequence: str | None = "sequence",
+    target: str = "expression",
 ) -> DreamTest:
     """
-    Reads the challenge's test set, or the part of it that a table holds.
+    Read the challenge's test set, or the part of it that a table has.
 
     Args:
-        table: has a column `row` that numbers the sequences, the measurements, and a column of True or False for each
-            of the subsets high, low, yeast, random and challenging.
-        pairs: for `"snv"`, `"motif_perturbation"` and `"motif_tiling"`, a table of two columns of such row numbers,
+        table: file with a column `row` that numbers the sequences, the measurements, and a column of True or False for
+            each of the subsets high, low, yeast, random and challenging.
+        pairs: for `"snv"`, `"motif_perturbation"` and `"motif_tiling"`, a file with two columns of such row numbers,
             `row_a` and `row_b`.
-        sequence_column: where the sequences are; None to leave them out.
-        measured_column: where the measurements are.
+        sequence: column with the sequences; None to leave them out.
+        target: column with the measurements.
 
     Raises:
         InputError: see `read_rows`; or a column or a file of pairs is missing, a cell is not a number, a flag or a
-            sequence, a row number occurs twice, or a pair names one that the table does not have.
+            sequence, a row number occurs twice, or a pair has one that is not in the table.
     """
     if pairs.keys() != set(DREAM_PAIRS):
         given = ", ".join(pairs) or "none"
-        raise InputError(f"{table}: tables of the pairs {', '.join(DREAM_PAIRS)} are needed; got {given}.")
+        raise InputError(f"{table}: files of the pairs {', '.join(DREAM_PAIRS)} are needed, got {given}.")
     rows = list(read_rows(table))
-    columns = ["row", measured_column, *DREAM_SUBSETS, *([sequence_column] if sequence_column else [])]
-    require_columns(table, rows[0].cells, columns)
-    place_of = {}
-    for place, row in enumerate(rows):
-        number = row_number(table, row, "row")
-        if number in place_of:
-            before = rows[place_of[number]].place
-            raise InputError(f"{table}, {row.place}, column 'row': {number} was already the number of {before}.")
-        place_of[number] = place
+    require_columns(table, rows[0].cells, ["row", target, *DREAM_SUBSETS, *([sequence] if sequence else [])])
+    index_of: dict[str, int] = {}
+    for index, row in enumerate(rows):
+        number = _row_number(table, row, "row")
+        if number in index_of:
+            first = rows[index_of[number]].location
+            raise InputError(f"{table}, {row.location}, column 'row': {number} is already the number of {first}.")
+        index_of[number] = index
     return DreamTest(
-        sequences=[sequence_text(table, row, sequence_column) for row in rows] if sequence_column else [],
-        measured=np.array([measured_value(table, row, measured_column, required=True) for row in rows]),
-        subsets={name: np.array([flag(table, row, name) for row in rows]) for name in DREAM_SUBSETS},
-        pairs={name: read_pairs(path, table, place_of) for name, path in pairs.items()},
+        sequences=[sequence_text(table, row, sequence) for row in rows] if sequence else [],
+        measured=np.array([measured_value(table, row, target, required=True) for row in rows]),
+        subsets={name: np.array([_flag(table, row, name) for row in rows]) for name in DREAM_SUBSETS},
+        pairs={name: _read_pairs(path, table, index_of) for name, path in pairs.items()},
     )
 
 
-def read_pairs(path: str | os.PathLike, table: str | os.PathLike, place_of: Mapping[str, int]) -> np.ndarray:
-    """Places in the table of the rows that each pair names, (pairs, 2)."""
-    places = []
+def _read_pairs(path: str | os.PathLike, table: str | os.PathLike, index_of: Mapping[str, int]) -> np.ndarray:
+    """Return the indices of the sequences that make up each pair, (pairs, 2)."""
+    indices = []
     for row in read_rows(path):
         require_columns(path, row.cells, ["row_a", "row_b"])
         for column in ("row_a", "row_b"):
-            number = row_number(path, row, column)
-            if number not in place_of:
-                raise InputError(f"{path}, {row.place}, column {column!r}: {table} has no row {number}.")
-            places.append(place_of[number])
-    return np.array(places).reshape(-1, 2)
+            number = _row_number(path, row, column)
+            if number not in index_of:
+                raise InputError(f"{path}, {row.location}, column {column!r}: {table} has no row {number}.")
+            indices.append(index_of[number])
+    return np.array(indices).reshape(-1, 2)
 
 
-def row_number(path: str | os.PathLike, row: Row, column: str) -> str:
-    """As text, which is the same in a Parquet file, where it is a number."""
+def _row_number(path: str | os.PathLike, row: Row, column: str) -> str:
+    """Return a row number as text, because it is a number in Parquet files and text in others."""
     number = "" if row.cells[column] is None else str(row.cells[column]).strip()
     if not number:
-        raise InputError(f"{path}, {row.place}, column {column!r}: the row number is missing.")
+        raise InputError(f"{path}, {row.location}, column {column!r}: the row number is missing.")
     return number
 
 
-def flag(path: str | os.PathLike, row: Row, column: str) -> bool:
+def _flag(path: str | os.PathLike, row: Row, column: str) -> bool:
     cell = row.cells[column]
     try:
-        return FLAGS[str(cell).strip().lower()]
+        return _FLAGS[str(cell).strip().lower()]
     except KeyError:
-        raise InputError(f"{path}, {row.place}, column {column!r}: {cell!r} is neither True nor False.") from None
+        raise InputError(f"{path}, {row.location}, column {column!r}: {cell!r} is neither True nor False.") from None
 
 
 __all__ = ["DreamTest", "read_dream_test"]

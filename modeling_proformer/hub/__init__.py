@@ -1,0 +1,1 @@
+"""Models and tables on the Hugging Face Hub."""

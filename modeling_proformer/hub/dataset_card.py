@@ -1,77 +1,72 @@
-"""The card of a dataset: what is in a table of sequences and measurements, told to people and to the Hub."""
+"""The card of a dataset: it tells people and the Hub what is in a table of sequences and measurements."""
 
-import os
 import shlex
 from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import fields
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from ..data.assay import AssayTable, Preparation, TableColumns, prepare_assay, read_table
+from ..data.assay import Assay
+from ..data.config import DataConfig
+from ..data.prepare import prepare_assay
+from ..data.sources import load_table
 from ..data.tables import InputError, is_table, read_rows, table_suffix
-from ..evaluation.cards import ENVIRONMENT, TAGS, code, distribution
+from ..evaluation.cards import ENVIRONMENT, TAGS, code
+from ..evaluation.report import distribution
 from ..tokenization import ProformerTokenizer
-from .checks import LICENSES
 
 
-# How options of `proformer finetune` are called that have other names in the library.
-OPTIONS = {"targets": "target", "split": "split-column", "group": "group-column", "split_by": "split"}
-
-
-def dataset_card(
-    table: str | os.PathLike, columns: TableColumns, license: str, preparation: Preparation | None = None
-) -> DatasetCard:
+def dataset_card(data: str | PathLike, config: DataConfig, license: str) -> DatasetCard:
     """
-    The card of a dataset that is one table, for the README.md in the table's folder.
+    Return the card of a dataset that consists of one table.
+
+    It is for the `README.md` in the table's folder.
 
     Args:
-        table: TSV, CSV, Parquet or Arrow file.
-        columns: of the table.
-        license: of the data, by its identifier on the Hub, such as "cc-by-4.0".
-        preparation: what fine-tuning is to make of the table.
+        data: TSV, CSV, Parquet or Arrow file.
+        config: columns of the table, and what fine-tuning makes of it.
+        license: identifier of the data's licence on the Hub, such as "cc-by-4.0".
 
     Raises:
-        InputError: the Hub does not know the license, or would not read the file as a table; or see `prepare_assay`.
+        InputError: the Hub would not read the file as a table, or `prepare_assay` refuses it.
     """
-    path, preparation = Path(table), preparation or Preparation()
-    if license not in LICENSES:
-        raise InputError(f"{license!r} is no license of https://huggingface.co/docs/hub/repositories-licenses.")
+    path = Path(data)
     if is_table(path) and table_suffix(path) == ".txt":
         raise InputError(f"{path}: the Hub reads a .txt file as plain text; call it .tsv.")
-    read = read_table(path, columns)
-    # The published tokenizer stands for any checkpoint: the k-mers make no difference to what is found.
-    assay = prepare_assay(path, columns, preparation, ProformerTokenizer())
-    inserts = assay.tokenizer.inserts(read.sequences)
-    header = next(read_rows(path)).cells
+    # The published tokenizer stands for that of any checkpoint: k-mers make no difference to construct and split.
+    assay = prepare_assay(path, config, ProformerTokenizer())
+    labels = np.array(load_table(path, config).with_format("numpy")["labels"][:])
     name = path.name.removesuffix(".gz").rpartition(".")[0]
-    rows = len(read) + read.unmeasured
     text = ENVIRONMENT.get_template("dataset_card.md").render(
-        card_data=card_data(name, path.name, license, rows),
+        card_data=_card_data(name, path.name, license, len(labels)),
         name=name,
         folder=path.resolve().parent.name,
-        rows=rows,
-        unmeasured=read.unmeasured,
-        columns=columns,
-        column_rows=[{"column": code(column), "holds": meaning} for column, meaning in meanings(columns)],
-        others=[column for column in header if column not in columns.named()],
-        measurements=measurement_rows(read, columns),
-        repeats=len(inserts) - len(set(inserts)),
+        rows=len(labels),
+        unmeasured=int(np.isnan(labels).all(axis=1).sum()),
+        config=config,
+        centres=[f"{centre:g}" for centre in config.bins or []],
+        columns=[{"column": code(column), "content": content} for column, content in _describe_columns(config)],
+        others=[column for column in next(read_rows(path)).cells if column not in config.columns],
+        measurements=[
+            {"column": code(target), "missing": int(np.isnan(values).sum()), **distribution(values)}
+            for target, values in zip(config.targets, labels.T, strict=True)
+        ],
+        used=len(assay),
+        inserts=len(np.unique(assay.inserts.numbers)),
         findings=[line for finding in assay.findings for line in finding.splitlines()],
-        sides={
-            side: {"rows": len(numbers), "families": len(np.unique(assay.families[numbers]))}
-            for side, numbers in assay.split._asdict().items()
-        },
-        command=finetune_command(path.name, columns, preparation),
+        splits=list(_describe_splits(assay)),
+        command=_finetune_command(path.name, config),
     )
     return DatasetCard(text)
 
 
-def card_data(name: str, file: str, license: str, rows: int) -> DatasetCardData:
-    """Metadata by which the Hub lists the dataset, and shows the file."""
+def _card_data(name: str, file: str, license: str, rows: int) -> DatasetCardData:
+    """Return metadata by which the Hub lists the dataset and shows the file."""
     return DatasetCardData(
         license=license,
         pretty_name=name,
@@ -83,6 +78,7 @@ def card_data(name: str, file: str, license: str, rows: int) -> DatasetCardData:
 
 
 def size_category(rows: int) -> str:
+    """Return the Hub's name for a number of rows, such as "1K<n<10K"."""
     names = ["1K", "10K", "100K", "1M", "10M", "100M"]
     number = bisect([10**power for power in range(3, 3 + len(names))], rows)
     if number == 0:
@@ -90,43 +86,41 @@ def size_category(rows: int) -> str:
     return f"{names[number - 1]}<n<{names[number]}"
 
 
-def meanings(columns: TableColumns) -> Iterator[tuple[str, str]]:
-    """What each column holds."""
-    yield columns.sequence, "DNA sequence, from 5′ to 3′"
-    for number, target in enumerate(columns.targets):
-        yield target, f"reads in the bin with the centre {columns.bins[number]:g}" if columns.bins else "measurement"
-    for column, meaning in (
-        (columns.weight, "how much the row counts"),
-        (columns.standard_error, "standard error of the measurement"),
-        (columns.split, "side of the row: train, validation or test"),
-        (columns.group, "family of the row, which is not to be divided between sides"),
+def _describe_columns(config: DataConfig) -> Iterator[tuple[str, str]]:
+    """Yield each column that is read, and what it holds."""
+    yield config.sequence, "DNA sequence, from 5′ to 3′"
+    for number, target in enumerate(config.targets):
+        yield target, f"reads in the bin with the centre {config.bins[number]:g}" if config.bins else "measurement"
+    for column, content in (
+        (config.weight, "weight of the row"),
+        (config.standard_error, "standard error of the measurement"),
+        (config.split, "split of the row: train, validation or test"),
+        (config.group, "group of the row; a group is never divided between splits"),
     ):
         if column:
-            yield column, meaning
+            yield column, content
 
 
-def measurement_rows(table: AssayTable, columns: TableColumns) -> list[dict[str, str]]:
-    """Where the measurements in each column lie, and how many are missing, as cells of a table."""
-    return [
-        {
-            "column": code(target),
-            "missing": f"{np.isnan(values).sum() + table.unmeasured:,}",
-            **distribution(values),
+def _describe_splits(assay: Assay) -> Iterator[dict[str, Any]]:
+    """Yield the numbers of rows and of groups in each split, as far as these are known."""
+    for name, rows in assay.split._asdict().items():
+        groups = assay.groups[rows]
+        yield {
+            "split": name,
+            "rows": len(rows),
+            "groups": len(np.unique(groups)) if (groups >= 0).all() else "not known",
         }
-        for target, values in zip(columns.targets, table.labels.T, strict=True)
-    ]
 
 
-def finetune_command(table: str, columns: TableColumns, preparation: Preparation) -> str:
-    """`proformer finetune` with these columns and this preparation."""
-    options: list[Any] = []
-    for given in (columns, preparation):
-        for field in fields(given):
-            value = getattr(given, field.name)
-            if value != field.default:
-                options.append(f"--{OPTIONS.get(field.name, field.name.replace('_', '-'))}")
-                options += value if isinstance(value, list | tuple) else [value]
-    return shlex.join(["proformer", "finetune", table, *map(str, options), "--output", "fine-tuned"])
+def _finetune_command(table: str, config: DataConfig) -> str:
+    """Return the command `proformer finetune` with those options that are not the defaults."""
+    defaults, words = DataConfig(), ["proformer", "finetune", table]
+    for field in fields(DataConfig):
+        value = getattr(config, field.name)
+        if value != getattr(defaults, field.name):
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{field.name}", *(f"{each:g}" if isinstance(each, float) else str(each) for each in values)]
+    return shlex.join([*words, "--output", "fine-tuned"])
 
 
 __all__ = ["dataset_card"]

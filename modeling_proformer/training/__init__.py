@@ -1,0 +1,1 @@
+"""Fine-tuning, training from new weights, and what both share."""

@@ -1,82 +1,177 @@
-"""How well a checkpoint knows an assay before it has been trained on it, beside what the assay's own rows teach."""
+"""Ridge regression on counts of k-mers: the baseline that a model of an assay has to beat."""
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from scipy import sparse
 
-from ..data.homology import all_windows
-from ..evaluation.metrics import correlation, drawn_whole
+from ..data.sequences import Sequences
+from ..evaluation.bootstrap import usable_groups
+from ..evaluation.metrics import correlation, require_scikit_learn
+from ..tokenization.tokenization_proformer import ALPHABET
 
 
-LETTERS = 5
-FOLDS = 5
-# In standard errors of a rank correlation of 0.
-MORE_THAN_CHANCE = 3
+if TYPE_CHECKING:
+    from sklearn.linear_model import Ridge
+
+
+CODE_OF_A, CODE_OF_T = ALPHABET.index("A"), ALPHABET.index("T")
+SEQUENCES_PER_BATCH = 8192
+
+# The ridge regression that a checkpoint is compared with: its k-mers, and the folds of its cross-validation.
+COMPARED_KMER_SIZE = 5
+MAX_FOLDS = 5
+# A rank correlation of more standard errors than this is not a matter of chance.
+STANDARD_ERRORS_ABOVE_CHANCE = 3
+
+
+class RidgeComparison(NamedTuple):
+    """
+    Mean rank correlations with measurements, see `compare_with_ridge`.
+
+    Attributes:
+        of_checkpoint: that of the checkpoint.
+        of_ridge: that of the ridge regression.
+        needed: what the checkpoint must exceed to know the assay.
+    """
+
+    of_checkpoint: float
+    of_ridge: float
+    needed: float
+
+
+def count_kmers(inserts: Sequences | Sequence[str], kmer_size: int, both_strands: bool = False) -> sparse.csr_array:
+    """
+    Count the k-mers of each insert; those with an N are left out.
+
+    Args:
+        inserts: sequences without the construct's flanks.
+        kmer_size: number of bases, 1 to 10.
+        both_strands: count a k-mer and its reverse complement as one, the first of both in alphabetical order. By
+            default, the k-mers of the strand as given are counted, because a promoter has a direction.
+
+    Returns:
+        (inserts, 4^k) of float32, in alphabetical order of the k-mers.
+
+    Raises:
+        ValueError: `kmer_size` is out of range.
+        InvalidSequenceError: an insert is empty, or has a character other than A C G T U N.
+    """
+    if not 1 <= kmer_size <= 10:
+        raise ValueError(f"`kmer_size` must be 1 to 10, got {kmer_size}.")
+    encoded = Sequences.of(inserts)
+    blocks = [sparse.csr_array((0, 4**kmer_size), dtype=np.float32)]
+    for first in range(0, len(encoded), SEQUENCES_PER_BATCH):
+        batch = encoded.take(slice(first, first + SEQUENCES_PER_BATCH))
+        blocks.append(_count_batch(batch, kmer_size, both_strands))
+    return sparse.vstack(blocks, format="csr")
+
+
+def _count_batch(inserts: Sequences, kmer_size: int, both_strands: bool) -> sparse.csr_array:
+    num_kmers = np.maximum(inserts.lengths - kmer_size + 1, 0)
+    rows = np.repeat(np.arange(len(inserts)), num_kmers)
+    first_of_row = np.cumsum(num_kmers) - num_kmers
+    positions = np.arange(len(rows)) + (inserts.starts - first_of_row)[rows]
+    forward, reverse = np.zeros((2, len(rows)), dtype=np.int32)
+    known = np.ones(len(rows), dtype=bool)
+    for offset in range(kmer_size):
+        digits = inserts.codes[positions + offset].astype(np.int32) - CODE_OF_A
+        forward = 4 * forward + digits
+        reverse += (3 - digits) << (2 * offset)
+        known &= digits <= CODE_OF_T - CODE_OF_A
+    kmers = np.minimum(forward, reverse) if both_strands else forward
+    ones = np.ones(known.sum(), dtype=np.float32)
+    return sparse.coo_array((ones, (rows[known], kmers[known])), shape=(len(inserts), 4**kmer_size)).tocsr()
+
+
+def fit_ridge(
+    counts: sparse.csr_array,
+    measured: np.ndarray,
+    validation_counts: sparse.csr_array,
+    validation_measured: np.ndarray,
+    alphas: Sequence[float] = (1.0, 10.0, 100.0, 1000.0, 10_000.0),
+) -> "Ridge":
+    """
+    Return the ridge regression whose penalty has the smallest squared error on validation rows.
+
+    Args:
+        counts: (rows, k-mers) of the training rows, see `count_kmers`.
+        measured: (rows,) or (rows, outputs).
+        validation_counts, validation_measured: the same of the validation rows.
+        alphas: penalties to try, above 0.
+
+    Raises:
+        ImportError: scikit-learn is missing.
+    """
+    require_scikit_learn()
+    from sklearn.linear_model import Ridge
+    from sklearn.metrics import mean_squared_error
+
+    # Sparse counts are not changed when an intercept is fitted, so they need not be copied.
+    estimators = [Ridge(alpha=alpha, solver="sparse_cg", tol=1e-6, copy_X=False) for alpha in alphas]
+    fitted = [ridge.fit(counts, measured) for ridge in estimators]
+    return min(fitted, key=lambda ridge: mean_squared_error(validation_measured, ridge.predict(validation_counts)))
 
 
 def compare_with_ridge(
-    measured: np.ndarray, predicted: np.ndarray, inserts: list[str], families: np.ndarray
-) -> tuple[float, float, float]:
+    measured: np.ndarray, predicted: np.ndarray, inserts: Sequences | Sequence[str], groups: np.ndarray
+) -> RidgeComparison:
     """
-    Rank correlations with one output's measurements: of a checkpoint; of a ridge regression cross-validated on these
-    rows; and the one that a checkpoint must exceed to know the assay, which is the latter's, or chance.
+    Compare a checkpoint's predictions with those of a ridge regression that is cross-validated on the same rows.
 
-    All are means over five folds, between which families are not divided, and by how much these differ from fold to
-    fold does not count. The checkpoint's is that of its output that agrees best, in either direction.
+    All rank correlations are means over five folds, between which no group is divided, so that differences in level
+    between folds do not count. The checkpoint's is that of its best output, in either direction. The checkpoint knows
+    the assay if its correlation exceeds both the ridge regression's and chance.
 
     Args:
-        measured: (rows,).
+        measured: (rows,) measurements of one output, of some hundred rows.
         predicted: (rows, outputs of the checkpoint).
-        inserts: (rows,).
-        families: (rows,) number of each row's family.
+        inserts: (rows,) sequences without the construct's flanks.
+        groups: (rows,) number of each row's group.
+
+    Raises:
+        ImportError: scikit-learn is missing.
     """
-    folds = folds_of(families)
-    of_checkpoint = max(abs(rank_correlation(measured, values, folds)) for values in predicted.T)
-    of_ridge = rank_correlation(measured, ridge_predictions(inserts, measured, folds), folds)
-    return of_checkpoint, of_ridge, max(of_ridge, MORE_THAN_CHANCE / math.sqrt(max(len(measured), 1)))
+    chance = STANDARD_ERRORS_ABOVE_CHANCE / math.sqrt(max(len(measured), 1))
+    if len(measured) < MAX_FOLDS:
+        return RidgeComparison(0.0, 0.0, chance)
+    folds = _split_into_folds(groups)
+    of_checkpoint = max(abs(_mean_rank_correlation(measured, values, folds)) for values in predicted.T)
+    of_ridge = _mean_rank_correlation(measured, _cross_validate_ridge(inserts, measured, folds), folds)
+    return RidgeComparison(of_checkpoint, of_ridge, max(of_ridge, chance))
 
 
-def folds_of(families: np.ndarray) -> np.ndarray:
-    """Number of each row's fold, (rows,), of five at most. Where one family has most of the rows, it is divided."""
-    whole = drawn_whole(families)
-    numbers, family = np.unique(np.arange(len(families)) if whole is None else whole, return_inverse=True)
-    return np.random.default_rng(0).permutation(len(numbers))[family] % FOLDS
+def _split_into_folds(groups: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the training and test rows of each fold. Only a group that has most of the rows is divided."""
+    require_scikit_learn()
+    from sklearn.model_selection import GroupKFold
+
+    groups = np.arange(len(groups)) if usable_groups(groups) is None else groups
+    folds = GroupKFold(min(MAX_FOLDS, len(np.unique(groups))), shuffle=True, random_state=0)
+    return list(folds.split(groups, groups=groups))
 
 
-def rank_correlation(measured: np.ndarray, predicted: np.ndarray, folds: np.ndarray) -> float:
-    """Mean over the folds, by their rows; that of a fold that has none is 0. All arrays are (rows,)."""
-    total = 0.0
-    for fold in np.unique(folds):
-        rows = folds == fold
-        total += rows.sum() * np.nan_to_num(correlation(measured[rows], predicted[rows]).spearman_rho)
-    return float(total / max(len(folds), 1))
+def _mean_rank_correlation(
+    measured: np.ndarray, predicted: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> float:
+    """Return the mean over the folds, weighted by their test rows; a fold without a correlation counts as 0."""
+    found = [correlation(measured[test], predicted[test]).spearman_rho for _, test in folds]
+    return float(np.average(np.nan_to_num(found), weights=[len(test) for _, test in folds]))
 
 
-def ridge_predictions(inserts: list[str], measured: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """
-    What a ridge regression on counts of 5-mers, of either strand, predicts of each fold when trained on the others,
-    (rows,). Its penalty is the mean square of a row's centred counts.
+def _cross_validate_ridge(
+    inserts: Sequences | Sequence[str], measured: np.ndarray, folds: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> np.ndarray:
+    """Return what a ridge regression predicts of each fold's test rows from its training rows, (rows,)."""
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import cross_val_predict
 
-    Args:
-        inserts: (rows,).
-        measured, folds: (rows,).
-    """
-    predicted = np.zeros(len(measured))
-    if len(measured) < FOLDS:
-        return predicted
-    numbers, owners = all_windows(inserts, LETTERS)
-    counts = np.zeros((len(inserts), 4**LETTERS))
-    np.add.at(counts, (owners, numbers), 1)
-    counts -= counts.mean(axis=0)
-    similarity = counts @ counts.T
-    # Inserts may have no 5-mer, or all the same ones.
-    penalty = max(similarity.trace() / len(similarity), 1e-6)
-    for fold in np.unique(folds):
-        test, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        mean = measured[train].mean()
-        known = similarity[np.ix_(train, train)] + penalty * np.eye(len(train))
-        predicted[test] = mean + similarity[np.ix_(test, train)] @ np.linalg.solve(known, measured[train] - mean)
-    return predicted
+    counts = count_kmers(inserts, COMPARED_KMER_SIZE, both_strands=True).toarray().astype(np.float64)
+    # The penalty is the mean square of a row's centred counts. Inserts may have no k-mer, or all the same ones.
+    penalty = max(float(counts.var(axis=0).sum()), 1e-6)
+    return cross_val_predict(Ridge(alpha=penalty), counts, measured, cv=folds)
 
 
-__all__ = ["compare_with_ridge", "folds_of", "rank_correlation", "ridge_predictions"]
+__all__ = ["RidgeComparison", "compare_with_ridge", "count_kmers", "fit_ridge"]

@@ -1,6 +1,7 @@
 """Options of fine-tuning and of training from new weights."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -50,17 +51,18 @@ class FinetuneConfig(DataConfig, FinetuneOptions):
         ValueError: an option is outside its range, or two contradict each other.
     """
 
-    # The groups of the command line, in their order.
-    groups: ClassVar[tuple[type, ...]] = (ColumnOptions, ConstructOptions, SplitOptions, FinetuneOptions)
+    groups: ClassVar[tuple[type, ...]] = (*DataConfig.groups, FinetuneOptions)
 
     def __post_init__(self):
         super().__post_init__()
+        if self.split_by == "random" and self.group:
+            raise ValueError(f"The column {self.group!r} splits the rows; leave out `split_by` or `group`.")
         for name in ("learning_rate", "layer_decay", "steps", "batch_size", "patience"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"`{name}` is {value}, but must be above 0.")
-        if self.seed < 0:
-            raise ValueError(f"`seed` is {self.seed}, but must be at least 0.")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"`{name}` is {value}, but must be a number above 0.")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"`seed` is {self.seed}, but must be 0 to {2**32 - 1:,}.")
         if self.keep is not None and not 0 < self.keep <= 1:
             raise ValueError(f"`keep` is {self.keep}, but must be above 0 and at most 1.")
         if not 0 <= self.dropout < 1:
@@ -92,4 +94,114 @@ class FinetuneConfig(DataConfig, FinetuneOptions):
         return int(np.clip(10 * passes, 400, max(2000, 2 * passes))) if self.steps is None else self.steps
 
 
-__all__ = ["FinetuneConfig", "FinetuneOptions"]
+@dataclass(kw_only=True)
+class _TrainConstructOptions(ConstructOptions):
+    insert_width: int | None = option(
+        "Width that inserts are padded to; 100 is published, the longest insert's is fastest.", 100
+    )
+    too_long: Literal["refuse", "leave_out", "cut"] = option(
+        "What to do with inserts longer than insert_width; leave_out is published.", "leave_out"
+    )
+
+
+@dataclass(kw_only=True)
+class _TrainSplitOptions(SplitOptions):
+    duplicates: Literal["refuse", "average", "keep"] = option(
+        "What to do with several rows of one insert; average also adds up their weights.", "keep"
+    )
+    split_by: Literal["homology", "random"] = option(
+        "How to split rows where no column says it: homology keeps related sequences in one split.", "random"
+    )
+    validation_fraction: float = option("Share of the rows that evaluate the model.", 0.05)
+    test_fraction: float = option("Share of the rows that are held out for a test of your own.", 0.0)
+    validation_rows: int | None = option("Evaluate on at most this many of the validation rows.", 5000)
+
+
+@dataclass(kw_only=True)
+class ModelOptions:
+    """What to train; the defaults are the published model and its objective."""
+
+    _argument_group_name: ClassVar[str] = "model"
+
+    kmer_size: int = option("Bases in a k-mer token.", 10)
+    hidden_size: int = option("Width of the model.", 512)
+    num_hidden_layers: int = option("Number of blocks.", 4)
+    num_attention_heads: int = option("Number of attention heads.", 8)
+    head_dim: int | None = option("Width of each head; by default that of the model.")
+    num_expression_tokens: int = option("Pseudo-expression positions; 0 averages all k-mers instead.", 32)
+    expression_bins: list[float] | None = option(
+        "Centres of bins that expression is classified into, evenly spaced (0 1 2 … 17)."
+    )
+    hidden_dropout: float = option("Dropout; as published, none is in effect.", 0.0)
+    mask_probability: float = option("Probability of masking a base.", 0.05)
+    mask_strands: Literal["independently", "together"] = option(
+        "Mask both strands independently, as published, or together.", "independently"
+    )
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = option(
+        "Attention of the library; by default sdpa, or eager in bfloat16 on a CPU, where it trains faster."
+    )
+    published_optimization: bool = option(
+        "Use the published Adam, schedule and clipping, whatever learning_rate, warmup_steps and optim say (not with "
+        "FSDP).",
+        False,
+    )
+    early_stopping_patience: int | None = option(
+        "Stop after this many evaluations without a better metric_for_best_model (load_best_model_at_end)."
+    )
+
+
+@dataclass(kw_only=True)
+class TrainDataOptions:
+    """Tables besides the one to train on."""
+
+    _argument_group_name: ClassVar[str] = "tables"
+
+    validation_data: str | None = option(
+        "Table or Hub dataset to evaluate on; by default a part of the rows is held out."
+    )
+    streaming: bool = option(
+        "Read the tables again in each epoch instead of copying them; needs validation_data and max_steps.", False
+    )
+    dream_pairs: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "The three tables of row pairs (SNV, motif perturbation, motif tiling) where validation_data is a "
+            "test set of the DREAM challenge: evaluations then report pearson_score and spearman_score too."
+        },
+    )
+
+
+@dataclass(kw_only=True)
+class TrainConfig(_TrainConstructOptions, _TrainSplitOptions, DataConfig, TrainDataOptions, ModelOptions):
+    """
+    Everything that `train` and `proformer train` take besides `transformers.TrainingArguments`.
+
+    Raises:
+        ValueError: an option is outside its range, or two contradict each other.
+    """
+
+    groups: ClassVar[tuple[type, ...]] = (
+        TrainDataOptions,
+        ColumnOptions,
+        _TrainConstructOptions,
+        _TrainSplitOptions,
+        ModelOptions,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.bins and self.expression_bins:
+            raise ValueError("`bins` are the expression bins already; leave out `expression_bins`.")
+        if self.streaming and self.validation_data is None:
+            raise ValueError("Nothing is held out of tables that are streamed; give `validation_data`.")
+        if self.streaming and (self.group or self.split or self.duplicates != "keep" or self.split_by != "random"):
+            raise ValueError("`streaming` takes all rows as they are; leave out `group`, `split` and `duplicates`.")
+        if self.streaming and self.standard_error:
+            raise ValueError("`streaming` cannot weight by `standard_error`, which needs all rows; give `weight`.")
+        if self.dream_pairs and (self.validation_data is None or len(self.dream_pairs) != 3):
+            raise ValueError("`dream_pairs` needs `validation_data` and three tables of pairs.")
+        if self.dream_pairs and len(self.outputs) > 1:
+            raise ValueError("`dream_pairs` is for a single output.")
+
+
+__all__ = ["FinetuneConfig", "FinetuneOptions", "TrainConfig"]

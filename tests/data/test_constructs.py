@@ -1,4 +1,4 @@
-"""Constructs found in sequences whose construct is known."""
+"""Constructs are detected in sequences whose construct is known."""
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ def substitute(rng: np.random.Generator, sequence: str, place: int) -> str:
 
 
 def saturation_mutagenesis(promoter: str, places: range) -> list[str]:
-    """Every substitution at these places, one to a sequence."""
+    """Return every substitution at these positions, one in each sequence."""
     return [
         promoter[:place] + letter + promoter[place + 1 :]
         for place in places
@@ -219,7 +219,7 @@ def test_both_orientations_of_an_element_are_counted():
     turned = [reverse_complement(insert) for insert in inserts[:5]]
     construct = detect_construct(with_flanks([*inserts, *turned, palindrome]))
     assert construct.reverse_complements == 10
-    assert "10 sequences have the reverse complement" in construct.describe()
+    assert "For 10 sequences, the reverse complement" in construct.describe()
 
 
 def test_what_cannot_be_read_is_refused_as_by_the_tokenizer():
@@ -280,11 +280,12 @@ def test_a_tokenizer_that_cannot_be(kmer_size, kmer_stride):
 def test_a_person_can_read_it():
     construct = detect_construct(with_flanks(random_inserts(np.random.default_rng(0), 1200)))
     assert construct.describe() == (
-        "1,200 sequences, 80 letters in every insert.\n"
+        "1,200 sequences; every insert has 80 bases.\n"
         "Trimmed: the 5′ flank TGCATTTTTTTCACATC and the 3′ flank GGTTACGGCTGTT, exact in every sequence."
     )
     assert detect_construct(["A", "ACG"]).describe() == (
-        "2 sequences, 1 to 3 letters in an insert, median 3.\nNo constant flanks: each sequence is read as an insert."
+        "2 sequences; inserts have 1 to 3 bases, median 3.\n"
+        "No constant flanks were found: each sequence is read as an insert."
     )
 
 

@@ -1,4 +1,4 @@
-"""Families of related sequences, against plain comparisons of all pairs."""
+"""Groups of related sequences are those that plain comparisons of all pairs find."""
 
 import re
 import runpy
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from modeling_proformer.data.homology import homology_groups, near_twins
+from modeling_proformer.data.homology import find_homologs, homology_groups
 from modeling_proformer.data.splits import split_groups
 from modeling_proformer.tokenization import InvalidSequenceError
 
@@ -38,7 +38,9 @@ def random_sequence(rng: np.random.Generator, length: int) -> str:
 pieces = st.text("ACGTN", min_size=1) | seeds.map(lambda seed: random_sequence(np.random.default_rng(seed), 35))
 libraries = st.lists(pieces, min_size=1, max_size=4).flatmap(
     lambda pieces: st.lists(
-        st.lists(st.sampled_from(pieces + [reverse_complement(piece) for piece in pieces]), max_size=3).map("".join),
+        st.lists(
+            st.sampled_from(pieces + [reverse_complement(piece) for piece in pieces]), min_size=1, max_size=3
+        ).map("".join),
         max_size=12,
     )
 )
@@ -46,7 +48,7 @@ window_sizes = st.integers(1, 31)
 
 
 def plain_windows(sequence: str, size: int) -> set[str]:
-    """Those without N that have enough different trinucleotides, on the strand that comes first in the alphabet."""
+    """Return the windows without N that have enough different trinucleotides, each on its first strand in order."""
     windows = [sequence[start : start + size] for start in range(len(sequence) - size + 1)]
     return {
         min(window, reverse_complement(window))
@@ -56,7 +58,7 @@ def plain_windows(sequence: str, size: int) -> set[str]:
 
 
 def plain_relations(sequences: Sequence[str], size: int) -> np.ndarray:
-    """All pairs compared for windows in common, (rows, rows) of bool."""
+    """Compare all pairs for shared windows, (rows, rows) of bool."""
     windows = [plain_windows(sequence, size) for sequence in sequences]
     related = np.eye(len(sequences), dtype=bool)
     for one, other in combinations(range(len(sequences)), 2):
@@ -65,8 +67,8 @@ def plain_relations(sequences: Sequence[str], size: int) -> np.ndarray:
     return related
 
 
-def plain_families(related: np.ndarray) -> np.ndarray:
-    """Each row takes the first row among its relatives' until nothing changes."""
+def plain_groups(related: np.ndarray) -> np.ndarray:
+    """Give each row the first row among its homologs', until nothing changes."""
     firsts = np.arange(len(related))
     while True:
         lower = np.array([firsts[relatives].min() for relatives in related], dtype=int)
@@ -76,7 +78,7 @@ def plain_families(related: np.ndarray) -> np.ndarray:
 
 
 def plain_identity(one: str, other: str) -> bool:
-    """Whether three quarters of the letters are the same, on either strand, at any offset with enough overlap."""
+    """Return whether three quarters of the bases are the same, on either strand, at any offset with enough overlap."""
     shorter = min(len(one), len(other))
     for strand in (other, reverse_complement(other)):
         for offset in range(1 - len(strand), len(one)):
@@ -88,31 +90,31 @@ def plain_identity(one: str, other: str) -> bool:
 
 
 def plain_likeness(sequences: Sequence[str]) -> np.ndarray:
-    """All pairs laid on each other, (rows, rows) of bool."""
+    """Align all pairs, (rows, rows) of bool."""
     alike = [plain_identity(one, other) for one in sequences for other in sequences]
     return np.array(alike, dtype=bool).reshape(len(sequences), len(sequences))
 
 
 @unhurried
 @given(libraries, window_sizes)
-def test_families_are_no_smaller_and_no_larger_than_plain_comparisons_of_all_pairs_allow(sequences, size):
-    """All that share a window are relatives, and none are who neither do so nor are alike."""
+def test_groups_are_no_smaller_and_no_larger_than_plain_comparisons_of_all_pairs_allow(sequences, size):
+    """Sequences that share a window are in one group, and those that neither do so nor are similar are not."""
     found = homology_groups(sequences, size)
     windows = plain_relations(sequences, size)
-    for least in plain_families(windows) == np.arange(len(sequences))[:, None]:
+    for least in plain_groups(windows) == np.arange(len(sequences))[:, None]:
         assert len(set(found[least])) <= 1
-    most = plain_families(windows | plain_likeness(sequences))
+    most = plain_groups(windows | plain_likeness(sequences))
     for family in set(found):
         assert len(set(most[found == family])) == 1
 
 
 @unhurried
 @given(libraries, libraries, window_sizes)
-def test_near_twins_are_those_that_plain_comparisons_of_all_pairs_find(sequences, others, size):
+def test_homologs_are_those_that_plain_comparisons_of_all_pairs_find(sequences, others, size):
     both = sequences + others
     windows = plain_relations(both, size)[: len(sequences), len(sequences) :].any(axis=1)
     alike = plain_likeness(both)[: len(sequences), len(sequences) :].any(axis=1)
-    found = near_twins(sequences, others, size)
+    found = find_homologs(sequences, others, size)
     assert found[windows].all() and (windows | alike)[found].all()
 
 
@@ -128,11 +130,12 @@ def test_near_twins_are_those_that_plain_comparisons_of_all_pairs_find(sequences
         (165, 30, 20, 16, 3),
     ],
 )
-def test_variants_of_a_promoter_are_one_family_however_their_changes_lie(
+@pytest.mark.slow
+def test_variants_of_a_promoter_are_one_group_however_their_changes_lie(
     monkeypatch, length, parents, variants, changes, one_in
 ):
-    """Most pairs of them share no 20 letters. Of very large tables, one place in several is looked at."""
-    monkeypatch.setattr("modeling_proformer.data.homology.MOST_PLACES", 2 * length * parents * variants // one_in)
+    """Most pairs of variants share no 20 bases; in very large tables, only one position in several is indexed."""
+    monkeypatch.setattr("modeling_proformer.data.homology.MAX_POSITIONS", 2 * length * parents * variants // one_in)
     rng = np.random.default_rng(0)
     sequences, of = [], np.repeat(np.arange(parents), variants)
     for parent in rng.integers(0, 4, (parents, length)):
@@ -146,10 +149,10 @@ def test_variants_of_a_promoter_are_one_family_however_their_changes_lie(
     assert len(set(zip(found, of[order], strict=True))) == len(set(found)) == parents
     # Each is also directly related to another of its own, and to none of the others'.
     first = of[order] < parents / 2
-    assert not near_twins(*([disguised[row] for row in np.flatnonzero(side)] for side in (first, ~first))).any()
+    assert not find_homologs(*([disguised[row] for row in np.flatnonzero(side)] for side in (first, ~first))).any()
     halves = np.arange(len(order)) % 2 == 0
-    twins = near_twins(*([disguised[row] for row in np.flatnonzero(side)] for side in (halves, ~halves)))
-    assert twins.mean() > 0.95
+    homologs = find_homologs(*([disguised[row] for row in np.flatnonzero(side)] for side in (halves, ~halves)))
+    assert homologs.mean() > 0.95
 
 
 @unhurried
@@ -169,7 +172,7 @@ def test_a_variant_stays_in_the_family(seed, length, data):
     position = data.draw(st.integers(0, length - 1))
     mutated = reference[:position] + data.draw(st.sampled_from("ACGTN")) + reference[position + 1 :]
     assert homology_groups([reference, mutated]).tolist() == [0, 0]
-    assert near_twins([mutated], [reference]).all()
+    assert find_homologs([mutated], [reference]).all()
 
 
 @unhurried
@@ -184,9 +187,9 @@ def test_overlapping_tiles_are_one_family(seed, width, overlap):
     found = homology_groups(apart)
     if len(set(found)) < len(apart):
         # Some of so many short ones may be alike by chance.
-        assert found.tolist() == plain_families(plain_likeness(apart)).tolist()
+        assert found.tolist() == plain_groups(plain_likeness(apart)).tolist()
     # Of one family, but not directly related.
-    assert not near_twins(tiles[:1], tiles[-1:]).any()
+    assert not find_homologs(tiles[:1], tiles[-1:]).any()
 
 
 def test_relatives_are_found_however_far_apart():
@@ -195,7 +198,8 @@ def test_relatives_are_found_however_far_apart():
     shifted = [reverse_complement(promoter[5:]) for promoter in promoters]
     assert homology_groups(promoters + shifted).tolist() == [*range(700), *range(700)]
     assert (
-        near_twins(promoters[:350], shifted[350:] + promoters[350:] + shifted[:1]).tolist() == [True] + [False] * 349
+        find_homologs(promoters[:350], shifted[350:] + promoters[350:] + shifted[:1]).tolist()
+        == [True] + [False] * 349
     )
 
 
@@ -208,7 +212,7 @@ def test_low_complexity_is_no_kinship(repeat):
     assert homology_groups([repeat, repeat + "C", reverse_complement(repeat)]).tolist() == [0, 1, 0]
 
 
-def test_unreadable_letters_are_refused_with_their_place():
+def test_unreadable_bases_are_refused_with_their_position():
     with pytest.raises(InvalidSequenceError, match="Sequence 2: 'X' at position 3") as refused:
         homology_groups(["ACGT", "acXt"])
     assert refused.value.row == 1
@@ -221,7 +225,7 @@ def test_windows_fit_a_number(size):
 
 
 def yeast_inserts(data: Path) -> list[str]:
-    """Of neighbouring families, most of several fragments."""
+    """Return sequences of neighbouring groups, most of which have several fragments."""
     table = pd.read_parquet(data / "yeast" / "native_ypd.parquet").sort_values("family", kind="stable")
     return table["sequence"].str[17:-13].iloc[-REAL_SEQUENCES:].tolist()
 
@@ -235,15 +239,16 @@ def real_sequences(shared, request) -> list[str]:
     return request.param(shared / "data")
 
 
-def test_real_families_are_those_of_plain_comparisons_of_all_pairs(real_sequences):
+@pytest.mark.slow
+def test_real_groups_are_those_of_plain_comparisons_of_all_pairs(real_sequences):
     letters = one_hot(real_sequences)
-    expected = plain_families(plain_relations(real_sequences, 20) | (best_identity(letters, letters) >= 0.75))
+    expected = plain_groups(plain_relations(real_sequences, 20) | (best_identity(letters, letters) >= 0.75))
     assert 1 < len(set(expected)) < len(expected)
     assert homology_groups(real_sequences).tolist() == expected.tolist()
 
 
 def one_hot(sequences: Sequence[str]) -> np.ndarray:
-    """(rows, letters, 4) of sequences of one length; the reverse complement is its mirror image in both."""
+    """Return (rows, bases, 4) for sequences of one length; the reverse complement is the mirror image in both axes."""
     letters = np.array([list(sequence) for sequence in sequences])
     return (letters[..., None] == np.array(list("ACGT"))).astype(np.float32)
 
@@ -267,16 +272,17 @@ def test_nothing_alike_lies_on_both_sides_of_a_split_by_homology(real_sequences)
     split = split_groups(homology_groups(real_sequences), 0.1, 0.2)
     train, validation, test = ([real_sequences[row] for row in side] for side in split)
     assert best_identity(one_hot(train), one_hot(validation + test)).max() < 0.75
-    assert not near_twins(test, train + validation).any()
+    assert not find_homologs(test, train + validation).any()
 
 
 def test_what_is_alike_is_found_by_identity_too(real_sequences):
-    """Or the test above might find nothing because it cannot."""
+    """The test above must be able to fail."""
     mirrored = [reverse_complement(sequence[3:] + "ACG") for sequence in real_sequences[:20]]
     identity = best_identity(one_hot(real_sequences[:20]), one_hot(mirrored))
     assert np.diagonal(identity).tolist() == [1] * 20
 
 
+@pytest.mark.slow
 def test_example_of_its_speed():
     script = Path(__file__).parents[2] / "examples" / "benchmark_homology.py"
     run = subprocess.run(
@@ -285,6 +291,6 @@ def test_example_of_its_speed():
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    assert re.search(r"^300 sequences +families, s .*\nof 60 letters( +\d+\.\d){3}\n$", run.stdout)
+    assert re.search(r"^300 sequences +groups, s .*\nof 60 bases( +\d+\.\d){3}\n$", run.stdout)
     related = runpy.run_path(str(script))["related_sequences"](300, 60, seed=0)
     assert 150 <= homology_groups(related).max() + 1 < 200

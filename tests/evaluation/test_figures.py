@@ -1,26 +1,25 @@
-"""Figures, and the comparisons they show."""
+"""Test the plots, and the comparisons they show."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score
 
-from modeling_proformer.evaluation import figures as report
+from modeling_proformer.evaluation import figures
 from modeling_proformer.evaluation.figures import (
-    MOST_PANELS,
+    MAX_PANELS,
     ComparedOutput,
     ablation_plot,
     effect_plot,
     learning_curve,
     paired_effects,
     roc_curves,
-    roc_points,
     scatter_plot,
     scatter_plots,
 )
-from modeling_proformer.evaluation.metrics import correlation
+from modeling_proformer.evaluation.metrics import correlation, roc_points
 
 
-def test_effects_are_counted_from_the_reference_of_the_same_group():
+def test_effects_are_relative_to_the_reference_of_the_same_group():
     effects = paired_effects(
         groups=[1, 2, 1, 2, 1],
         conditions=["none", "none", "Reb1", "Reb1", "Ume6"],
@@ -51,9 +50,9 @@ def test_scatter_plots_of_few_and_many(tmp_path, count):
 
 @pytest.fixture
 def drawn(monkeypatch) -> list:
-    """The axes of each figure, which is not written."""
+    """Collect the axes of each figure instead of writing it."""
     found = []
-    monkeypatch.setattr(report, "save", lambda figure, axes, path: found.extend(np.ravel(axes)))
+    monkeypatch.setattr(figures, "_save", lambda figure, axes, path: found.extend(np.ravel(axes)))
     return found
 
 
@@ -62,28 +61,26 @@ def test_each_output_has_a_panel(drawn, count):
     measured, noise = np.random.default_rng(0).normal(size=(2, 40))
     scatter_plots("", [ComparedOutput(f"cell {number}", measured, measured + noise) for number in range(count)])
     labels = [axes.get_xlabel() for axes in drawn]
-    assert labels == [f"measured cell {number}" for number in range(min(count, MOST_PANELS))]
+    assert labels == [f"measured cell {number}" for number in range(min(count, MAX_PANELS))]
     title = f"Pearson r = {correlation(measured, measured + noise).pearson_r:.3f}"
     assert all(axes.get_title().startswith(title) for axes in drawn)
     assert len(drawn[0].figure.axes) == len(drawn)
 
 
 @pytest.mark.filterwarnings("error")
-def test_panels_of_what_is_hardly_there(tmp_path):
+def test_panels_of_very_few_rows(tmp_path):
     outputs = [ComparedOutput(f"{count} rows", np.ones(count), np.arange(count) / 2) for count in (0, 1, 2)]
     for plot in (scatter_plots, roc_curves):
         plot(tmp_path / "plot.png", outputs)
         assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_roc_curves_are_those_of_scikit_learn(drawn):
+def test_roc_curves_show_the_rates_and_the_area(drawn):
     measured, predicted = np.random.default_rng(0).integers(5, size=(2, 100)).astype(float)
     measured = (measured + predicted > 4).astype(float)
-    false, true, _ = roc_curve(measured, predicted, drop_intermediate=False)
-    np.testing.assert_allclose(roc_points(measured, predicted), (false, true))
     roc_curves("", [ComparedOutput("active", measured, predicted)])
     (axes,) = drawn
-    np.testing.assert_allclose(axes.lines[0].get_xydata(), np.stack([false, true], axis=1))
+    np.testing.assert_allclose(axes.lines[0].get_xydata().T, roc_points(measured, predicted))
     area = roc_auc_score(measured, predicted)
     assert axes.get_title() == f"active\nROC AUC = {area:.3f}, {measured.sum():.0f} of 100 are 1"
 
@@ -110,5 +107,5 @@ def test_an_ablation_has_a_bar_for_each_combination_that_was_tried(tmp_path, dra
     (axes,) = drawn
     assert [text.get_text() for text in axes.texts] == ["0.00", "0.50", "0.75", "-0.25"]
     assert [bar.get_height() for bar in axes.patches] == [0, 0.5, 0.75, -0.25]
-    # Around the tick of its layers and width, in the same order everywhere.
+    # The bars are around the tick of their layers and width, always in the same order.
     assert [bar.get_center()[0] for bar in axes.patches] == pytest.approx([-0.8 / 3, 0, 1, 2 + 0.8 / 3])

@@ -1,4 +1,4 @@
-"""The metrics as evaluate opens them, without a network."""
+"""Test the metrics as the evaluate library opens them, without a network."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from modeling_proformer.evaluation.metrics import DREAM_PAIRS, DREAM_SUBSETS, co
 
 NAMES = ("pearson_r", "spearman_rho", "dream_score")
 
-# In a process of its own: evaluate puts a stand-in of its own in the place of the transformers library, which other
-# tests would meet.
+# This runs in its own process, because evaluate replaces the transformers library by a stand-in, which other tests
+# would find.
 SESSION = """
 import json
 import sys
@@ -31,7 +31,7 @@ test = {"subsets": given, "pairs": pairs}
 inputs = {"predictions": predicted, "references": measured}
 
 
-def complaint(compute, **inputs):
+def message_of(compute, **inputs):
     try:
         return compute(**inputs)
     except ValueError as error:
@@ -44,7 +44,7 @@ def load(name, **options):
 
 found = {name: load(name).compute(**inputs) for name in ("pearson_r", "spearman_rho")}
 found["dream_score"] = load("dream_score").compute(**inputs, **test)
-found["dream_score, set up on loading"] = load("dream_score", **test).compute(**inputs)
+found["dream_score, test set given on loading"] = load("dream_score", **test).compute(**inputs)
 
 for name, options in {"pearson_r": {}, "spearman_rho": {}, "dream_score": test}.items():
     metric = load(name, **options)
@@ -62,10 +62,10 @@ found["constant predictions"] = [
     load(name).compute(predictions=constant, references=measured) for name in ("pearson_r", "spearman_rho")
 ]
 score = load("dream_score", **test)
-found["a constant DREAM prediction"] = complaint(score.compute, predictions=constant, references=measured)
-found["no subsets"] = complaint(load("dream_score").compute, **inputs)
+found["a constant DREAM prediction"] = message_of(score.compute, predictions=constant, references=measured)
+found["no subsets"] = message_of(load("dream_score").compute, **inputs)
 predicted[2] = np.nan
-found["a prediction of NaN"] = complaint(metric.compute, **inputs)
+found["a prediction of NaN"] = message_of(metric.compute, **inputs)
 predicted[2] = 0
 found["after an error"] = metric.compute(predictions=measured, references=measured)
 print(json.dumps(found))
@@ -86,7 +86,7 @@ def given() -> dict:
 def found(given, tmp_path_factory) -> dict:
     home = tmp_path_factory.mktemp("home")
     environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
-    # Elsewhere, so that no folder is found by its name alone.
+    # It runs in another folder, so that no metric is found by its name alone.
     session = subprocess.run(
         [sys.executable, "-c", SESSION],
         input=json.dumps({name: values.tolist() for name, values in given.items()}),
@@ -119,38 +119,40 @@ def expected(given) -> dict:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_that_of_the_library_at_once_or_in_batches(name, found, expected):
+def test_metrics_equal_those_of_the_package_at_once_or_in_batches(name, found, expected):
     assert found[name] == pytest.approx(expected[name])
     assert found[f"{name}, in batches"] == pytest.approx(expected[name])
 
 
 def test_the_test_set_can_be_given_on_loading(found):
-    assert found["dream_score, set up on loading"] == found["dream_score"]
+    assert found["dream_score, test set given on loading"] == found["dream_score"]
 
 
-def test_they_combine(found, expected):
+def test_metrics_combine(found, expected):
     assert found["combined"] == pytest.approx(
         expected["pearson_r"] | expected["spearman_rho"] | expected["dream_score"]
     )
 
 
-def test_what_has_no_correlation_is_nan_or_said(found):
+def test_values_without_a_correlation_give_nan_or_an_error(found):
     assert [list(answer) for answer in found["constant predictions"]] == [["pearson_r"], ["spearman_rho"]]
     assert np.isnan([value for answer in found["constant predictions"] for value in answer.values()]).all()
     assert "'all' has no correlation" in found["a constant DREAM prediction"]
     assert "needs `subsets` and `pairs`" in found["no subsets"]
-    assert found["a prediction of NaN"] == "The predicted value at position 3 is nan, not a number."
+    assert found["a prediction of NaN"] == "The predicted value at position 3 is nan, which is not a finite number."
     assert found["after an error"] == {"pearson_r": pytest.approx(1)}
 
 
 def test_a_module_is_found_by_its_name():
     for name in NAMES:
         assert {path.name for path in metric_module(name).iterdir() if path.is_file()} == {f"{name}.py", "README.md"}
-    with pytest.raises(ValueError, match=r"no metric 'accuracy'; there are dream_score, pearson_r, spearman_rho\."):
+    with pytest.raises(
+        ValueError, match=r"no metric 'accuracy'; choose one of dream_score, pearson_r, spearman_rho\."
+    ):
         metric_module("accuracy")
 
 
-def test_the_cards_say_what_the_metrics_answer(found):
+def test_the_cards_name_what_the_metrics_return(found):
     for name in NAMES:
         card = (metric_module(name) / "README.md").read_text(encoding="utf-8")
         assert f'metric_module("{name}")' in card

@@ -1,6 +1,7 @@
-"""Agreement of predictions with measurements, and the challenge's test set."""
+"""Test the agreement of predictions with measurements, and reading the challenge's test set."""
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,20 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import rankdata
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from modeling_proformer.data.tables import InputError
+from modeling_proformer.evaluation.bootstrap import usable_groups, weighted_correlations, weighted_roc_auc
 from modeling_proformer.evaluation.dream import read_dream_test
 from modeling_proformer.evaluation.metrics import (
     correlation,
     correlation_intervals,
-    drawn_whole,
     dream_score,
     dream_score_intervals,
     roc_auc,
     roc_auc_interval,
-    weighted_correlations,
-    weighted_roc_auc,
+    roc_points,
 )
 
 
@@ -48,7 +48,7 @@ def public_files(shared: Path) -> tuple[Path, dict[str, Path]]:
 
 @pytest.fixture
 def leaderboard(shared) -> dict:
-    """The challenge's public test set, with a predictor that is right but for noise and, in eighths, for ties."""
+    """The challenge's public test set, with predictions that have noise and, as they are eighths, ties."""
     test = read_dream_test(*public_files(shared))
     noise = np.random.default_rng(0).normal(scale=0.5, size=len(test.measured))
     return {
@@ -61,16 +61,16 @@ def leaderboard(shared) -> dict:
 
 @pytest.fixture
 def made_up() -> dict[str, pd.DataFrame]:
-    """A test set of 40 sequences that nobody measured, and its pairs of rows; rows are not numbered in order."""
+    """A made-up test set of 40 sequences, whose rows are not numbered in order, and its pairs of rows."""
     generator = np.random.default_rng(0)
     rows = generator.permutation(np.arange(500, 540))
     measured = generator.normal(size=40)
     table = {"row": rows, "sequence": ["ACGT" * 20] * 40, "expression": measured}
     table |= {name: generator.random(40) < 0.5 for name in SUBSETS}
     table |= {"predicted_expression": measured + generator.normal(size=40)}
-    # Of each kind five, of sequences of their own.
-    places = np.arange(30).reshape(3, 5, 2)
-    pairs = {name: pd.DataFrame(rows[of], columns=["row_a", "row_b"]) for name, of in zip(PAIRS, places, strict=True)}
+    # Five pairs of each kind; no sequence is in two pairs.
+    indices = np.arange(30).reshape(3, 5, 2)
+    pairs = {name: pd.DataFrame(rows[of], columns=["row_a", "row_b"]) for name, of in zip(PAIRS, indices, strict=True)}
     return {"test": pd.DataFrame(table), **pairs}
 
 
@@ -89,12 +89,12 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float:
 def expected_correlations(measured, predicted, subsets, pairs) -> dict[str, tuple[float, float]]:
     values = {"all": (measured, predicted)}
     values |= {name: (measured[members], predicted[members]) for name, members in subsets.items()}
-    # As the challenge scored them: the differences of the pairs as they are listed.
+    # The challenge scored the differences of the pairs as they are listed.
     values |= {name: tuple(x[p[:, 1]] - x[p[:, 0]] for x in (measured, predicted)) for name, p in pairs.items()}
     return {name: (pearson(x, y), pearson(rankdata(x), rankdata(y))) for name, (x, y) in values.items()}
 
 
-def test_dream_score_is_that_of_the_formula(leaderboard):
+def test_dream_score_follows_the_formula(leaderboard):
     expected = expected_correlations(**leaderboard)
     score = dream_score(**leaderboard)
     found = {name: (subset.pearson_r, subset.spearman_rho) for name, subset in score.subsets.items()}
@@ -115,7 +115,7 @@ def test_dream_score_of_perfect_predictions_is_one_on_any_rising_scale(leaderboa
     assert score.spearman_score == pytest.approx(1)
 
 
-def test_dream_score_does_not_depend_on_how_the_data_are_written(leaderboard):
+def test_dream_score_does_not_depend_on_the_form_of_the_data(leaderboard):
     score = dream_score(**leaderboard)
     shuffled = np.random.default_rng(1)
     for name, variant in {
@@ -140,7 +140,7 @@ def test_dream_score_does_not_depend_on_how_the_data_are_written(leaderboard):
         ({"pairs": {name: [[0, 1, 2]] for name in PAIRS}}, r"'snv' pairs must be \(pairs, 2\)"),
     ],
 )
-def test_dream_score_wants_the_challenges_subsets(changes, complaint):
+def test_dream_score_needs_the_challenges_subsets(changes, complaint):
     complete = {
         "subsets": {name: [0, 1, 2] for name in SUBSETS},
         "pairs": {name: [[0, 1], [0, 2]] for name in PAIRS},
@@ -187,7 +187,7 @@ def test_correlation_refuses(measured, predicted, complaint):
         correlation(measured, predicted)
 
 
-def test_test_set_is_read_as_it_is_written(shared):
+def test_the_public_test_set_is_read_completely(shared):
     table_path, pair_paths = public_files(shared)
     table = pd.read_csv(table_path, sep="\t")
     test = read_dream_test(table_path, pair_paths)
@@ -206,13 +206,13 @@ def test_test_set_can_be_a_parquet_file_with_other_names(made_up, tmp_path):
     assert found.sequences == expected.sequences
     for name, mask in expected.subsets.items():
         assert (found.subsets[name] == mask).all()
-    for name, places in expected.pairs.items():
-        assert (found.pairs[name] == places).all()
+    for name, indices in expected.pairs.items():
+        assert (found.pairs[name] == indices).all()
     assert dream_score(found.measured, found.measured, found.subsets, found.pairs).pearson_score == pytest.approx(1)
 
 
 def change(table: str, line: int, column: str, cell):
-    """A change of one cell, by its line in the file."""
+    """Return a function that changes one cell, by its line in the file."""
 
     def apply(tables: dict[str, pd.DataFrame]):
         tables[table] = tables[table].astype({column: object})
@@ -235,19 +235,19 @@ def change(table: str, line: int, column: str, cell):
         (change("test", 9, "sequence", ""), r"test\.tsv, line 9, column 'sequence': the sequence is empty"),
         (change("test", 5, "row", ""), r"test\.tsv, line 5, column 'row': the row number is missing"),
         (change("snv", 4, "row_b", 999), r"snv\.tsv, line 4, column 'row_b': \S*test\.tsv has no row 999"),
-        (lambda tables: tables.pop("snv"), r"test\.tsv: tables of the pairs snv, .* are needed; got motif_pert"),
+        (lambda tables: tables.pop("snv"), r"test\.tsv: files of the pairs snv, .* are needed, got motif_pert"),
     ],
 )
-def test_what_is_wrong_with_a_test_set_is_said_in_one_line(made_up, tmp_path, apply, complaint):
+def test_errors_in_a_test_set_are_located_in_one_line(made_up, tmp_path, apply, complaint):
     apply(made_up)
     with pytest.raises(InputError, match=complaint) as caught:
         read_dream_test(*written(tmp_path, made_up))
     assert "\n" not in str(caught.value)
 
 
-def test_two_rows_of_one_number_are_refused(made_up, tmp_path):
+def test_two_rows_with_the_same_number_are_refused(made_up, tmp_path):
     change("test", 6, "row", made_up["test"]["row"][1])(made_up)
-    with pytest.raises(InputError, match=r"line 6, column 'row': \d+ was already the number of line 3"):
+    with pytest.raises(InputError, match=r"line 6, column 'row': \d+ is already the number of line 3"):
         read_dream_test(*written(tmp_path, made_up))
 
 
@@ -267,47 +267,47 @@ def test_the_example_prints_scores_and_intervals(made_up, tmp_path, monkeypatch,
     assert plain.splitlines()[-1] == (
         f"DREAM Pearson score {score.pearson_score:.4f}, Spearman score {score.spearman_score:.4f}"
     )
-    said = run("--bootstrap", "50", "--seed", "3")
-    assert said.startswith(plain)
+    printed = run("--bootstrap", "50", "--seed", "3")
+    assert printed.startswith(plain)
     for name, (pearson, spearman) in {**intervals.subsets, "DREAM score": intervals[:2]}.items():
         ends = [f"{low:.4f} to {high:.4f}" for low, high in (pearson, spearman)]
-        assert any(line.startswith(name) and all(end in line for end in ends) for line in said.splitlines())
+        assert any(line.startswith(name) and all(end in line for end in ends) for line in printed.splitlines())
     with pytest.raises(SystemExit) as stopped:
         run("--predicted", "no_such")
     assert stopped.value.code.startswith(f"dream_score.py: {table}: there is no column 'no_such'")
     assert "\n" not in stopped.value.code
 
 
-def test_a_replicate_is_what_the_drawn_values_give():
+def test_a_replicate_is_the_correlation_of_the_drawn_values():
     generator = np.random.default_rng(0)
-    # Eighths have ties.
+    # Values in eighths have ties.
     measured, predicted = np.round(8 * generator.normal(size=(2, 50))) / 8 + [[1e3], [0]]
-    times = generator.multinomial(50, np.full(50, 1 / 50), size=20)
-    found = weighted_correlations(measured, predicted, times)
-    for row, drawn in zip(found, times, strict=True):
+    counts = generator.multinomial(50, np.full(50, 1 / 50), size=20)
+    found = weighted_correlations(measured, predicted, counts)
+    for row, drawn in zip(found, counts, strict=True):
         again = correlation(np.repeat(measured, drawn), np.repeat(predicted, drawn))
         assert row == pytest.approx(again[:2], abs=1e-9)
 
 
 def test_correlation_intervals_cover_the_truth_as_often_as_they_say():
-    """Normal values of r = 0.6, of which ρ is known."""
+    """The values are normal with r = 0.6, for which ρ is known."""
     truth = 0.6, 6 / np.pi * np.arcsin(0.6 / 2)
     generator = np.random.default_rng(0)
     covered = np.zeros((200, 2))
     for trial in covered:
         measured, noise = generator.normal(size=(2, 100))
-        intervals = correlation_intervals(measured, 0.6 * measured + 0.8 * noise, replicates=300, level=0.9)
+        intervals = correlation_intervals(measured, 0.6 * measured + 0.8 * noise, replicates=300, confidence_level=0.9)
         trial[:] = [low <= true <= high for (low, high), true in zip(intervals, truth, strict=True)]
-    # 90 %, within three standard errors and what the percentile bootstrap lacks at a hundred values.
+    # Three standard errors around 90 %, less what the percentile bootstrap falls short at a hundred values.
     assert (covered.mean(axis=0) > 0.82).all()
     assert (covered.mean(axis=0) < 0.97).all()
 
 
 def test_dream_intervals_cover_the_truth_as_often_as_they_say():
-    """As above, with scores of r² and ρ, since every subset is alike; 200 families of two."""
+    """As above. All subsets are alike, so the scores are r² and ρ; there are 200 groups of two."""
     truth = 0.6**2, 6 / np.pi * np.arcsin(0.6 / 2)
     generator = np.random.default_rng(0)
-    subsets = {name: np.arange(place, 400, 3) for place, name in enumerate(SUBSETS[:3])}
+    subsets = {name: np.arange(first, 400, 3) for first, name in enumerate(SUBSETS[:3])}
     subsets |= {name: np.arange(400) < 150 for name in SUBSETS[3:]}
     pairs = {name: np.arange(400).reshape(2, 200).T for name in PAIRS}
     covered = np.zeros((80, 2))
@@ -315,33 +315,33 @@ def test_dream_intervals_cover_the_truth_as_often_as_they_say():
         measured, noise = generator.normal(size=(2, 400))
         found = dream_score_intervals(measured, 0.6 * measured + 0.8 * noise, subsets, pairs, replicates=100)
         trial[:] = [low <= true <= high for (low, high), true in zip(found[:2], truth, strict=True)]
-    # 95 %, within three standard errors and what a hundred replicates lack.
+    # Three standard errors below 95 %, less what a hundred replicates fall short.
     assert (covered.mean(axis=0) > 0.84).all()
 
 
-def test_correlation_intervals_know_of_families():
-    """Ten copies of a sequence tell what one does."""
+def test_correlation_intervals_account_for_groups():
+    """Ten copies of a sequence carry the information of one."""
     measured, noise = np.random.default_rng(0).normal(size=(2, 60))
     predicted = measured + noise
     copies = np.repeat(measured, 10), np.repeat(predicted, 10)
-    families = np.repeat([f"family {number}" for number in range(60)], 10)
+    groups = np.repeat([f"group {number}" for number in range(60)], 10)
     options = {"replicates": 300, "seed": 1}
-    honest = np.ravel(correlation_intervals(*copies, families, **options))
+    honest = np.ravel(correlation_intervals(*copies, groups, **options))
     assert honest == pytest.approx(np.ravel(correlation_intervals(measured, predicted, **options)), abs=0.05)
     ignorant = np.ravel(correlation_intervals(*copies, **options))
     assert (ignorant[1::2] - ignorant[::2] < 0.5 * (honest[1::2] - honest[::2])).all()
-    # Of one family, nothing is known of others.
+    # One group says nothing about others.
     assert np.isnan(correlation_intervals(measured, predicted, np.zeros(60))).all()
 
 
-def test_intervals_lie_around_the_estimate_and_are_those_of_the_seed(leaderboard):
+def test_intervals_lie_around_the_estimate_and_depend_on_the_seed(leaderboard):
     score = dream_score(**leaderboard)
     intervals = dream_score_intervals(**leaderboard, replicates=200)
     assert intervals.subsets.keys() == score.subsets.keys()
     for name, estimate in score.subsets.items():
         for interval, value in zip(intervals.subsets[name], estimate[:2], strict=True):
             assert interval.low < value < interval.high, name
-            # The normal approximation's, which knows nothing of families.
+            # The width of the normal approximation, which ignores groups.
             width = 2 * 1.96 * (1 - value**2) / np.sqrt(estimate.count)
             assert 0.3 < (interval.high - interval.low) / width < 3, name
     for interval, value in zip(intervals[:2], score[:2], strict=True):
@@ -351,25 +351,29 @@ def test_intervals_lie_around_the_estimate_and_are_those_of_the_seed(leaderboard
     assert dream_score_intervals(**leaderboard, replicates=200, seed=1) != intervals
 
 
-def test_more_confidence_is_a_wider_interval():
+def test_more_confidence_gives_a_wider_interval():
     measured, noise = np.random.default_rng(0).normal(size=(2, 50))
-    narrow, wide = (correlation_intervals(measured, measured + noise, level=level) for level in (0.5, 0.99))
+    narrow, wide = (correlation_intervals(measured, measured + noise, confidence_level=level) for level in (0.5, 0.99))
     for inner, outer in zip(narrow, wide, strict=True):
         assert outer.low < inner.low < inner.high < outer.high
 
 
 @pytest.mark.filterwarnings("error")
-def test_intervals_of_what_is_hardly_defined():
+def test_intervals_of_very_few_values():
     for measured, predicted in (([], []), ([1], [2]), ([3, 3, 3], [1, 2, 3])):
         assert np.isnan(correlation_intervals(measured, predicted)).all()
-    # Three values: in a ninth of the replicates, all three draws are of one.
+    # In a ninth of the replicates of three values, all three draws are the same.
     for interval in correlation_intervals([0.1, 0.2, 0.3], [0.1, 0.3, 0.2]):
         assert interval == pytest.approx((-1, 1))
 
 
 @pytest.mark.parametrize(
     ("options", "complaint"),
-    [({"replicates": 0}, "replicate"), ({"level": 95}, "confidence"), ({"groups": [1, 2]}, "2 for 3 sequences")],
+    [
+        ({"replicates": 0}, "replicate"),
+        ({"confidence_level": 95}, "confidence level"),
+        ({"groups": [1, 2]}, "2 for 3 sequences"),
+    ],
 )
 def test_intervals_refuse(options, complaint):
     with pytest.raises(ValueError, match=complaint):
@@ -377,24 +381,24 @@ def test_intervals_refuse(options, complaint):
 
 
 def classified(rows: int, seed: int, separation: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Classes, a third of them ones, and scores that are higher by `separation` standard deviations for these."""
+    """Return classes, a third of them 1, and scores that are `separation` standard deviations higher for class 1."""
     generator = np.random.default_rng(seed)
     measured = (generator.random(rows) < 1 / 3).astype(float)
     return measured, generator.normal(size=rows) + separation * measured
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_roc_auc_is_that_of_scikit_learn(seed):
+def test_roc_auc_equals_that_of_scikit_learn(seed):
     measured, predicted = classified(200, seed)
     for scores in (predicted, np.round(predicted), 1 / (1 + np.exp(-predicted)), np.zeros(200)):
         assert roc_auc(measured, scores) == pytest.approx(roc_auc_score(measured, scores), abs=1e-12)
 
 
-def test_a_replicates_roc_auc_is_what_the_drawn_values_give():
+def test_a_replicates_roc_auc_is_that_of_the_drawn_values():
     measured, predicted = classified(50, 0)
     predicted = np.round(4 * predicted) / 4
-    times = np.random.default_rng(1).multinomial(50, np.full(50, 1 / 50), size=20)
-    for (found,), drawn in zip(weighted_roc_auc(measured, predicted, times), times, strict=True):
+    counts = np.random.default_rng(1).multinomial(50, np.full(50, 1 / 50), size=20)
+    for (found,), drawn in zip(weighted_roc_auc(measured, predicted, counts), counts, strict=True):
         expected = roc_auc_score(np.repeat(measured, drawn), np.repeat(predicted, drawn))
         assert found == pytest.approx(expected, abs=1e-12)
 
@@ -404,6 +408,7 @@ def test_a_replicates_roc_auc_is_what_the_drawn_values_give():
 def test_roc_auc_of_one_class_is_nan(measured, predicted):
     assert np.isnan(roc_auc(measured, predicted))
     assert np.isnan(roc_auc_interval(measured, predicted)).all()
+    assert [len(rates) for rates in roc_points(measured, predicted)] == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -415,24 +420,24 @@ def test_roc_auc_of_one_class_is_nan(measured, predicted):
     ],
 )
 def test_roc_auc_refuses(measured, predicted, complaint):
-    for area in (roc_auc, roc_auc_interval):
+    for function in (roc_auc, roc_auc_interval, roc_points):
         with pytest.raises(ValueError, match=complaint):
-            area(measured, predicted)
+            function(measured, predicted)
 
 
 def test_roc_auc_intervals_cover_the_truth_as_often_as_they_say():
     truth = roc_auc(*classified(200_000, 0))
-    found = [roc_auc_interval(*classified(100, seed), replicates=200, level=0.9) for seed in range(1, 201)]
-    # 90 %, within three standard errors and what the percentile bootstrap lacks at a hundred values.
+    found = [roc_auc_interval(*classified(100, seed), replicates=200, confidence_level=0.9) for seed in range(1, 201)]
+    # Three standard errors around 90 %, less what the percentile bootstrap falls short at a hundred values.
     assert 0.82 < np.mean([low <= truth <= high for low, high in found]) < 0.97
 
 
-def test_roc_auc_intervals_know_of_families():
+def test_roc_auc_intervals_account_for_groups():
     measured, predicted = classified(60, 0)
     copies = np.repeat(measured, 10), np.repeat(predicted, 10)
-    families = np.repeat([f"family {number}" for number in range(60)], 10)
+    groups = np.repeat([f"group {number}" for number in range(60)], 10)
     options = {"replicates": 300, "seed": 1}
-    alone, honest = roc_auc_interval(measured, predicted, **options), roc_auc_interval(*copies, families, **options)
+    alone, honest = roc_auc_interval(measured, predicted, **options), roc_auc_interval(*copies, groups, **options)
     assert honest == pytest.approx(alone, abs=0.03)
     ignorant = roc_auc_interval(*copies, **options)
     assert ignorant.high - ignorant.low < 0.5 * (honest.high - honest.low)
@@ -441,8 +446,30 @@ def test_roc_auc_intervals_know_of_families():
         roc_auc_interval(measured, predicted, groups=[1, 2])
 
 
-def test_one_dominating_family_is_not_drawn_whole():
-    """How often it is drawn would be all that an interval tells."""
-    families = np.array([0] * 60 + list(range(1, 41)))
-    assert drawn_whole(families) is None
-    np.testing.assert_array_equal(drawn_whole(families[30:]), families[30:])
+def test_roc_points_are_those_of_scikit_learn():
+    measured, predicted = classified(200, 0)
+    false, true, _ = roc_curve(measured, predicted)
+    np.testing.assert_array_equal(roc_points(measured, predicted), (false, true))
+
+
+def test_roc_auc_without_scikit_learn_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r"scikit-learn: pip install 'modeling-proformer\[train\]'"):
+        roc_auc([0, 1], [0, 1])
+
+
+def test_importing_the_metrics_imports_neither_scikit_learn_nor_matplotlib():
+    """The names of the plots are there nevertheless."""
+    session = (
+        "import sys; import modeling_proformer; before = set(sys.modules); import modeling_proformer.evaluation as e; "
+        "print({'sklearn', 'matplotlib'} & (sys.modules.keys() - before)); "
+        "print(all(callable(getattr(e, name)) for name in e.__all__))"
+    )
+    run = subprocess.run([sys.executable, "-c", session], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["set()", "True"]
+
+
+def test_a_group_with_most_rows_is_not_drawn_whole():
+    groups = np.array([0] * 60 + list(range(1, 41)))
+    assert usable_groups(groups) is None
+    np.testing.assert_array_equal(usable_groups(groups[30:]), groups[30:])

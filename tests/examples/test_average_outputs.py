@@ -1,29 +1,45 @@
-"""examples/average_outputs.py on a checkpoint with two outputs."""
+"""Test examples/average_outputs.py on a checkpoint with two outputs."""
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tiny import TINY
 
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, predict
 from modeling_proformer.prediction import load_checkpoint
 
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "average_outputs.py"
 
 
-def test_the_mean_of_the_standardised_outputs(tmp_path, tiny_tokenizer):
+@pytest.fixture
+def run(monkeypatch):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["average_outputs.py", *map(str, arguments)])
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+
+    return run
+
+
+def test_the_output_is_the_mean_of_the_standardised_outputs(run, tmp_path, tiny_tokenizer):
     config = ProformerConfig(**TINY, num_labels=2, label_mean=[9.0, 2.0], label_std=[4.0, 0.5])
     model = ProformerForSequenceClassification(config)
     model.save_pretrained(tmp_path / "two")
     tiny_tokenizer.save_pretrained(tmp_path / "two")
-    command = [sys.executable, EXAMPLES / "average_outputs.py", tmp_path / "two", tmp_path / "one"]
-    subprocess.run([*command, "--name", "activity"], check=True)
+    run(tmp_path / "two", tmp_path / "one", "--name", "activity")
     averaged, tokenizer = load_checkpoint(tmp_path / "one")
     assert averaged.config.id2label == {0: "activity"}
     sequences = ["ACGTACGTACGT", "GGGGCCCCAATT", "TTTT"]
     standardised = (predict(model, tiny_tokenizer, sequences) - [9.0, 2.0]) / [4.0, 0.5]
     found = predict(averaged, tokenizer, sequences)
     np.testing.assert_allclose(found[:, 0], 9.0 + 4.0 * standardised.mean(axis=1), rtol=1e-5)
+
+
+def test_outputs_that_are_not_standardised_are_refused(run, tmp_path, tiny_tokenizer):
+    ProformerForSequenceClassification(ProformerConfig(**TINY, num_labels=2)).save_pretrained(tmp_path / "two")
+    tiny_tokenizer.save_pretrained(tmp_path / "two")
+    with pytest.raises(SystemExit, match=r"^average_outputs\.py: Only outputs with `label_mean` and `label_std`"):
+        run(tmp_path / "two", tmp_path / "one")

@@ -1,4 +1,4 @@
-"""The Space: what it makes of sequences."""
+"""The functions of the Space read sequences, and show predictions of them."""
 
 import base64
 import csv
@@ -60,7 +60,7 @@ def test_a_pasted_table_is_read_like_a_file(delimiter, tmp_path):
 def test_pasted_text_that_cannot_be_read(text, reason, embedded):
     with pytest.raises(InputError, match=reason) as raised:
         sequences.check_entries(embedded[1], sequences.read_text(text))
-    assert "/" not in str(raised.value), "where the server put the text is no business of the user"
+    assert "/" not in str(raised.value), "the path on the server is of no use to the user"
 
 
 def test_the_column_of_the_sequences_is_found(tmp_path):
@@ -74,7 +74,7 @@ def test_the_column_of_the_sequences_is_found(tmp_path):
     assert sequences.columns_of_file(table)[1] == "Sequence"
     assert sequences.read_file(table, None).names == ["line 2"]
     table.write_text("id,comment\na,none\n")
-    with pytest.raises(InputError, match=r"^table.csv: choose the column of the sequences"):
+    with pytest.raises(InputError, match=r"^table.csv: choose the column with the sequences"):
         sequences.read_file(table, None)
 
 
@@ -90,8 +90,8 @@ def test_the_column_of_the_sequences_is_found(tmp_path):
     ],
 )
 def test_a_table_without_names_does_not_lose_its_first_row(text, data):
-    told = f"Your text: the first line should name the columns of the table, but {data!r} looks like data."
-    with pytest.raises(InputError, match=re.escape(told)):
+    message = f"Your text: the first line should name the columns of the table, but {data!r} looks like data."
+    with pytest.raises(InputError, match=re.escape(message)):
         sequences.read_text(text)
 
 
@@ -99,7 +99,7 @@ def test_a_table_without_names_does_not_lose_its_first_row(text, data):
     "names", [",dna,expression", "id,oligo,strand", "id,cDNA,0", "dna,tag_17,tat", ",oligo,mean", "0,Promoter,"]
 )
 def test_names_are_not_taken_for_data(names):
-    """Also not the lack of one, as pandas writes an index."""
+    """An empty name is a name too: pandas writes one for an index."""
     text = f"{names}\n0,ACGTACGT,3\n1,TTTTGGGG,5"
     assert sequences.read_text(text).sequences == ["ACGTACGT", "TTTTGGGG"]
 
@@ -130,13 +130,13 @@ def test_changes_are_counted_in_the_insert(flanks, embedded):
     [
         ("", "There is no variant yet"),
         ("C1G", "C1G: the reference has A at position 1"),
-        ("A11G", "A11G: position 11 lies outside the insert, which has 10 letters"),
+        ("A11G", "A11G: position 11 lies outside the insert, which has 10 bases"),
         ("0G", "position 0 lies outside"),
         ("A1G A1C", "A1C: position 1 is changed twice"),
         ("A1G 7", "'7' is not a change such as A34G"),
         ("ACGT\nACGT", "one variant at a time; there are 2"),
         ("ACGX", "Your text, line 1: 'X' at position 4"),
-        ("A" * 85, "the insert has 85 letters, and this model takes 84 at most"),
+        ("A" * 85, "the insert has 85 bases, but this model takes at most 84"),
     ],
 )
 def test_variants_that_cannot_be_read(text, reason, embedded):
@@ -153,14 +153,14 @@ def test_share_of_measured_promoters_below():
 
 def test_importance_is_what_expression_loses_on_average():
     changes = np.array([[0, -1, -2, -3], [3.0, 0, 0, 3]])
-    np.testing.assert_allclose(figures.letter_importance("AC", changes), [[2, 0, 0, 0], [0, -2, 0, 0]])
-    assert not figures.letter_importance("NN", changes).any()
+    np.testing.assert_allclose(figures.base_importance("AC", changes), [[2, 0, 0, 0], [0, -2, 0, 0]])
+    assert not figures.base_importance("NN", changes).any()
     positions, columns = figures.strongest(changes, 3)
     assert list(zip(positions, columns, strict=True)) == [(0, 3), (1, 0), (1, 3)]
 
 
 def tables_of(view: str) -> list[list[list[str]]]:
-    """The cells of each row of each table."""
+    """Return the cells of each row of each table."""
     rows = [re.findall("<tr>(.*?)</tr>", table) for table in re.findall("<table>(.*?)</table>", view)]
     return [[list(map(html.unescape, re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row))) for row in table] for table in rows]
 
@@ -188,11 +188,11 @@ def test_outputs_and_intervals_of_a_fine_tuned_model(tuned_folder):
     ]
     np.testing.assert_allclose(float(row["predicted_must_high"]), must + 0.75, rtol=1e-5)
 
-    letters = answer_mutagenesis(served, entries, prediction, 1, 1)
+    bases = answer_mutagenesis(served, entries, prediction, 1, 1)
     (mutagenesis,) = saturation_mutagenesis(model, tokenizer, entries.sequences[1:])
-    (rows,) = downloads_of(letters)
+    (rows,) = downloads_of(bases)
     assert "".join(row["reference"] for row in rows) == entries.sequences[1]
-    found = [[float(row[letter]) for letter in "ACGT"] for row in rows]
+    found = [[float(row[base]) for base in "ACGT"] for row in rows]
     np.testing.assert_allclose(found, mutagenesis[:, :, 1], rtol=1e-5)
 
     (effect,) = variant_effects(model, tokenizer, ["GGGGCCCCAATT"], ["GGGGCCCCAATG"])
@@ -228,10 +228,10 @@ def test_counts_of_measured_promoters_are_those_of_the_tables(shared):
 
 
 def test_requirements_are_those_of_the_package_and_the_page():
-    lines = (SPACE / "requirements.txt").read_text().splitlines()
+    lines = (SPACE / "requirements.txt").read_text(encoding="utf-8").splitlines()
     listed = {line for line in lines if line and not line.startswith("#")}
     needed = [Requirement(text) for text in requires("modeling-proformer")]
     assert {str(one) for one in map(Requirement, listed)} >= {str(one) for one in needed if one.marker is None}
-    version = re.search("^sdk_version: (.+)$", (SPACE / "README.md").read_text(), re.M).group(1)
+    version = re.search("^sdk_version: (.+)$", (SPACE / "README.md").read_text(encoding="utf-8"), re.M).group(1)
     (gradio,) = (one for one in map(Requirement, listed) if one.name == "gradio")
     assert gradio.specifier.contains(version), "the Hub installs the version that the card names"

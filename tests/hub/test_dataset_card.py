@@ -1,4 +1,4 @@
-"""The card of a table: what it says is what the table has, and the Hub's own reader finds the table by it."""
+"""The card of a table says what is in the table, and the Hub's reader finds the table by it."""
 
 import re
 import shlex
@@ -9,22 +9,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from huggingface_hub import DatasetCard
+from transformers import HfArgumentParser
 
-from modeling_proformer.cli import main, options, parser
-from modeling_proformer.data.assay import Preparation, TableColumns, prepare_assay
+from modeling_proformer.cli import main
+from modeling_proformer.data.config import DataConfig
+from modeling_proformer.data.prepare import prepare_assay
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.hub.dataset_card import dataset_card, size_category
 from modeling_proformer.tokenization import ProformerTokenizer
 
 
-COLUMNS = TableColumns("the dna", ["liver|MPRA", 'kid"ney'])
+COLUMNS = {"sequence": "the dna", "targets": ["liver|MPRA", 'kid"ney']}
+CONFIG = DataConfig(**COLUMNS)
 
 
 @pytest.fixture
 def rows() -> pd.DataFrame:
-    """
-    300 rows between flanks: 280 inserts of 30 letters; 10 of them twice, the same measured; 10 near twins of others.
-    """
+    """300 rows of inserts of 30 bases between flanks: 280, 10 of them again, and 10 homologs of others."""
     generator = np.random.default_rng(0)
     inserts = ["".join(generator.choice(list("ACGT"), 30)) for _ in range(280)]
     rows = pd.DataFrame(
@@ -36,8 +37,10 @@ def rows() -> pd.DataFrame:
             "note": "of mine",
         }
     )
-    twins = rows[10:20].assign(insert=[insert[:-1] + ("A" if insert[-1] == "C" else "C") for insert in inserts[10:20]])
-    rows = pd.concat([rows, rows[:10], twins], ignore_index=True)
+    homologs = rows[10:20].assign(
+        insert=[insert[:-1] + ("A" if insert[-1] == "C" else "C") for insert in inserts[10:20]]
+    )
+    rows = pd.concat([rows, rows[:10], homologs], ignore_index=True)
     rows.insert(0, "the dna", "ACGTACGT" + rows.pop("insert") + "TTGACCAA")
     return rows
 
@@ -61,11 +64,10 @@ def write(rows: pd.DataFrame, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["liver.tsv", "liver of mice.tsv.gz", "liver.csv", "liver.parquet", "liver.arrow"])
-def test_the_hubs_reader_finds_the_table_by_the_card(folder, rows, name):
-    """As the card's own example does."""
-    card = dataset_card(write(rows, folder / name), COLUMNS, "cc-by-4.0")
+def test_the_example_in_the_card_reads_the_table(folder, rows, name):
+    card = dataset_card(write(rows, folder / name), CONFIG, "cc-by-4.0")
     card.save(folder / "README.md")
-    write(rows.head(60), folder / "another.csv")  # which is not of the dataset
+    write(rows.head(60), folder / "another.csv")  # is not part of the dataset
     (example,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
     found = {}
     exec(example, found)
@@ -75,7 +77,7 @@ def test_the_hubs_reader_finds_the_table_by_the_card(folder, rows, name):
 
 
 def test_metadata(folder, rows):
-    dataset_card(write(rows, folder / "liver.tsv.gz"), COLUMNS, "cc-by-4.0").save(folder / "README.md")
+    dataset_card(write(rows, folder / "liver.tsv.gz"), CONFIG, "cc-by-4.0").save(folder / "README.md")
     assert DatasetCard.load(folder / "README.md").data.to_dict() == {
         "license": "cc-by-4.0",
         "pretty_name": "liver",
@@ -90,114 +92,134 @@ def test_metadata(folder, rows):
     ("rows", "category"),
     [(999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (6_739_258, "1M<n<10M"), (2e7, "10M<n<100M")],
 )
-def test_sizes_as_the_hub_counts_them(rows, category):
+def test_size_categories_are_those_of_the_hub(rows, category):
     assert size_category(rows) == category
 
 
-def test_what_it_says_is_what_the_table_has(folder, rows):
+def test_it_says_what_is_in_the_table(folder, rows):
     rows.loc[50, ["liver|MPRA", 'kid"ney']] = None
     path = write(rows, folder / "liver.tsv")
-    card = dataset_card(path, COLUMNS, "mit")
+    card = dataset_card(path, CONFIG, "mit")
     text = " ".join(card.text.split())
-    assert '300 rows: sequences of DNA, and what was measured of each in `liver|MPRA` and `kid"ney`.' in text
+    assert 'This table has 300 rows of DNA sequences and of what was measured in `liver|MPRA` and `kid"ney`.' in text
     assert "| `the dna` | DNA sequence" in text
-    assert "There are also `reads` and `note`, which this card says nothing of." in text
-    for name in COLUMNS.targets:
+    assert "The table also has `reads` and `note`, which this card does not describe." in text
+    for name in CONFIG.targets:
         values = rows[name].dropna()
         numbers = (values.min(), values.median(), values.max(), values.mean(), values.std(ddof=0))
         cells = [f"{rows[name].isna().sum()}", f"{len(values)}", *(f"{number:.4g}" for number in numbers)]
         assert f"| `{name}` | ".replace("r|M", r"r\|M") + " | ".join(cells) + " |" in text
     assert "1 row has no measurement at all." in text
-    assert "10 of the rows that have a measurement repeat the insert of an earlier one." in text
-    assert "- Trimmed: the 5′ flank ACGTACGT and the 3′ flank TTGACCAA, exact in every sequence." in card.text
-    # The split that fine-tuning will make.
-    assay = prepare_assay(path, COLUMNS, Preparation(), ProformerTokenizer())
-    for side, numbers in assay.split._asdict().items():
-        assert f"| {side} | {len(numbers)} | {len(np.unique(assay.families[numbers]))} |" in card.text
-    assert f"{assay.test_twins} test rows" in text
-    assert "mit, as stated by the owner of the data." in text
+    # Fine-tuning will make the same of the table.
+    assay = prepare_assay(path, CONFIG, ProformerTokenizer())
+    assert f"The command above keeps {len(assay)} rows with 289 different inserts" in text
+    assert "- 10 rows repeat an insert and are merged with its first row." in card.text
+    assert all(f"- {line}\n" in card.text for finding in assay.findings for line in finding.splitlines())
+    assert "5′ flank ACGTACGT" in card.text and "3′ flank TTGACCAA" in card.text
+    for name, numbers in assay.split._asdict().items():
+        assert f"| {name} | {len(numbers)} | {len(np.unique(assay.groups[numbers]))} |" in card.text
+    assert f"{assay.test_homologs} test rows" in text
+    assert "The licence is mit, as the owner of the data states." in text
     assert not re.search(r"\{\{|\{%|None|nan\b|TODO|\[More Information Needed\]", card.text)
     assert str(folder) not in str(card)
 
 
 @pytest.mark.parametrize(
-    ("columns", "preparation"),
+    "config",
     [
-        (COLUMNS, Preparation()),
-        (TableColumns("the dna", ["reads"], weight="liver|MPRA"), Preparation(five_prime_flank="", strands="forward")),
-        (
-            TableColumns("the dna", ["reads", "liver|MPRA"], bins=[0.5, 1.5], group="note", standard_error='kid"ney'),
-            Preparation(insert_width=28, too_long="cut", duplicates="average", test_fraction=0.2, seed=3),
+        CONFIG,
+        DataConfig(sequence="the dna", targets=["reads"], weight="liver|MPRA", five_prime_flank="", strands="forward"),
+        DataConfig(
+            sequence="the dna",
+            targets=["reads", "liver|MPRA"],
+            bins=[0.5, 1.5],
+            group="note",
+            standard_error='kid"ney',
+            insert_width=28,
+            too_long="cut",
+            duplicates="average",
+            test_fraction=0.2,
         ),
     ],
 )
-def test_its_command_says_the_same_of_the_table(folder, rows, columns, preparation):
+def test_its_command_has_the_same_options(folder, rows, config):
     complete = {"liver|MPRA": rows["liver|MPRA"].abs(), 'kid"ney': rows['kid"ney'].fillna(1), "note": range(300)}
-    card = dataset_card(write(rows.assign(**complete)[:280], folder / "my liver.tsv"), columns, "mit", preparation)
+    card = dataset_card(write(rows.assign(**complete)[:280], folder / "my liver.tsv"), config, "mit")
     (command,) = re.findall(r"```bash\n(.*?)```", card.text, re.DOTALL)
-    parsed = parser().parse_args(shlex.split(command)[1:])
-    assert parsed.table == Path("my liver.tsv")
-    assert options(TableColumns, parsed) == columns
-    assert options(Preparation, parsed) == preparation
+    words = shlex.split(command)
+    assert words[:3] == ["proformer", "finetune", "my liver.tsv"] and words[-2:] == ["--output", "fine-tuned"]
+    (parsed,) = HfArgumentParser(DataConfig).parse_args_into_dataclasses(words[3:-2])
+    assert parsed == config
 
 
 def test_reads_in_bins_and_a_split_of_its_own(folder, rows):
     reads = np.random.default_rng(2).integers(1, 50, (280, 3))
     table = pd.DataFrame(reads, columns=["b0", "b1", "b2"]).assign(
-        dna=rows["the dna"][:280], side=np.where(np.arange(280) % 4 == 0, "test", "train")
+        dna=rows["the dna"][:280], part=np.where(np.arange(280) % 4 == 0, "test", "train")
     )
     path = write(table, folder / "liver.csv")
-    card = dataset_card(path, TableColumns("dna", ["b0", "b1", "b2"], bins=[0, 1, 2.5], split="side"), "mit")
+    config = DataConfig(sequence="dna", targets=["b0", "b1", "b2"], bins=[0, 1, 2.5], split="part")
+    card = dataset_card(path, config, "mit")
     assert "| `b2` | reads in the bin with the centre 2.5 |" in card.text
-    assert "| `side` | side of the row: train, validation or test |" in card.text
-    assert "reads, counted in sorting bins with the centres 0, 1, 2.5" in card.text
-    assert "Split as the table says" in card.text
-    assert "No two rows have the same insert." in card.text
+    assert "| `part` | split of the row: train, validation or test |" in card.text
+    assert "read counts in sorting bins with the centres 0, 1, 2.5" in card.text
+    assert "| test | 70 |" in card.text
+    assert "280 rows with 280 different inserts" in card.text
+
+
+def test_groups_of_a_random_split_are_known_for_the_held_out_rows(folder, rows):
+    card = dataset_card(write(rows, folder / "liver.tsv"), DataConfig(**COLUMNS, split_by="random"), "mit")
+    assert re.search(r"\| train \| \d+ \| not known \|\n\| validation \| \d+ \| \d+ \|", card.text)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kind", "reason"),
+    [
+        ("liver.txt", {}, InputError, r"liver\.txt: the Hub reads a \.txt file as plain text; call it \.tsv"),
+        ("none.tsv", {}, (InputError, FileNotFoundError), r"none\.tsv: no such file"),
+        ("liver.tsv", {"insert_width": 20}, InputError, "the insert has 30 bases"),
+    ],
+)
+def test_an_unfit_table_is_refused(folder, rows, name, options, kind, reason):
+    for file in ("liver.tsv", "liver.txt"):
+        rows.to_csv(folder / file, index=False, sep="\t")
+    with pytest.raises(kind, match=reason):
+        dataset_card(folder / name, DataConfig(**COLUMNS, **options), "mit")
 
 
 class TestCommand:
-    def run(self, *arguments: str) -> int:
-        columns = ["--sequence", "the dna", "--target", "liver|MPRA", 'kid"ney']
-        return main(["dataset-card", *map(str, arguments), *columns])
+    def run(self, *arguments: str | Path) -> int:
+        columns = ["--sequence", "the dna", "--targets", "liver|MPRA", 'kid"ney']
+        return main(["dataset-card", *map(str, arguments), "--license", "mit", *columns])
 
-    def test_the_file_and_standard_output_are_the_librarys_card(self, folder, rows, capsys):
-        path = write(rows, folder / "liver.tsv")
-        readme = folder / "README.md"
-        assert self.run(path, "--license", "mit", "-o", readme) == 0
-        assert capsys.readouterr().err == f"Put {readme} beside liver.tsv in the dataset's repository.\n"
-        assert readme.read_text() == str(dataset_card(path, COLUMNS, "mit"))
-        assert self.run(path, "--license", "mit") == 0
+    def test_the_file_and_standard_output_hold_the_librarys_card(self, folder, rows, capsys):
+        path, readme = write(rows, folder / "liver.tsv"), folder / "README.md"
+        assert self.run(path, "-o", readme) == 0
+        assert (
+            capsys.readouterr().err.splitlines()[-1]
+            == f"Put {readme} next to liver.tsv in the repository of the dataset."
+        )
+        assert readme.read_text() == str(dataset_card(path, CONFIG, "mit"))
+        assert self.run(path) == 0
         assert capsys.readouterr().out == readme.read_text()
 
-    @pytest.mark.parametrize(
-        ("name", "arguments", "reason"),
-        [
-            ("liver.tsv", ["--license", "mine"], "'mine' is no license of https://huggingface.co/docs/hub/"),
-            ("liver.txt", ["--license", "mit"], "the Hub reads a .txt file as plain text; call it .tsv."),
-            ("none.tsv", ["--license", "mit"], "none.tsv: no such file."),
-            ("liver.tsv", ["--license", "mit", "--insert-width", "20"], "the insert has 30 letters"),
-        ],
-    )
-    def test_what_is_wrong_is_told_in_a_line_and_nothing_is_written(
-        self, folder, rows, capsys, name, arguments, reason
-    ):
-        for there in ("liver.tsv", "liver.txt"):
-            rows.to_csv(folder / there, index=False, sep="\t")
-        assert self.run(folder / name, *arguments, "-o", folder / "README.md") == 1
+    def test_an_error_is_one_line_and_nothing_is_written(self, folder, rows, capsys):
+        path = write(rows, folder / "liver.tsv")
+        assert self.run(path, "-o", folder / "README.md", "--insert_width", "20") == 1
         error = capsys.readouterr().err
-        assert error.startswith("proformer: ") and error.count("\n") == 1 and reason in error
+        assert error.startswith("proformer: ") and error.count("\n") == 1 and "the insert has 30 bases" in error
         assert not (folder / "README.md").exists()
 
-    def test_a_card_that_is_there_is_left_alone(self, folder, rows, capsys):
+    def test_an_existing_card_is_not_overwritten(self, folder, rows, capsys):
         (folder / "README.md").write_text("edited by hand")
-        assert self.run(write(rows, folder / "liver.tsv"), "--license", "mit", "-o", folder / "README.md") == 1
-        assert "there is one already" in capsys.readouterr().err
+        assert self.run(write(rows, folder / "liver.tsv"), "-o", folder / "README.md") == 1
+        assert "README.md: this file exists" in capsys.readouterr().err
         assert (folder / "README.md").read_text() == "edited by hand"
 
 
-def test_inserts_measured_differently_are_refused_until_it_is_said_what_to_do_with_them(folder, rows):
+def test_different_measurements_of_an_insert_are_refused_unless_averaged(folder, rows):
     rows.loc[281, "liver|MPRA"] = 7.0
     path = write(rows, folder / "liver.tsv")
     with pytest.raises(InputError, match="have the same insert and different measurements"):
-        dataset_card(path, COLUMNS, "mit")
-    assert "--duplicates average" in dataset_card(path, COLUMNS, "mit", Preparation(duplicates="average")).text
+        dataset_card(path, CONFIG, "mit")
+    assert "--duplicates average" in dataset_card(path, DataConfig(**COLUMNS, duplicates="average"), "mit").text

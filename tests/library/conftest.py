@@ -1,4 +1,4 @@
-"""Marks that the library puts on its common tests."""
+"""Registers the marks of the library's common tests."""
 
 MARKERS = (
     "accelerate_tests",

@@ -1,7 +1,7 @@
-"""The transformers library's own common tests, for the classes of this package.
+"""Loads the common tests of the transformers library, for the classes of this package.
 
-The wheel leaves them out, but the source distribution of the same version holds them. It is fetched once into the
-user's cache, and imported as the package `transformers_tests`: the library calls it `tests`, like our own folder.
+The wheel does not have them, but the source distribution of the same version does. It is downloaded once into the
+user's cache and imported as the package `transformers_tests`, because its own name `tests` is that of our folder.
 """
 
 import functools
@@ -24,8 +24,8 @@ import transformers
 
 PACKAGE = "transformers_tests"
 
-# Settings that every configuration of the library must take, none of them at its default. The list itself stands in a
-# file that the source distribution leaves out.
+# Settings that every configuration of the library must accept, with values that are not the defaults. The library's
+# own list is in a file that the source distribution does not have.
 CONFIG_COMMON_KWARGS = {
     "return_dict": False,
     "output_hidden_states": True,
@@ -41,23 +41,23 @@ CONFIG_COMMON_KWARGS = {
 
 def load(module: str) -> ModuleType:
     """
-    A module of the library's tests, such as `"test_modeling_common"`. Where it cannot be had (no network, no released
-    version installed), the test file that asks for it is skipped.
+    Return a module of the library's tests, such as `"test_modeling_common"`. If it is not available (no network, or no
+    released version installed), the test file that asks for it is skipped.
     """
     pytest.importorskip("parameterized", reason="the library's own tests need parameterized")
     folder, problem = obtain()
     if folder is None:
         reason = f"no source distribution of transformers {transformers.__version__}: {problem}"
         pytest.skip(reason, allow_module_level=True)
-    if not any(isinstance(finder, LeftOutFinder) for finder in sys.meta_path):
+    if not any(isinstance(finder, MissingModuleFinder) for finder in sys.meta_path):
         sys.path.insert(0, str(folder))
-        sys.meta_path.append(LeftOutFinder())
+        sys.meta_path.append(MissingModuleFinder())
     return importlib.import_module(f"{PACKAGE}.{module}")
 
 
 @functools.cache
 def obtain() -> tuple[Path | None, str]:
-    """The folder that holds `transformers_tests` of the installed version, or why there is none; tried only once."""
+    """Return the folder with `transformers_tests` of the installed version, or why there is none; try only once."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "modeling_proformer"
     folder = cache / f"transformers-{transformers.__version__}"
     if not folder.exists():
@@ -71,12 +71,11 @@ def obtain() -> tuple[Path | None, str]:
 
 
 def fetch(folder: Path):
-    """Downloads the source distribution and keeps its tests in `folder`."""
+    """Download the source distribution and keep its tests in `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     version = transformers.__version__
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-        # pip asks a source distribution for its metadata, which is a build; in an environment of its own, that would
-        # download more packages.
+        # pip builds a source distribution to read its metadata; without these options it would download more packages.
         options = (
             "--no-deps --no-binary :all: --no-build-isolation --retries 1 --timeout 15 --disable-pip-version-check"
         )
@@ -93,21 +92,21 @@ def fetch(folder: Path):
         package = Path(work, f"transformers-{version}", "tests")
         package = package.rename(package.with_name(PACKAGE))
         package.joinpath("__init__.py").touch()
-        # Text to train tokenizers on. It is read for every tokenizer, but ours has nothing to train.
+        # The text to train tokenizers on is read for every tokenizer, but ours is not trained.
         package.joinpath("fixtures").mkdir(exist_ok=True)
         package.joinpath("fixtures", "sample_text.txt").touch()
         try:
-            # Last and at once, so that runs side by side never see half a folder.
+            # The last step, so that parallel runs never see an incomplete folder.
             package.parent.rename(folder)
         except OSError:
             if not folder.exists():
                 raise
 
 
-class LeftOutFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class MissingModuleFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """
-    Stands in for the modules that the common tests import and the source distribution leaves out. They hold mix-ins
-    for models that generate text or are exported, which become empty classes.
+    Replaces the modules that the common tests import but the source distribution does not have. Their mix-ins, for
+    models that generate text or are exported, become empty classes.
     """
 
     def find_spec(self, name, path=None, target=None):
@@ -116,14 +115,14 @@ class LeftOutFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def create_module(self, spec):
-        return LeftOutModule(spec.name)
+        return MissingModule(spec.name)
 
     def exec_module(self, module):
         pass
 
 
-class LeftOutModule(ModuleType):
-    """Empty, but for the one constant needed; any other name in it is an empty class."""
+class MissingModule(ModuleType):
+    """A module with the one constant that is needed; any other name in it is an empty class."""
 
     config_common_kwargs = CONFIG_COMMON_KWARGS
 
@@ -135,8 +134,8 @@ class LeftOutModule(ModuleType):
 
 def departing(excluded: dict[str, str], overridden: dict[str, str] | None = None):
     """
-    Class decorator: holds a test class to its two lists of departures from the library's tests, name to reason. Those
-    excluded are skipped, with the reason; a parameterised test goes by its name without what the parameters add.
+    Decorate a test class that departs from the library's tests in two lists, from name to reason. Excluded tests are
+    skipped with the reason; the name of a parameterised test is the one without its parameters.
 
     Raises:
         LookupError: an excluded test does not exist in this version of the library, or the class overrides other
@@ -151,7 +150,7 @@ def departing(excluded: dict[str, str], overridden: dict[str, str] | None = None
                 raise LookupError(f"transformers {transformers.__version__} has no {name} in {test_class.__name__}.")
             for test in found:
                 setattr(test_class, test, unittest.skip(f"excluded: {reason}")(getattr(test_class, test)))
-        # The library wraps every test anew in the class, so that only the qualified name tells whose it is.
+        # The library wraps every test again in the class, so only the qualified name shows who wrote it.
         own = {test for test in tests if getattr(test_class, test).__qualname__.startswith(f"{test_class.__name__}.")}
         if own != set(overridden or {}):
             raise LookupError(f"{test_class.__name__} overrides {sorted(own)}, but lists {sorted(overridden or {})}.")

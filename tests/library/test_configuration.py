@@ -1,4 +1,4 @@
-"""The library's common tests of configurations."""
+"""Runs the library's common tests of configurations."""
 
 import unittest
 

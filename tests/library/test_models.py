@@ -1,4 +1,4 @@
-"""The library's common tests of models: loading, saving, initialisation, outputs, attention, training."""
+"""Runs the library's common tests of models: loading, saving, initialisation, outputs, attention, training."""
 
 import copy
 import unittest
@@ -24,19 +24,19 @@ from modeling_proformer import (
 common = load("test_modeling_common")
 
 EXCLUDED = {
-    "test_model_get_set_embeddings": "k-mers are spelled out and projected: no nn.Embedding holds them",
+    "test_model_get_set_embeddings": "k-mers are one-hot encoded and projected: there is no nn.Embedding of them",
     "test_resize_tokens_embeddings": "the vocabulary is all k-mers: there is no table to resize",
     "test_load_with_mismatched_shapes": "sets vocab_size, which follows from kmer_size",
-    "test_tied_weights_keys": "asks for tied embeddings, which the configuration refuses: k-mers in, letters out",
+    "test_tied_weights_keys": "asks for tied embeddings, which the configuration refuses",
 }
 OVERRIDDEN = {
-    "test_can_init_all_missing_weights": "passes over models from before 2023, and takes the year from a licence "
-    "header, which our files do not have",
-    "test_can_load_ignoring_mismatched_shapes": "takes label_std for an initialisation's, and only finds a head that "
-    "is called ClassificationHead",
+    "test_can_init_all_missing_weights": "skips models from before 2023, and reads the year from a licence header, "
+    "which our files do not have",
+    "test_can_load_ignoring_mismatched_shapes": "takes label_std for that of an initialisation, and only finds a head "
+    "that is called ClassificationHead",
 }
 
-# By these the library knows what a class is for, hence which labels and which of its tests suit it.
+# These tell the library what a class is for, and so which labels and which of its tests suit it.
 MAPPINGS = {
     "MODEL_MAPPING_NAMES": "ProformerModel",
     "MODEL_FOR_PRETRAINING_MAPPING_NAMES": "ProformerForPreTraining",
@@ -46,12 +46,12 @@ MAPPINGS = {
 
 
 class ProformerModelTester:
-    """Sizes and inputs of the tiny model that the library's tests build; they read its attributes."""
+    """Sizes and inputs of the tiny model that the library's tests build; the tests read these attributes."""
 
     batch_size = 7
     seq_length = 20
     num_expression_tokens = 4
-    # Hidden states and attentions have the expression tokens too.
+    # Hidden states and attentions include the expression tokens.
     encoder_seq_length = num_expression_tokens + seq_length
     hidden_size = 16
     num_hidden_layers = 2

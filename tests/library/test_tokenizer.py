@@ -1,4 +1,4 @@
-"""The library's common tests of tokenizers."""
+"""Runs the library's common tests of tokenizers."""
 
 import tempfile
 import unittest
@@ -11,10 +11,10 @@ from modeling_proformer import ProformerTokenizer
 
 common = load("test_tokenization_common")
 
-FIXED_LENGTH = "asks for other lengths than the construct's, which is that of every sequence"
+FIXED_LENGTH = "asks for lengths other than that of the construct"
 NO_PAIRS = "encodes pairs of texts, which a construct does not have"
-CLOSED_VOCABULARY = "adds tokens, but the vocabulary is all k-mers and nothing else"
-LAZY_VOCABULARY = "wants a dict from get_vocab: ours is a lazy mapping, of 282 million k-mers as published"
+CLOSED_VOCABULARY = "adds tokens, but the vocabulary is exactly all k-mers"
+LAZY_VOCABULARY = "expects a dict from get_vocab: ours is a lazy mapping of 282 million k-mers"
 
 EXCLUDED = {
     "test_added_tokens_serialization": CLOSED_VOCABULARY,
@@ -23,7 +23,7 @@ EXCLUDED = {
     "test_bos_token_with_add_bos_token_false": CLOSED_VOCABULARY,
     "test_bos_token_with_add_bos_token_true": CLOSED_VOCABULARY,
     "test_call": NO_PAIRS,
-    "test_empty_input_string": "encodes an empty text: ours is refused, as no sequence",
+    "test_empty_input_string": "encodes an empty text, which we refuse",
     "test_encode_basic_padding": FIXED_LENGTH,
     "test_encode_plus_with_padding": FIXED_LENGTH,
     "test_get_vocab": LAZY_VOCABULARY,
@@ -44,8 +44,8 @@ EXCLUDED = {
 INSERT_WIDTH = 100
 
 
-def spell(text: str) -> str:
-    """DNA in the place of the English of the library's tests, letter for letter; DNA stays as it is."""
+def translate_to_dna(text: str) -> str:
+    """Replace each letter of the English texts in the library's tests by a base; DNA stays as it is."""
     return "".join(letter if letter in "ACGTN" else "ACGT"[ord(letter) % 4] for letter in text)
 
 
@@ -55,7 +55,7 @@ class ProformerTokenizationTest(common.TokenizerTesterMixin, unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        # Without an address to load from, many of the tests would loop over no tokenizer at all.
+        # Without a folder to load from, many of the tests would loop over no tokenizer.
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.from_pretrained_id = folder.name
@@ -63,19 +63,19 @@ class ProformerTokenizationTest(common.TokenizerTesterMixin, unittest.TestCase):
         super().setUpClass()
 
         encode_letters = ProformerTokenizer.encode_letters
-        spelling = mock.patch.object(
+        translation = mock.patch.object(
             ProformerTokenizer,
             "encode_letters",
-            lambda self, texts, **kwargs: encode_letters(self, [spell(text) for text in texts], **kwargs),
+            lambda self, texts, **kwargs: encode_letters(self, [translate_to_dna(text) for text in texts], **kwargs),
         )
-        spelling.start()
-        cls.addClassCleanup(spelling.stop)
+        translation.start()
+        cls.addClassCleanup(translation.stop)
 
     def get_clean_sequence(self, tokenizer, with_prefix_space=False, max_length=20, min_length=5):
         sequence = "ACCT" * (INSERT_WIDTH // 4)
         return sequence, tokenizer.encode(sequence)
 
     def get_input_output_texts(self, tokenizer):
-        # What is decoded are both strands.
+        # Decoding returns both strands.
         sequence, _ = self.get_clean_sequence(tokenizer)
         return sequence, sequence + "AGGT" * (INSERT_WIDTH // 4)

@@ -1,4 +1,4 @@
-"""The same rows and seed lead to the same weights, through the training script and real processes."""
+"""The same rows and seed lead to the same weights, through the command and real processes."""
 
 import json
 import os
@@ -19,11 +19,15 @@ from safetensors.torch import load_file
 from tiny import TINY_OPTIONS
 
 
+pytestmark = pytest.mark.slow
+
+
 TRAIN = Path(__file__).parents[2] / "examples" / "train.py"
 TINY_RUN = {
     **TINY_OPTIONS,
     "mask_probability": 0.2,
-    "group_column": "family",
+    "bf16": False,
+    "group": "family",
     "validation_fraction": 0.3,
     "learning_rate": 1e-2,
     "per_device_train_batch_size": 16,
@@ -38,7 +42,7 @@ TINY_RUN = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """With a table of 110 rows, of which 77 are trained on and 33 held out: no multiple of a batch."""
+    """Return a folder with a table of 110 rows: 77 are trained on and 33 held out, which is no multiple of a batch."""
     folder = tmp_path_factory.mktemp("exactness")
     generator = np.random.default_rng(0)
     sequences = ["".join(generator.choice(list("ACGT"), 12)) for _ in range(110)]
@@ -54,9 +58,9 @@ def folder(tmp_path_factory) -> Path:
 
 def command(folder: Path, name: str, processes: int = 1, **options) -> list[str]:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    options = {**TINY_RUN, **options, "train_file": folder / "table.csv", "output_dir": folder / name}
+    options = {**TINY_RUN, **options, "data": folder / "table.csv", "output": folder / name}
     given = [text for option, value in options.items() for text in (f"--{option}", str(value))]
-    return [sys.executable, *(launcher if processes > 1 else []), str(TRAIN), *given, "--do_train", "--do_eval"]
+    return [sys.executable, *(launcher if processes > 1 else []), str(TRAIN), *given]
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -98,7 +102,7 @@ def held_out_metrics(output: Path) -> dict[str, float]:
     ],
 )
 def test_weights_do_not_depend_on_how_steps_are_cut_up(request, folder, whole, cut):
-    """Over three epochs, whose few leftover rows differ, with masks; then the metrics of 33 held-out rows."""
+    """Three epochs, whose leftover rows differ, with masks; then the metrics of 33 held-out rows."""
     output = run(folder, request.node.callspec.id, **cut)
     expected, found = load_file(whole / "model.safetensors"), load_file(output / "model.safetensors")
     for name, weight in expected.items():
@@ -110,7 +114,7 @@ def test_weights_do_not_depend_on_how_steps_are_cut_up(request, folder, whole, c
 
 
 def test_a_killed_training_ends_with_the_same_bits(folder):
-    """Killed at a random moment, even while a checkpoint is written, and taken up by the same command."""
+    """It is killed at a random moment, even while a checkpoint is written, and resumed by the same command."""
     options = {"max_steps": 240, "save_strategy": "steps", "save_steps": 10, "save_total_limit": 2}
     uninterrupted = run(folder, "uninterrupted", **options)
     seed = random.randrange(2**32)
@@ -139,12 +143,12 @@ def test_a_killed_training_ends_with_the_same_bits(folder):
 
 @pytest.fixture(scope="module")
 def begun(folder) -> Path:
-    """A training that was stopped after its first checkpoint."""
+    """Return a training that was stopped after its first checkpoint."""
     return run(folder, "begun", save_strategy="steps", save_steps=4, max_steps=4)
 
 
 def fails(folder: Path, name: str, begun: Path, **arguments) -> str:
-    """The one line that is said when the training cannot go on."""
+    """Return the one line that is printed when the training cannot resume."""
     shutil.copytree(begun, folder / name)
     failed = subprocess.run(
         command(folder, name, save_strategy="steps", save_steps=4, save_total_limit=1),
@@ -160,13 +164,13 @@ def fails(folder: Path, name: str, begun: Path, **arguments) -> str:
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(folder, begun):
-    """The limit on the size of files stands for the disk: it stops a write midway, as a full disk does."""
+    """A limit on the size of files stops a write midway, as a full disk does."""
     before = {path.name: path.read_bytes() for path in (begun / "checkpoint-4").iterdir()}
     limit = max(len(content) for content in before.values()) // 2
     told = fails(folder, "full", begun, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    assert told.startswith(f"train.py: {folder / 'full' / 'checkpoint-8'} could not be written (")
+    assert told.startswith(f"proformer: {folder / 'full' / 'checkpoint-8'} could not be written (")
     last = folder / "full" / "checkpoint-4"
-    assert told.endswith(f"Make room and give the same command again: training then goes on from {last}.")
+    assert told.endswith(f"Make room and give the same command again: training then resumes from {last}.")
     assert {path.name: path.read_bytes() for path in last.iterdir()} == before
 
 

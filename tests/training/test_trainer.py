@@ -1,13 +1,11 @@
-"""Training with the library's Trainer: the same step however it is cut up, over real processes too."""
+"""A step of the Trainer is the same however it is divided, over real processes too."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import transformers
@@ -18,14 +16,9 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, Trainin
 from modeling_proformer import ProformerForPreTraining
 from modeling_proformer.data.collator import ProformerCollator
 from modeling_proformer.data.tables import InputError
-from modeling_proformer.training.trainer import (
-    FullSteps,
-    ProformerTrainer,
-    PublishedGradientClipping,
-    compute_metrics,
-    last_checkpoint,
-    published_optimization,
-)
+from modeling_proformer.training.published import PublishedGradientClipping, published_optimization
+from modeling_proformer.training.scores import compute_metrics
+from modeling_proformer.training.trainer import FullSteps, ProformerTrainer, last_checkpoint
 
 
 CUT_UP_STEP = Path(__file__).parents[1] / "cut_up_step.py"
@@ -35,7 +28,7 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 @pytest.fixture(scope="module")
 def results_of(tmp_path_factory):
-    """What three steps of 16 rows lead to, cut up as asked; each cut is trained once."""
+    """Return the results of three steps of 16 rows, divided as asked; each division is trained once."""
     found = {}
 
     def train(processes: int, accumulation: int) -> dict:
@@ -56,8 +49,9 @@ def results_of(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["expression", "pretraining", "masked"])
 @pytest.mark.parametrize(("processes", "accumulation"), [(1, 4), (2, 1), (2, 2)])
+@pytest.mark.slow
 def test_a_step_is_the_same_however_it_is_cut_up(request, results_of, kind, processes, accumulation):
-    """Guards against the trap that the Trainer leaves dividing a loss to the model (`num_items_in_batch`)."""
+    """The Trainer leaves it to the model to divide a loss (`num_items_in_batch`), which is easily missed."""
     if accumulation > 1 and kind != "pretraining" and Version(transformers.__version__) < Version("5.6"):
         reason = "the library's own Trainer divides by the micro-batches twice before 5.6; ProformerTrainer does not"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
@@ -87,12 +81,12 @@ def training_arguments(folder: Path, **arguments) -> TrainingArguments:
 
 @pytest.fixture
 def make_trainer(tiny_config, tiny_tokenizer):
-    """A Trainer of the published objective on 64 random sequences."""
+    """Return a Trainer of the published objective on 64 random sequences."""
 
     def make(folder: Path, mask_probability: float = 0.2, **arguments) -> ProformerTrainer:
         generator = np.random.default_rng(0)
         rows = [
-            {"sequence": "".join(generator.choice(list("ACGT"), 10)), "expression": float(generator.normal())}
+            {"sequence": "".join(generator.choice(list("ACGT"), 10)), "labels": [float(generator.normal())]}
             for _ in range(64)
         ]
         torch.manual_seed(0)
@@ -100,7 +94,6 @@ def make_trainer(tiny_config, tiny_tokenizer):
             model=ProformerForPreTraining(tiny_config),
             args=training_arguments(folder, **arguments),
             data_collator=ProformerCollator(tiny_tokenizer, mask_probability=mask_probability),
-            eval_data_collator=ProformerCollator(tiny_tokenizer),
             train_dataset=rows,
             eval_dataset=rows[:10],
             compute_metrics=compute_metrics,
@@ -121,11 +114,23 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path, make_trainer):
 
 
 def test_a_finished_training_is_not_trained_any_further(tmp_path, make_trainer):
-    """Within an epoch, with a rate that has not come to 0, the library would take one step more each time."""
+    """Within an epoch, at a learning rate above 0, the library would train one step more each time."""
     constant = {"save_strategy": "steps", "save_steps": 6, "lr_scheduler_type": "constant"}
     make_trainer(tmp_path, **constant).train()
     again = make_trainer(tmp_path, **constant)
     again.train(resume_from_checkpoint=last_checkpoint(tmp_path))
+    assert again.state.global_step == 6
+    for name, weight in load_file(tmp_path / "checkpoint-6" / "model.safetensors").items():
+        assert torch.equal(again.model.state_dict()[name], weight), name
+
+
+def test_true_resumes_from_the_newest_checkpoint(tmp_path, make_trainer):
+    steps = {"save_strategy": "steps", "save_steps": 3}
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint to resume from"):
+        make_trainer(tmp_path, **steps).train(resume_from_checkpoint=True)
+    make_trainer(tmp_path, **steps).train()
+    again = make_trainer(tmp_path, **steps)
+    again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 6
     for name, weight in load_file(tmp_path / "checkpoint-6" / "model.safetensors").items():
         assert torch.equal(again.model.state_dict()[name], weight), name
@@ -155,7 +160,7 @@ def test_a_diverged_model_has_no_metrics_and_ends_no_training():
 
 
 def test_every_step_is_full_and_every_row_has_its_turn():
-    sampler = FullSteps(rows=77, rows_in_step=16, seed=3)
+    sampler = FullSteps(rows=77, rows_per_step=16, seed=3)
     epochs = []
     for epoch in range(20):
         sampler.set_epoch(epoch)
@@ -166,7 +171,7 @@ def test_every_step_is_full_and_every_row_has_its_turn():
     sampler.set_epoch(0)
     assert list(sampler) == epochs[0]
     assert list(FullSteps(77, 16, seed=4)) != epochs[0]
-    with pytest.raises(InputError, match="15 rows for training are fewer than the 16 of one step"):
+    with pytest.raises(InputError, match="15 training rows are fewer than the 16 of one step"):
         FullSteps(15, 16, seed=0)
 
 
@@ -181,7 +186,7 @@ def test_the_last_checkpoint_is_the_last_that_is_complete(tmp_path):
 
 
 def test_options_of_the_trainer(tmp_path, make_trainer):
-    """Activation checkpointing and bfloat16 train; nothing is masked in an evaluation, which gives logits alone."""
+    """Activation checkpointing and bfloat16 train; an evaluation masks nothing and returns the logits alone."""
     trainer = make_trainer(tmp_path, gradient_checkpointing=True, bf16=True, save_strategy="no")
     before = trainer.model.expression_head.dense.weight.detach().clone()
     trainer.train()
@@ -203,7 +208,7 @@ def test_published_optimization_in_the_trainer(tmp_path, make_trainer):
     before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
     trainer.train()
     assert all(torch.equal(weight, before[name]) for name, weight in trainer.model.state_dict().items())
-    # In Adam's first moment, a tenth of the gradient, clipped at a quarter for the published four replicas.
+    # Adam's first moment is a tenth of the gradient, which is clipped at a quarter for the published four replicas.
     norms = {
         name: float(optimizer.state[parameter]["exp_avg"].norm()) / 0.1
         for name, parameter in trainer.model.named_parameters()
@@ -213,10 +218,10 @@ def test_published_optimization_in_the_trainer(tmp_path, make_trainer):
 
 
 def test_stock_trainer_trains_without_ours(tmp_path, tiny_config, tiny_tokenizer):
-    """The library's Trainer alone, on the published objective: each batch's masked letters count by its share."""
+    """The library's Trainer trains the published objective; each batch's masked bases count by its share."""
     torch.manual_seed(0)
     collate = ProformerCollator(tiny_tokenizer, mask_probability=0.3)
-    rows = [{"sequence": f"AC{first}TTG{second}A", "expression": 1.0} for first in "ACGT" for second in "CG"]
+    rows = [{"sequence": f"AC{first}TTG{second}A", "labels": [1.0]} for first in "ACGT" for second in "CG"]
     model = ProformerForPreTraining(tiny_config)
     batch = collate(rows)
     whole = model(**batch).loss
@@ -240,80 +245,3 @@ def test_metrics_leave_missing_labels_out():
     assert list(metrics.values()) == pytest.approx([1.0] * 6)
     single = compute_metrics(EvalPrediction(predictions=predicted[:, :1], label_ids=-predicted[:, :1]))
     assert single == {"pearson_r": pytest.approx(-1.0), "spearman_rho": pytest.approx(-1.0)}
-
-
-def test_example_script(tmp_path):
-    """From a table to a checkpoint, and on again from where it was stopped."""
-    generator = np.random.default_rng(0)
-    table = pd.DataFrame(
-        {
-            "dna": ["".join(generator.choice(list("ACGT"), 10 if row else 50)) for row in range(60)],
-            "glucose": generator.normal(size=60),
-            "galactose": [None if row % 5 == 0 else row for row in range(60)],
-            "family": [row // 2 for row in range(60)],
-        }
-    )
-    table.to_csv(tmp_path / "table.csv", index=False)
-    command = [sys.executable, EXAMPLES / "train.py", "--train_file", "table.csv", "--sequence_column", "dna"]
-    command += ["--label_columns", "glucose", "galactose", "--group_column", "family", "--validation_fraction", "0.3"]
-    command += ["--kmer_size", "3", "--insert_width", "12", "--hidden_size", "16", "--num_hidden_layers", "1"]
-    command += ["--head_dim", "8", "--num_attention_heads", "2", "--use_cpu", "True", "--output_dir", "run"]
-    command += ["--save_steps", "2", "--logging_steps", "1", "--do_train", "--do_eval"]
-    environment = {**ONE_THREAD, "HF_HOME": str(tmp_path / "cache")}
-    for steps in (2, 4):
-        finished = subprocess.run(
-            [*command, "--max_steps", str(steps)],
-            cwd=tmp_path,
-            check=True,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert "table.csv: left out 1 of 60 rows" in finished.stdout
-    model = ProformerForPreTraining.from_pretrained(tmp_path / "run")
-    assert model.config.id2label == {0: "glucose", 1: "galactose"}
-    assert (tmp_path / "run" / "learning_curve.png").stat().st_size > 1000
-    log = pd.read_json(tmp_path / "run" / "log_history.json")
-    assert log.step.max() == 4
-    assert 1 in log.step.tolist()  # the second run took up the first one's log
-
-
-@pytest.fixture
-def run_example(tmp_path):
-    """A script in a process of its own, on a table of 60 inserts of 12 letters."""
-    generator = np.random.default_rng(0)
-    sequences = ["".join(generator.choice(list("ACGT"), 12)) for _ in range(60)]
-    pd.DataFrame({"sequence": sequences, "expression": range(60)}).to_csv(tmp_path / "table.csv", index=False)
-
-    def run(script: str, *options: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, EXAMPLES / script, "--train_file", "table.csv", "--output_dir", "run", *options],
-            cwd=tmp_path,
-            env={**ONE_THREAD, "HF_HOME": str(tmp_path / "cache")},
-            capture_output=True,
-            text=True,
-        )
-
-    return run
-
-
-@pytest.mark.parametrize(
-    ("script", "options", "complaint"),
-    [
-        ("train.py", "--do_train --five_prime_flank XYZ", "`five_prime_flank` must be made of A C G T, got 'XYZ'."),
-        ("train.py", "--do_train --hidden_dropout 7", "'hidden_dropout': .* between 0.0 and 1.0, got 7.0."),
-        ("train.py", "--do_train --kmersize 4", r"not used by the HfArgumentParser: \['--kmersize', '4'\]"),
-        ("ablation.py", "--max_steps 1 --layers 0", "'num_hidden_layers': .* greater or equal to 1, got 0."),
-    ],
-)
-def test_a_slip_in_an_option_is_told_in_one_line(run_example, script, options, complaint):
-    finished = run_example(script, *options.split(), "--use_cpu", "True")
-    assert finished.returncode == 1
-    assert re.fullmatch(rf"{script}: .*{complaint}", finished.stderr.splitlines()[-1])
-    assert "Traceback" not in finished.stderr
-
-
-def test_validation_sequences_that_are_trained_on_too_are_told(run_example):
-    sizes = ["--kmer_size", "3", "--insert_width", "12", "--hidden_size", "16", "--num_hidden_layers", "1"]
-    finished = run_example("train.py", "--validation_file", "table.csv", "--do_eval", "--use_cpu", "True", *sizes)
-    assert finished.stdout.count("60 of 60 validation sequences are also in the training tables\n") == 1

@@ -1,4 +1,4 @@
-"""The score of the Random Promoter DREAM Challenge 2022 for the evaluate library."""
+"""The scores of the Random Promoter DREAM Challenge 2022 for the evaluate library."""
 
 import datasets
 import evaluate
@@ -21,9 +21,9 @@ class DreamScore(evaluate.Metric):
 Args:
     predictions: predicted expression, one number for each sequence, in the order of the test table.
     references: measured expression.
-    subsets, pairs: which of the sequences belong to what, as `modeling_proformer.evaluation.read_dream_test` reads
-        them. Given to `evaluate.load` or to `compute`; for `evaluate.combine` to the former, because its `compute`
-        hands all that it is given to every metric.
+    subsets, pairs: which sequences belong to which subset, as `modeling_proformer.evaluation.read_dream_test` returns
+        them. Give them to `evaluate.load` or to `compute`. With `evaluate.combine`, give them to `evaluate.load`,
+        because its `compute` passes all arguments to every metric.
 Returns:
     pearson_score: 0 to 1.
     spearman_score: -1 to 1.
@@ -40,7 +40,7 @@ Returns:
         if subsets is None or pairs is None:
             raise ValueError(
                 "The DREAM score needs `subsets` and `pairs`, as modeling_proformer.evaluation.read_dream_test "
-                "reads them: give them to evaluate.load or to compute."
+                "returns them: give them to evaluate.load or to compute."
             )
         score = dream_score(references, predictions, subsets, pairs)
         return {

@@ -16,7 +16,7 @@ Args:
     predictions: predicted expression, one number for each sequence.
     references: measured expression.
 Returns:
-    pearson_r: from -1 to 1; NaN for fewer than two sequences, or where either side is constant.
+    pearson_r: from -1 to 1; NaN for fewer than two sequences, or if either is constant.
 """,
             features=datasets.Features(
                 {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}

@@ -1,4 +1,4 @@
-"""Models for servers: ONNX, ONNX with 8-bit weights, torch.export; each compared with the checkpoint it came from."""
+"""Export of models for servers as ONNX, ONNX with 8-bit weights or torch.export, compared with their checkpoint."""
 
 import contextlib
 import copy
@@ -19,8 +19,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .data.tables import InputError, read_rows, require_columns, sequence_text
-from .modeling_proformer import predictions, require_expression_head
-from .prediction import predict_tokens, token_batches
+from .modeling_proformer import predict_from_logits, require_expression_head
+from .prediction import predict_tokens, prepare_model, token_batches
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 
@@ -28,33 +28,33 @@ if TYPE_CHECKING:
     import onnx
 
 
-# By format: the file that holds the model.
+# The file of the model in each format.
 MODEL_FILES = {"onnx": "model.onnx", "int8": "model.onnx", "torch": "model.pt2"}
 
-# Matrix products that int8 leaves in float32. A gated product has a few values far larger than the rest, and 8 bits
-# for its whole range are coarse: with these in 8 bits as well, errors are more than twice as large.
-LEFT_IN_FLOAT32 = ("dense_out", "expression_head")
+# Matrix products that stay in float32 in the int8 format. A few values of a gated product are far larger than the
+# rest, and 8 bits for the whole range are coarse: with these in 8 bits too, errors are more than twice as large.
+FLOAT32_LAYERS = ("dense_out", "expression_head")
 
-# Of a file, so many sequences are compared; made up, these.
-MOST_COMPARED = 2000
+# Number of sequences to compare on: at most from a file, and at random without one.
+MAX_COMPARED = 2000
 RANDOM_COMPARED = 512
 
 
 class Comparison(NamedTuple):
     """
-    An exported model beside the checkpoint in PyTorch, both in float32 on the same number of the CPU's threads.
+    How an exported model compares with its checkpoint in PyTorch, both in float32 on the same number of CPU threads.
 
     Attributes:
-        greatest_difference: (outputs,) of the predictions, in their units; absolute.
-        mean_difference: (outputs,) likewise.
-        standard_deviation: (outputs,) of the checkpoint's predictions, which the differences are to be seen beside.
-        sequences: how many were predicted.
-        batch_size: sequences at a time.
-        threads: of the CPU.
-        sequences_per_second: by the exported model, tokens to predictions; median over the batches.
-        checkpoint_sequences_per_second: likewise, by the checkpoint.
-        speed_ratios: lower quartile, median and upper quartile of how many times as fast as the checkpoint the
-            exported model was, over the batches, which each computed in turn.
+        greatest_difference: (outputs,) greatest absolute difference of the predictions, in their units.
+        mean_difference: (outputs,) mean absolute difference.
+        standard_deviation: (outputs,) of the checkpoint's predictions, to compare the differences with.
+        sequences: number of sequences predicted.
+        batch_size: number of sequences at a time.
+        threads: number of CPU threads.
+        sequences_per_second: of the exported model, from tokens to predictions; median over batches.
+        checkpoint_sequences_per_second: the same of the checkpoint.
+        speed_ratios: lower quartile, median and upper quartile over batches of how many times as fast as the
+            checkpoint the exported model was. The two take turns with each batch.
     """
 
     greatest_difference: np.ndarray
@@ -69,7 +69,7 @@ class Comparison(NamedTuple):
 
 
 class ServedModel(nn.Module):
-    """Tokens to predictions. Which strand a token lies on is no input, but a constant of the construct."""
+    """Predicts from tokens alone: the strand of each token is a constant of the construct, not an input."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: ProformerTokenizer):
         super().__init__()
@@ -78,7 +78,7 @@ class ServedModel(nn.Module):
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         token_type_ids = self.token_type_ids.expand(input_ids.shape[0], -1)
-        return predictions(self.model(input_ids, token_type_ids).logits, self.model.config)
+        return predict_from_logits(self.model(input_ids, token_type_ids).logits, self.model.config)
 
 
 def export(
@@ -87,62 +87,70 @@ def export(
     folder: str | os.PathLike,
     format: Literal["onnx", "int8", "torch"] = "onnx",
     sequences: Sequence[str] | None = None,
+    *,
+    batch_size: int | None = None,
     truncation: bool = False,
 ) -> Comparison:
     """
-    Writes a folder with all that a server needs: the model, its configuration and the tokenizer with its code. The
-    model takes `input_ids` (batch, tokens) of int64, of any batch size, and gives `predictions` (batch, outputs) of
-    float32: expression in the assay's units, or the probabilities of classes. The folder takes its name only once the
-    model in it was compared with the one it came from.
+    Write a folder with everything that a server needs: the model, its configuration, and the tokenizer with its code.
+    The model takes `input_ids` (batch, tokens) of int64, of any batch size, and returns `predictions` (batch, outputs)
+    of float32: expression in the assay's units, or probabilities of classes. The folder appears only after the model
+    in it has been compared with its checkpoint.
 
     Args:
         model: a `ProformerForSequenceClassification` or `ProformerForPreTraining`; left as it is.
-        tokenizer: the one saved beside the model.
-        folder: to write; a new or an empty one.
-        format: `"onnx"`, `"int8"` (ONNX with 8-bit weights for matrix products on the CPU: an approximation), or
+        tokenizer: the tokenizer that was saved with the model.
+        folder: folder to write, a new or an empty one.
+        format: `"onnx"`, `"int8"` (ONNX with 8-bit weights for matrix products on the CPU, an approximation), or
             `"torch"` for a program of torch.export.
-        sequences: to compare on; by default, 512 random inserts of the construct's width.
-        truncation: cut inserts that are longer than the construct, instead of refusing them.
+        sequences, batch_size, truncation: see `compare`.
+
+    Returns:
+        how the exported model compares with the checkpoint.
 
     Raises:
-        InputError: the folder is there and not empty, a library is missing, or a prediction is not finite.
+        FileExistsError: the folder is a file, or is not empty.
+        ImportError: a library is missing.
+        InputError: a prediction is not finite.
         InvalidSequenceError: a sequence cannot be tokenized.
         TypeError: the model does not predict expression.
     """
     folder = Path(folder).resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder}: this is there already; name a new or an empty folder.")
+        raise FileExistsError(f"{folder}: this exists already; name a new or an empty folder.")
     require_expression_head(model)
     if format != "torch":
-        require_libraries()
+        _require_libraries()
     model = copy.deepcopy(model).float().cpu().eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         unfinished = Path(temporary) / folder.name
         unfinished.mkdir()
-        with without_remarks():
-            write_model(ServedModel(model, tokenizer), tokenizer, unfinished / MODEL_FILES[format], format)
+        with _silence_exporters():
+            _write_model(ServedModel(model, tokenizer), tokenizer, unfinished / MODEL_FILES[format], format)
         model.config.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
-        comparison = compare(model, tokenizer, unfinished, sequences, truncation=truncation)
+        comparison = compare(model, tokenizer, unfinished, sequences, batch_size=batch_size, truncation=truncation)
         os.replace(unfinished, folder)
     return comparison
 
 
-def require_libraries():
+def _require_libraries():
     """
+    Check that the libraries for ONNX are installed.
+
     Raises:
-        InputError: what ONNX needs is not installed.
+        ImportError: one is missing.
     """
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
-        raise InputError(
+        raise ImportError(
             f"ONNX needs {' and '.join(missing)}: pip install 'modeling-proformer[export]', or these alone."
         )
 
 
 @contextlib.contextmanager
-def without_remarks() -> Iterator[None]:
-    """The exporters' own, on libraries of theirs that are not installed or are to change."""
+def _silence_exporters() -> Iterator[None]:
+    """Hide what the exporters log and warn about libraries that are not installed or will change."""
     disabled = logging.root.manager.disable
     logging.disable(max(disabled, logging.WARNING))
     try:
@@ -153,15 +161,15 @@ def without_remarks() -> Iterator[None]:
         logging.disable(disabled)
 
 
-def write_model(served: ServedModel, tokenizer: ProformerTokenizer, path: Path, format: str):
-    # Two sequences: a batch of one would be taken for a constant.
+def _write_model(served: ServedModel, tokenizer: ProformerTokenizer, path: Path, format: str):
+    # Two sequences, because a batch size of one would become a constant.
     example = tokenizer(random_sequences(tokenizer, 2), return_tensors="pt")["input_ids"]
     batch = torch.export.Dim("batch")
     with torch.no_grad():
         program = torch.export.export(served, (example,), dynamic_shapes={"input_ids": {0: batch}}, strict=False)
     if format == "torch":
         for node in program.graph.nodes:
-            # It names folders of this machine.
+            # Stack traces name folders of this machine.
             node.meta.pop("stack_trace", None)
         torch.export.save(program, path)
         return
@@ -178,13 +186,13 @@ def write_model(served: ServedModel, tokenizer: ProformerTokenizer, path: Path, 
     ).model_proto
     for value in (*exported.graph.input, *exported.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    left_out = [
+    excluded = [
         node.name
         for node in exported.graph.node
         for entry in node.metadata_props
-        if entry.key == "namespace" and any(name in entry.value for name in LEFT_IN_FLOAT32)
+        if entry.key == "namespace" and any(name in entry.value for name in FLOAT32_LAYERS)
     ]
-    remove_notes(exported)
+    _remove_metadata(exported)
     if format == "int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -192,10 +200,10 @@ def write_model(served: ServedModel, tokenizer: ProformerTokenizer, path: Path, 
             exported,
             path,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=left_out,
+            nodes_to_exclude=excluded,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            # 7 bits of the 8, so that on processors without VNNI no sum of two products overflows its 16 bits.
+            # Only 7 of the 8 bits, so that sums of two products do not overflow 16 bits on processors without VNNI.
             reduce_range=True,
         )
     else:
@@ -203,8 +211,8 @@ def write_model(served: ServedModel, tokenizer: ProformerTokenizer, path: Path, 
     onnx.checker.check_model(path, full_check=True)
 
 
-def remove_notes(exported: "onnx.ModelProto"):
-    """Of where each node came from in the code, which name folders of this machine."""
+def _remove_metadata(exported: "onnx.ModelProto"):
+    """Remove the notes of where in the code each node came from, which name folders of this machine."""
     graph = exported.graph
     for part in (graph.node, graph.input, graph.output, graph.initializer, graph.value_info):
         for entry in part:
@@ -212,31 +220,37 @@ def remove_notes(exported: "onnx.ModelProto"):
 
 
 def random_sequences(tokenizer: ProformerTokenizer, number: int) -> list[str]:
-    """Random inserts of the construct's width, the same every time, within its flanks."""
-    letters = np.random.default_rng(0).choice(list("ACGT"), (number, tokenizer.insert_width))
+    """Return random inserts of the construct's width within its flanks, the same ones every time."""
+    bases = np.random.default_rng(0).choice(list("ACGT"), (number, tokenizer.insert_width))
     flanks = tokenizer.five_prime_flank or "", tokenizer.three_prime_flank or ""
-    return ["".join(insert).join(flanks) for insert in letters]
+    return ["".join(insert).join(flanks) for insert in bases]
 
 
 def read_sequences(
-    path: str | os.PathLike, tokenizer: ProformerTokenizer, sequence_column: str = "sequence", truncation: bool = False
+    path: str | os.PathLike, tokenizer: ProformerTokenizer, *, sequence: str = "sequence", truncation: bool = False
 ) -> list[str]:
     """
-    The first 2,000 sequences of a FASTA file or table, to compare on.
+    Return the first 2,000 sequences of a FASTA file or table, to compare on.
+
+    Args:
+        path: the file.
+        tokenizer: checks the sequences.
+        sequence: column of the sequences.
+        truncation: see `predict`.
 
     Raises:
-        InputError: see `read_rows`; or there is no such column, or a sequence cannot be tokenized. Says in which line
-            or row.
+        InputError: the file cannot be read (see `read_rows`) or has no such column, or a sequence cannot be tokenized.
+            The error says in which line or row.
     """
-    rows = list(islice(read_rows(path), MOST_COMPARED))
+    rows = list(islice(read_rows(path), MAX_COMPARED))
     for row in rows:
-        require_columns(path, row.cells, [sequence_column])
-    sequences = [sequence_text(path, row, sequence_column) for row in rows]
+        require_columns(path, row.cells, [sequence])
+    sequences = [sequence_text(path, row, sequence) for row in rows]
     try:
         tokenizer.encode_letters(sequences, truncation=truncation)
     except InvalidSequenceError as error:
-        place = rows[error.row].place
-        raise InputError(f"{path}, {place}, column {sequence_column!r}: {error.reason}") from error
+        location = rows[error.row].location
+        raise InputError(f"{path}, {location}, column {sequence!r}: {error.reason}") from error
     return sequences
 
 
@@ -245,43 +259,45 @@ def compare(
     tokenizer: ProformerTokenizer,
     folder: str | os.PathLike,
     sequences: Sequence[str] | None = None,
-    batch_size: int = 32,
+    *,
+    batch_size: int | None = None,
     truncation: bool = False,
 ) -> Comparison:
     """
-    Predicts sequences by a checkpoint and by what was exported from it, batch after batch in turn.
+    Predict sequences with a checkpoint and with the model exported from it, which take turns with each batch.
 
     Args:
-        model, tokenizer: the checkpoint; the model on the CPU and in float32.
-        folder: that `export` wrote.
-        sequences: by default, 512 random inserts of the construct's width.
-        batch_size: sequences at a time.
-        truncation: cut inserts that are longer than the construct, instead of refusing them.
+        model, tokenizer: the checkpoint; the model is on the CPU and in float32.
+        folder: folder that `export` wrote.
+        sequences: sequences to compare on; by default 512 random inserts of the construct's width.
+        batch_size, truncation: see `predict`.
 
     Raises:
-        InputError: there is no exported model in the folder, or a prediction is not finite.
+        FileNotFoundError: there is no exported model in the folder.
+        InputError: a prediction is not finite.
         InvalidSequenceError: a sequence cannot be tokenized.
         ValueError: there are no sequences.
     """
-    exported = open_exported(folder)
+    exported = _open_exported(folder)
     if sequences is None:
         sequences = random_sequences(tokenizer, RANDOM_COMPARED)
+    model, batch_size = prepare_model(model, sequences, batch_size, device=None)
     batches = list(token_batches(tokenizer, sequences, batch_size, truncation))
     if not batches:
         raise ValueError("Give at least one sequence to compare on.")
-    ways = {
+    predictors = {
         "checkpoint": lambda batch: predict_tokens(model, batch),
         "exported": lambda batch: exported(batch["input_ids"].numpy()),
     }
-    predicted, seconds = {way: [] for way in ways}, {way: [] for way in ways}
-    for predict_batch in ways.values():
+    predicted, seconds = {name: [] for name in predictors}, {name: [] for name in predictors}
+    for predict_batch in predictors.values():
         predict_batch(batches[0])  # to warm up
     for number, batch in enumerate(batches):
         # Each goes first every other time.
-        for way in sorted(ways, reverse=number % 2 == 1):
+        for name in sorted(predictors, reverse=number % 2 == 1):
             start = perf_counter()
-            predicted[way].append(ways[way](batch))
-            seconds[way].append(perf_counter() - start)
+            predicted[name].append(predictors[name](batch))
+            seconds[name].append(perf_counter() - start)
 
     reference, values = np.concatenate(predicted["checkpoint"]), np.concatenate(predicted["exported"])
     if not (np.isfinite(reference).all() and np.isfinite(values).all()):
@@ -290,7 +306,7 @@ def compare(
         )
     differences = np.abs(values - reference)
     sizes = np.array([len(batch["input_ids"]) for batch in batches])
-    rates = {way: sizes / np.array(seconds[way]) for way in ways}
+    rates = {name: sizes / np.array(taken) for name, taken in seconds.items()}
     return Comparison(
         greatest_difference=differences.max(axis=0),
         mean_difference=differences.mean(axis=0),
@@ -304,23 +320,23 @@ def compare(
     )
 
 
-def open_exported(folder: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
-    """What an exported folder predicts, from tokens (batch, tokens) to (batch, outputs), on the CPU."""
+def _open_exported(folder: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function from tokens (batch, tokens) to the predictions (batch, outputs) of an exported model."""
     folder = Path(folder)
     if (folder / MODEL_FILES["onnx"]).is_file():
-        require_libraries()
+        _require_libraries()
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = torch.get_num_threads()
-        # Its threads would wait for work by spinning, and take the cores from the checkpoint, whose turn it is.
+        # Its threads would otherwise spin while they wait, and take the cores from the checkpoint in its turn.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(
             str(folder / MODEL_FILES["onnx"]), settings, providers=["CPUExecutionProvider"]
         )
         return lambda tokens: session.run(["predictions"], {"input_ids": tokens})[0]
     if not (folder / MODEL_FILES["torch"]).is_file():
-        raise InputError(f"{folder}: there is no model here that `proformer export` wrote.")
+        raise FileNotFoundError(f"{folder}: there is no exported model here; `export` writes one.")
     model = torch.export.load(folder / MODEL_FILES["torch"]).module()
 
     def predict_exported(tokens: np.ndarray) -> np.ndarray:

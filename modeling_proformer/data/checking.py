@@ -1,0 +1,224 @@
+"""The one row checker: rows of any source become an Arrow table with fixed columns, or an error that says where."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .config import DataConfig
+from .tables import MISSING, InputError, Row, measured_value, require_columns, sequence_text, weight_value
+
+
+# Models are trained in float32, where a larger number would be infinite.
+MAX_VALUE = float(np.finfo(np.float32).max)
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+_SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+
+
+def checked_schema(config: DataConfig) -> pa.Schema:
+    """
+    Return the columns of a checked table.
+
+    `sequence` is text without blanks at its ends; `labels` are the targets, NaN where missing; `weight` (or the
+    standard errors, from which weights follow), `group` and `split` are there where the configuration names them;
+    `location` says where each row is, such as "line 7". A row without any measurement has empty text and weight 0.
+    """
+    columns = [("sequence", pa.string()), ("labels", pa.list_(pa.float64(), len(config.targets)))]
+    if config.weight or config.standard_error:
+        columns.append(("weight", pa.float64()))
+    columns += [(name, pa.string()) for name in ("group", "split") if getattr(config, name)]
+    return pa.schema([*columns, ("location", pa.string())])
+
+
+def check_rows(source: str, rows: Iterable[Row], config: DataConfig) -> pa.Table:
+    """
+    Return rows as a checked table, see `checked_schema`.
+
+    Raises:
+        InputError: a column is missing; or a cell is not a sequence, number, weight, group or split. The error names
+            the source, the row and the column.
+    """
+    checked: list[dict[str, Any]] = []
+    unmeasured = {"sequence": "", "weight": 0.0, "group": "", "split": ""}
+    for row in rows:
+        require_columns(source, row.cells, config.columns)
+        labels = [
+            _float32_value(source, row, column, measured_value(source, row, column)) for column in config.targets
+        ]
+        if config.bins:
+            labels = _checked_reads(source, row, config.targets, labels)
+        if np.isnan(labels).all():
+            checked.append({**unmeasured, "labels": labels, "location": row.location})
+            continue
+        sequence = sequence_text(source, row, config.sequence)
+        if not sequence.strip("Nn"):
+            raise InputError(_at(source, row, config.sequence, "the sequence has no base but N."))
+        cells: dict[str, Any] = {"sequence": sequence, "labels": labels, "location": row.location}
+        if config.weight:
+            cells["weight"] = _float32_value(source, row, config.weight, weight_value(source, row, config.weight))
+        if config.standard_error:
+            cells["weight"] = _standard_error(source, row, config.standard_error)
+        if config.group:
+            cells["group"] = _group_name(source, row, config.group)
+        if config.split:
+            cells["split"] = _split_name(source, row, config.split)
+        checked.append(cells)
+    return pa.Table.from_pylist(checked, schema=checked_schema(config))
+
+
+def _at(source: str, row: Row, column: str, reason: str) -> str:
+    return f"{source}, {row.location}, column {column!r}: {reason}"
+
+
+def _float32_value(source: str, row: Row, column: str, value: float) -> float:
+    if abs(value) > MAX_VALUE:
+        raise InputError(_at(source, row, column, f"{value:g} is too large for the float32 of a model."))
+    return value
+
+
+def _checked_reads(source: str, row: Row, targets: Sequence[str], reads: list[float]) -> list[float]:
+    """Return the reads in each bin, 0 where the cell is empty; NaN in all bins if there are no reads at all."""
+    counted = np.nan_to_num(np.array(reads))
+    if (counted < 0).any():
+        column = targets[int((counted < 0).argmax())]
+        raise InputError(_at(source, row, column, f"there cannot be {counted.min():g} reads."))
+    return counted.tolist() if counted.any() else [float("nan")] * len(reads)
+
+
+def _standard_error(source: str, row: Row, column: str) -> float:
+    error = _float32_value(source, row, column, measured_value(source, row, column, required=True))
+    if error < 0:
+        raise InputError(_at(source, row, column, f"the standard error is {error:g}, but must be at least 0."))
+    return error
+
+
+def _group_name(source: str, row: Row, column: str) -> str:
+    cell = row.cells[column]
+    group = "" if cell is None else str(cell).strip()
+    if group.lower() in MISSING:
+        raise InputError(_at(source, row, column, "the group is missing."))
+    return group
+
+
+def _split_name(source: str, row: Row, column: str) -> str:
+    written = str(row.cells[column]).strip()
+    if written.lower() not in _SPLIT_OF:
+        expected = ", ".join(SPLIT_NAMES)
+        raise InputError(_at(source, row, column, f"{written!r} is not a split; expected one of {expected}."))
+    return _SPLIT_OF[written.lower()]
+
+
+def check_table(source: str, table: pa.Table, config: DataConfig, first_row: int = 0) -> pa.Table:
+    """
+    Return what `check_rows` returns for a table whose rows are numbered, all at once where nothing is wrong.
+
+    Args:
+        source: name of the table in errors.
+        table: rows with the configuration's columns.
+        config: names the columns.
+        first_row: number of rows before these.
+    """
+    require_columns(source, dict.fromkeys(table.column_names), config.columns)
+    checked = _check_at_once(table, config, first_row)
+    if checked is None:
+        numbered = enumerate(table.select(config.columns).to_pylist(), start=first_row + 1)
+        checked = check_rows(source, (Row(f"row {number}", cells) for number, cells in numbered), config)
+    return checked
+
+
+def _check_at_once(table: pa.Table, config: DataConfig, first_row: int) -> pa.Table | None:
+    """Return the checked table; None if a row or a type needs a closer look."""
+    plain = {name: _without_dictionary(table[name]) for name in config.columns}
+    sequences = plain[config.sequence]
+    if not _is_text(sequences.type) or sequences.null_count:
+        return None
+    sequences = pc.utf8_trim_whitespace(sequences).cast(pa.string())
+    if pc.any(pc.equal(pc.binary_length(pc.ascii_trim(sequences, "Nn")), 0)).as_py():
+        return None
+    if pc.any(pc.is_in(pc.ascii_lower(sequences), value_set=pa.array(sorted(MISSING)))).as_py():
+        return None
+
+    numbers = {}
+    weight = config.weight or config.standard_error
+    for name in (*config.targets, *([weight] if weight else [])):
+        values = _numbers(plain[name])
+        if values is None or (np.abs(values) > MAX_VALUE).any():
+            return None
+        numbers[name] = values
+    labels = np.stack([numbers[name] for name in config.targets], axis=1)
+    if config.bins:
+        labels = np.nan_to_num(labels)
+        if (labels < 0).any():
+            return None
+        labels[~labels.any(axis=1)] = np.nan
+    measured = ~np.isnan(labels).all(axis=1)
+    if weight and not (numbers[weight][measured] >= 0).all():
+        return None
+
+    location = pc.binary_join_element_wise(
+        "row", pa.array(np.arange(first_row + 1, first_row + 1 + len(table))).cast(pa.string()), " "
+    )
+    flat = pa.array(labels.ravel(), type=pa.float64())
+    checked = {
+        "sequence": sequences,
+        "labels": pa.FixedSizeListArray.from_arrays(flat, len(config.targets)),
+        "location": location,
+    }
+    if weight:
+        checked["weight"] = pa.array(numbers[weight])
+    for name, names_of in (("group", _group_names), ("split", _split_names)):
+        if column := getattr(config, name):
+            values = names_of(plain[column])
+            if values is None:
+                return None
+            checked[name] = values
+    schema = checked_schema(config)
+    if not measured.all():
+        for name in checked.keys() - {"labels", "location"}:
+            checked[name] = pc.if_else(pa.array(measured), checked[name], 0.0 if name == "weight" else "")
+    return pa.table([checked[name] for name in schema.names], schema=schema)
+
+
+def _without_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray | None:
+    """Return a column of numbers as float64, NaN where missing; None for other types and for infinite numbers."""
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_float32(kind) or pa.types.is_float64(kind)):
+        return None
+    values = pc.fill_null(column.cast(pa.float64(), safe=False), float("nan")).to_numpy()
+    return None if np.isinf(values).any() else values
+
+
+def _group_names(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    if column.null_count or not (_is_text(column.type) or pa.types.is_integer(column.type)):
+        return None
+    names = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    missing = pc.is_in(pc.utf8_lower(names), value_set=pa.array(sorted(MISSING)))
+    return None if pc.any(missing).as_py() else names
+
+
+def _split_names(column: pa.ChunkedArray) -> pa.Array | None:
+    if not _is_text(column.type):
+        return None
+    encoded = column.dictionary_encode().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = pa.chunked_array(encoded.chunks).combine_chunks()
+    names = [_SPLIT_OF.get(str(name).strip().lower()) for name in encoded.dictionary.to_pylist()]
+    return None if encoded.null_count or None in names else pa.array(names, pa.string()).take(encoded.indices)
+
+
+__all__ = ["SPLIT_NAMES", "check_rows", "check_table", "checked_schema"]

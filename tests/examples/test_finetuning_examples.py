@@ -1,0 +1,71 @@
+"""The examples of fine-tuning run on a table, each in a process of its own."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny import TINY
+
+from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, load_checkpoint
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def files(tmp_path) -> tuple[Path, Path]:
+    """Return a table of 200 inserts of 16 bases, whose expression is the number of Gs, and a small checkpoint."""
+    generator = np.random.default_rng(0)
+    sequences = ["".join(bases) for bases in generator.choice(list("ACGT"), (200, 16))]
+    noise = generator.normal(0, 0.3, 200)
+    table = pd.DataFrame({"sequence": sequences, "expression": [s.count("G") for s in sequences] + noise})
+    table.to_csv(tmp_path / "assay.csv", index=False)
+    torch.manual_seed(0)
+    config = ProformerConfig(**TINY, label_mean=[9.0], label_std=[4.0])
+    ProformerForSequenceClassification(config).save_pretrained(tmp_path / "checkpoint")
+    ProformerTokenizer(kmer_size=3, insert_width=12).save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "assay.csv", tmp_path / "checkpoint"
+
+
+def run(*command) -> str:
+    finished = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+@pytest.mark.slow
+def test_step_by_step(tmp_path, files):
+    table, checkpoint = files
+    options = "--sequence sequence --targets expression --num_train_epochs 16 --learning_rate 1e-2 --report_to none"
+    command = [EXAMPLES / "finetune.py", "--data", table, "--model", checkpoint, *options.split()]
+    run(*command, "--use_cpu", "True", "--output_dir", tmp_path / "tuned")
+    assert json.loads((tmp_path / "tuned" / "test_results.json").read_text())["test_score"] > 0.6
+    load_checkpoint(tmp_path / "tuned")
+
+
+@pytest.mark.slow
+def test_benchmark(tmp_path, files):
+    """Three methods are measured at one size; results that are in the table are not computed again."""
+    table, checkpoint = files
+    command = [EXAMPLES / "finetuning_benchmark.py", table, "--model", checkpoint]
+    options = "--name Gs --sequence sequence --targets expression --rows 60 --seeds 0 --not-all --output"
+    for _ in range(2):
+        printed = run(*command, *options.split(), tmp_path / "benchmark.tsv")
+    assert printed.startswith(
+        "| assay | rows | ridge: r, ρ | fine-tuned: r, ρ | from scratch: r, ρ | 90 % covers |\n|---"
+    )
+    assert re.search(r"\| Gs \| 60 (\| [-0-9.]+ \([-0-9.]+ to [-0-9.]+\), [-0-9.]+ ){3}\| [0-9.nan]+%? \|\n$", printed)
+    assert printed.count("\n") == 3
+    with open(tmp_path / "benchmark.tsv", newline="") as file:
+        lines = list(csv.DictReader(file, delimiter="\t"))
+    assert [line["method"] for line in lines] == ["ridge", "fine-tuned", "from scratch"]
+    assert {line["trained_on"] for line in lines} == {"60"}
+    assert len({line["tested_on"] for line in lines}) == 1
+    assert (tmp_path / "benchmark.png").stat().st_size > 10_000
