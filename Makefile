@@ -1,40 +1,65 @@
-# Each command does all the set-up: `make demo`, `make finetune-demo`, `make docs`, `make test`.
+# Each command sets up what it needs: `make demo`, `make finetune-demo`, `make docs`, `make test`, `make format`, and
+# `make test-transformers TRANSFORMERS="transformers==5.4.0"` for another version of the library.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo finetune-demo docs test format clean
+TRANSFORMERS := transformers==5.4.0
+OTHER_VENV := .venv-transformers
+# The tests that depend on the version of transformers.
+LIBRARY_TESTS := tests/library tests/test_checkpoint.py tests/test_intervals.py tests/test_modeling.py \
+    tests/test_pipeline.py tests/test_prediction.py tests/test_reference.py tests/test_remote_code.py \
+    tests/test_tokenization.py tests/training/test_finetune.py tests/training/test_trainer.py
 
-demo: $(VENV)/installed
+.PHONY: demo finetune-demo docs test test-transformers format clean
+
+demo: $(VENV)/package
 	mkdir -p demo
 	$(BIN)/proformer predict examples/data/motif_promoters.tsv -o demo/expression.tsv
 	$(BIN)/python examples/motif_effects.py demo/expression.tsv --figure demo/motif_effects.png
 
-finetune-demo: $(VENV)/installed
+finetune-demo: $(VENV)/package
+	$(INSTALL) --editable ".[train]"
 	rm -rf demo/lac-promoters
-	$(BIN)/proformer finetune examples/data/lac_promoters.tsv.gz --sequence sequence --split-column split \
-	    --target bin_0 bin_1 bin_2 bin_3 bin_4 bin_5 bin_6 bin_7 bin_8 bin_9 --bins 0 1 2 3 4 5 6 7 8 9 \
+	$(BIN)/proformer finetune examples/data/lac_promoters.tsv.gz --sequence sequence --split split \
+	    --targets bin_0 bin_1 bin_2 bin_3 bin_4 bin_5 bin_6 bin_7 bin_8 bin_9 --bins 0 1 2 3 4 5 6 7 8 9 \
 	    --output demo/lac-promoters
 
-docs: $(VENV)/installed
+docs: $(VENV)/development
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env examples/docs build/docs
 	@echo "Open build/docs/index.html."
 
-test: $(VENV)/installed
+test: $(VENV)/development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses auto --dist loadscope
 
-format: $(VENV)/installed
+test-transformers: $(OTHER_VENV)/development
+	$(OTHER_VENV)/bin/python -m pytest --numprocesses auto --dist loadscope $(LIBRARY_TESTS)
+
+format: $(VENV)/development
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo runs build *.egg-info
+	rm -rf $(VENV) $(OTHER_VENV) demo runs build *.egg-info
 
-$(VENV)/installed: setup.py constraints.txt examples/space/requirements.txt
-	@echo "Setting up $(VENV): torch and its companions are large, this may take some minutes."
+# All that `predict` needs.
+$(VENV)/package: setup.py constraints.txt
+	@echo "Setting up $(VENV): torch and its companions are large, so this may take some minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,lora,export,docs,dev]" \
-	    --requirement examples/space/requirements.txt
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/development: $(VENV)/package examples/space/requirements.txt
+	$(INSTALL) --editable ".[train,lora,export,docs,dev]" --requirement examples/space/requirements.txt
+	touch $@
+
+$(OTHER_VENV)/development: setup.py constraints.txt
+	$(PYTHON) -m venv $(OTHER_VENV)
+	grep -vE '^(transformers|huggingface_hub|tokenizers)==' constraints.txt > $(OTHER_VENV)/constraints.txt
+	$(OTHER_VENV)/bin/python -m pip install --quiet --constraint $(OTHER_VENV)/constraints.txt \
+	    --editable ".[train,lora,dev]" "$(TRANSFORMERS)"
 	touch $@
