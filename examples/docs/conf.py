@@ -1,4 +1,4 @@
-"""Settings of the documentation's builder, Sphinx; `make docs` runs it."""
+"""Settings of Sphinx, which builds the documentation; `make docs` runs it."""
 
 import os
 from pathlib import Path
@@ -17,16 +17,16 @@ html_title = f"Proformer {release}"
 html_show_copyright = False
 html_copy_source = False
 
-# Headings can be linked to, as on GitHub.
+# Make headings link targets, as on GitHub.
 myst_heading_anchors = 3
 
-# "" is code as well.
+# Quotation marks in the text may be code, such as "".
 smartquotes = False
-# Names in backquotes become links where the reference has them.
+# A name in backquotes becomes a link if the reference has it.
 default_role = "py:obj"
 autodoc_default_options = {
     "member-order": "bysource",
-    # Every configuration and model has them, and neither has a docstring of its own.
+    # Every configuration and model inherits these, without a docstring of its own.
     "exclude-members": "config_class, validate",
 }
 autodoc_inherit_docstrings = False
@@ -38,12 +38,12 @@ python_maximum_signature_line_length = 88
 
 
 def skip_fields_of_tuples(app, kind, name, thing, skip, options):
-    """Their class's docstring tells of them."""
+    """Leave out the fields of named tuples, because the docstring of the class describes them."""
     return True if type(thing).__name__ == "_tuplegetter" else None
 
 
 def link_to_another_module(app, env, node, content):
-    """Docstrings call what is in another module by its bare name."""
+    """Resolve a bare name in a docstring to the class or function of this name in another module."""
     found = {
         entry.node_id: entry
         for name, entry in env.domains.python_domain.objects.items()
@@ -55,8 +55,8 @@ def link_to_another_module(app, env, node, content):
     return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content)
 
 
-def give_as_files(app, document):
-    """Markdown files outside this folder are no pages of the site: a link gives the file, as of any other kind."""
+def link_as_downloads(app, document):
+    """Make links to Markdown files outside this folder downloads, because these files are not pages of the site."""
     for link in list(document.findall(pending_xref)):
         if link.get("refdomain") == "doc" and Path(link["reftarget"]).is_absolute():
             target = os.path.relpath(f"{link['reftarget']}.md", app.srcdir)
@@ -64,7 +64,7 @@ def give_as_files(app, document):
 
 
 def setup(app):
-    # Before Sphinx collects the files that are given.
-    app.connect("doctree-read", give_as_files, priority=100)
+    # Run before Sphinx collects the downloads.
+    app.connect("doctree-read", link_as_downloads, priority=100)
     app.connect("autodoc-skip-member", skip_fields_of_tuples)
     app.connect("missing-reference", link_to_another_module)
