@@ -125,7 +125,8 @@ def detect_construct(
     Args:
         sequences: in any order, inserts of different lengths included.
         five_prime_flank, three_prime_flank: where they are known; "" for none.
-        missing_flanks: how to read sequences without the exact flanks, where it is known.
+        missing_flanks: how to read sequences without the exact flanks, where it is known. Most of them may then lack
+            a flank that is given, such as inserts on their own.
 
     Raises:
         ValueError: there are no sequences, or most of them do not have a flank that was given.
@@ -136,7 +137,9 @@ def detect_construct(
     sequences = Sequences.of(sequences)
     enough = int(sequences.numbers.max()) + 1 >= MIN_SEQUENCES
     five_prime, three_prime = (
-        (_find_flank(end) if enough else None) if given is None else _given_flank(end, given, name)
+        (_find_flank(end) if enough else None)
+        if given is None
+        else _given_flank(end, given, name, required=missing_flanks is None)
         for end, given, name in (
             (sequences, five_prime_flank, "5′"),
             (sequences.backwards(), None if three_prime_flank is None else three_prime_flank[::-1], "3′"),
@@ -179,13 +182,13 @@ def _find_flank(sequences: Sequences) -> Flank | None:
     return Flank(codes, exact, exact | _has_half(sequences, codes, ~exact))
 
 
-def _given_flank(sequences: Sequences, spelling: str, end: str) -> Flank | None:
+def _given_flank(sequences: Sequences, spelling: str, end: str, required: bool) -> Flank | None:
     """Return the flank that the sequences are said to begin with; None if it has no bases."""
     if not spelling:
         return None
     flank = _codes_of(spelling)
     exact = np.logical_and.reduce([sequences.column(position) == code for position, code in enumerate(flank)])
-    if exact.mean() < 0.5:
+    if required and exact.mean() < 0.5:
         raise ValueError(f"Only {exact.sum():,} of {len(exact):,} sequences have the {end} flank that was given.")
     return Flank(flank, exact, exact | _has_half(sequences, flank, ~exact))
 

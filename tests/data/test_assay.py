@@ -86,6 +86,10 @@ class TestConstruct:
         with pytest.raises(InputError, match=r"Only 0 of 100 sequences have the 3′ flank that was given"):
             prepare(rows, three_prime_flank="GGGGGGGGGG")
 
+    def test_inserts_alone_are_read_with_flanks_given_and_kept(self, prepare, rows):
+        assay = prepare(rows, five_prime_flank="GGGGGGGGGG", missing_flanks="keep")
+        assert (assay.tokenizer.five_prime_flank, assay.tokenizer.insert_width) == ("GGGGGGGGGG", 60)
+
     def test_constructs_beyond_all_measure_are_refused(self, prepare, rows):
         for row in rows:
             row["sequence"] *= 20
