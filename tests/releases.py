@@ -1,6 +1,5 @@
 """A checkpoint as `finetune` leaves it, for the tests of releases; and ways to change a folder."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from modeling_proformer import (
     PromoterExpressionPipeline,
     predict,
 )
-from modeling_proformer.evaluation.cards import render_card, run_example
+from modeling_proformer.evaluation.cards import run_example
+from modeling_proformer.evaluation.report import write_record_and_card
 from modeling_proformer.prediction import load_checkpoint
 
 
@@ -140,8 +140,6 @@ def make_checkpoint(folder: Path, model_class: type) -> Path:
     config = ProformerConfig(**TINY, id2label={0: "leaf"}, label_mean=[7.0], label_std=[2.0])
     model, tokenizer = model_class(config).eval(), ProformerTokenizer(kmer_size=3, insert_width=12)
     PromoterExpressionPipeline(model, tokenizer, device="cpu").save_pretrained(folder)
-    record = RECORD | {"example": run_example(model, tokenizer)._asdict()}
-    (folder / "metrics.json").write_text(json.dumps(record))
     (folder / "predictions.tsv").write_text(f"sequence\tpredicted_leaf\n{INSERT}\t7.0\n")
     exif = Image.Exif()
     exif[0x010E] = "/home/jane"
@@ -150,7 +148,7 @@ def make_checkpoint(folder: Path, model_class: type) -> Path:
     for name in RUN_STATE:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"state")
-    render_card(folder).save(folder / "README.md")
+    write_record_and_card(folder, RECORD | {"example": run_example(model, tokenizer)._asdict()})
     return folder
 
 

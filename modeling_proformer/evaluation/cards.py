@@ -1,5 +1,6 @@
 """Model cards, rendered from what lies in a model's folder: its record `metrics.json`, configuration and tokenizer."""
 
+import hashlib
 import json
 import os
 import re
@@ -15,14 +16,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers import PreTrainedModel
 
 from ..configuration_proformer import ProformerConfig
-from ..data.tables import InputError
+from ..data.tables import InputError, first_line
 from ..pipeline_proformer import PromoterExpressionPipeline
 from ..tokenization import ProformerTokenizer
 from .figures import MAX_PANELS
 
 
-#: The record of a model, in its folder.
-RECORD = "metrics.json"
+#: The card and the record of a model, in its folder.
+CARD, RECORD = "README.md", "metrics.json"
 TAGS = ["biology", "genomics", "dna", "gene-expression", "regulatory-genomics", "proformer"]
 
 # Name and identifier, at hf.co/metrics where it has one, of each metric of how well an output is predicted.
@@ -110,9 +111,28 @@ def render_card(folder: str | os.PathLike, repo_id: str | None = None, license: 
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return the content of a folder's `metrics.json`; nothing if there is none."""
+    """
+    Return the content of a folder's `metrics.json`; nothing if there is none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     path = folder / RECORD
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: this is not JSON that can be read: {first_line(error)}") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: this is not the record of a model.")
+    return record
+
+
+def digest_card(folder: Path) -> str | None:
+    """Return the digest of a folder's `README.md`; None if there is none."""
+    path = folder / CARD
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def card_data(name: str, record: Mapping[str, Any], license: str | None = None) -> ModelCardData:
@@ -311,4 +331,4 @@ ENVIRONMENT.filters |= {
 }
 
 
-__all__ = ["RECORD", "card_data", "eval_results", "read_record", "render_card", "run_example"]
+__all__ = ["CARD", "RECORD", "card_data", "digest_card", "eval_results", "read_record", "render_card", "run_example"]

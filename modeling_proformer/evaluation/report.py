@@ -21,7 +21,7 @@ from ..intervals import prediction_interval, transformed
 from ..prediction import checkpoint_path
 from ..version import __version__
 from .bootstrap import Interval, usable_groups
-from .cards import RECORD, render_card, run_example
+from .cards import CARD, RECORD, digest_card, render_card, run_example
 from .figures import ComparedOutput, learning_curve, roc_curves, scatter_plots
 from .metrics import (
     correlation,
@@ -79,10 +79,9 @@ def write_report(
         "by_group": usable_groups(assay.groups[split.test]) is not None,
         "held_out": {name: held_out(getattr(split, name)) for name in HELD_OUT},
     }
-    write_record(folder, metrics)
     _write_predictions(folder / "predictions.tsv", config, assay, predicted)
     _draw_figures(folder, config, assay, predicted, log_history)
-    render_card(folder).save(folder / "README.md")
+    write_record_and_card(folder, metrics)
 
 
 def model_record(
@@ -113,8 +112,15 @@ def model_record(
     }
 
 
-def write_record(folder: Path, record: Mapping[str, Any]):
-    """Write `metrics.json`, in which every number is finite."""
+def write_record_and_card(folder: Path, record: Mapping[str, Any]):
+    """Write `metrics.json`, in which every number is finite, and the card `README.md` that is rendered from it."""
+    _write_record(folder, record)
+    render_card(folder).save(folder / CARD)
+    # Shows later that nobody has edited the card, also in a folder of another name.
+    _write_record(folder, {**record, "card_digest": digest_card(folder)})
+
+
+def _write_record(folder: Path, record: Mapping[str, Any]):
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / RECORD).write_text(text + "\n", encoding="utf-8")
 
@@ -283,6 +289,6 @@ __all__ = [
     "held_out_metrics",
     "model_record",
     "source_record",
-    "write_record",
+    "write_record_and_card",
     "write_report",
 ]

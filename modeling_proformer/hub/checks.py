@@ -20,9 +20,9 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import pipeline_proformer
 from ..data.tables import first_line
-from ..evaluation.cards import RECORD, eval_results
+from ..evaluation.cards import CARD, RECORD, eval_results, read_record
 from ..tokenization import tokenization_proformer
-from .release import ANY_REPOSITORY, CARD, FENCED, SUFFIXES, encode_pixels, linked_files, read_card, release_files
+from .release import ANY_REPOSITORY, FENCED, SUFFIXES, encode_pixels, linked_files, read_card, release_files
 
 
 _CONFIG, _TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
@@ -249,9 +249,9 @@ def _check_results(folder: Path) -> Iterator[str]:
     card = read_card(folder)
     stated = _values(card.data.eval_results or [])
     if not (folder / RECORD).is_file():
-        numbers = _NUMBER.findall(card.text)
+        numbers = set(map(float, _NUMBER.findall(card.text)))
         for name, value in stated.items():
-            if str(value) not in numbers:
+            if value not in numbers:
                 yield f"{CARD}: the metadata give {value} for {name}, but the text does not."
         return
     try:
@@ -282,9 +282,10 @@ def _check_example(folder: Path, repo_id: str) -> Iterator[str]:
         return
     (_, program), (_, expected) = blocks[first : first + 2]
     if repo_id not in program:
+        rewritten = " Or delete the file, and it is written again." if "card_digest" in read_record(folder) else ""
         yield (
             f"{CARD}: its first example does not open {repo_id}. In the code, write {ANY_REPOSITORY} instead of the "
-            "model's name; or delete the file if you have not edited it, and it is written again."
+            f"model's name.{rewritten}"
         )
         return
     with tempfile.TemporaryDirectory() as temporary:

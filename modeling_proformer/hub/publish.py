@@ -26,9 +26,10 @@ from transformers.utils import logging
 
 from ..configuration_proformer import ProformerConfig
 from ..data.tables import InputError, first_line
+from ..evaluation.cards import CARD
 from ..version import __version__
 from .checks import check_release
-from .release import CARD, read_card, release_files, write_release
+from .release import read_card, release_files, write_release
 
 
 logger = logging.get_logger(__name__)

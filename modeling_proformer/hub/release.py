@@ -10,16 +10,19 @@ from urllib.parse import unquote
 
 import yaml
 from huggingface_hub import ModelCard
+from jinja2 import UndefinedError
 from PIL import Image
 from transformers import AutoModelForPreTraining
+from transformers.utils import logging
 
 from ..data.tables import InputError, first_line
-from ..evaluation.cards import RECORD, render_card
+from ..evaluation.cards import CARD, RECORD, digest_card, read_record, render_card
 from ..pipeline_proformer import PromoterExpressionPipeline
 from ..prediction import load_checkpoint
 
 
-CARD = "README.md"
+logger = logging.get_logger(__name__)
+
 #: Stands for the repository in a card that its owner edits.
 ANY_REPOSITORY = "ACCOUNT/NAME"
 # Endings of the files in a release. No such file runs code when it is opened; `check_release` compares the .py files.
@@ -85,14 +88,23 @@ def release_card(checkpoint: Path, repo_id: str, license: str | None = None) -> 
 
     Raises:
         FileNotFoundError: there is no `README.md`, and no record to render one from.
-        InputError: the metadata of `README.md` are not valid.
+        InputError: the metadata of `README.md` are not valid, or `metrics.json` is damaged.
     """
-    rendered, path = render_card(checkpoint), checkpoint / CARD
-    if rendered is not None and (not path.exists() or path.read_text(encoding="utf-8") == str(rendered)):
-        return str(render_card(checkpoint, repo_id, license))
+    record = read_record(checkpoint)
+    if digest_card(checkpoint) in (None, record.get("card_digest")):
+        try:
+            rendered = render_card(checkpoint, repo_id, license)
+        except (UndefinedError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{checkpoint / RECORD} is not as `finetune` writes it ({type(error).__name__} {first_line(error)})."
+            ) from error
+        if rendered is not None:
+            return str(rendered)
     card = read_card(checkpoint)
+    reason = "it was edited" if "card_digest" in record else f"{RECORD} is not the full record of the model"
+    logger.info(f"{CARD} is published as it is, because {reason}.")
     if license is None:
-        text = path.read_text(encoding="utf-8")
+        text = (checkpoint / CARD).read_text(encoding="utf-8")
     else:
         card.data.license = license
         text = str(card)

@@ -13,14 +13,14 @@ from transformers.trainer_utils import PredictionOutput
 
 from ..configuration_proformer import ProformerConfig
 from ..evaluation.bootstrap import usable_groups
-from ..evaluation.cards import code, render_card
+from ..evaluation.cards import code
 from ..evaluation.report import (
     describe_hardware,
     estimate,
     held_out_metrics,
     model_record,
     source_record,
-    write_record,
+    write_record_and_card,
 )
 from ..modeling_proformer import IGNORED, ProformerForPreTraining
 from ..pipeline_proformer import PromoterExpressionPipeline
@@ -91,8 +91,7 @@ def write_pretrain_report(
         "by_group": usable_groups(rows.groups) is not None,
         "held_out": {"validation": _evaluated_outputs(evaluation, rows, model.config)},
     }
-    write_record(folder, record)
-    render_card(folder).save(folder / "README.md")
+    write_record_and_card(folder, record)
 
 
 def _table_row(table: Mapping[str, Any], held_out: bool, streamed: bool) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """The release folder of a checkpoint, and its card."""
 
 import json
+import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,12 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from releases import RELEASE, REPO, append, contents, edit, in_card, make_checkpoint, with_own_card
+from releases import RECORD, RELEASE, REPO, append, contents, edit, in_card, make_checkpoint, with_own_card
 from safetensors.torch import load_file, save_file
 
 from modeling_proformer import ProformerForPreTraining
 from modeling_proformer.data.tables import InputError
-from modeling_proformer.evaluation.cards import render_card
+from modeling_proformer.evaluation.cards import digest_card, render_card
 from modeling_proformer.hub.checks import check_release
 from modeling_proformer.hub.publish import _files_left_out
 from modeling_proformer.hub.release import encode_pixels, release_card, write_release
@@ -51,7 +53,18 @@ class TestCard:
         assert "# leaf\n\nThis model predicts `leaf`" in text and "\nleaf value " in text
         assert ModelCard(text).data.license == "cc-by-4.0"
 
-    def test_an_edited_card_is_published_as_it_is(self, folder, tmp_path):
+    def test_a_renamed_folder_and_a_new_template_are_no_edit(self, folder):
+        """Neither of them changes the file, only what would be rendered for the folder now."""
+        renamed = folder.rename(folder.with_name("branch"))
+        append("README.md", "A sentence of an earlier template.\n")(renamed)
+        record = json.loads((renamed / "metrics.json").read_text()) | {"card_digest": digest_card(renamed)}
+        (renamed / "metrics.json").write_text(json.dumps(record))
+        text = release_card(renamed, REPO, "mit")
+        assert text == str(render_card(renamed, REPO, "mit"))
+        assert "\n# branch\n" in text and "earlier" not in text
+
+    def test_an_edited_card_is_published_as_it_is(self, folder, tmp_path, caplog):
+        caplog.set_level(logging.INFO, logger="modeling_proformer")
         append("README.md", "Grown on leaves of ACCOUNT/NAME.\n")(folder)
         edited = (folder / "README.md").read_text()
         assert release_card(folder, REPO) == edited.replace("ACCOUNT/NAME", REPO)
@@ -68,6 +81,25 @@ class TestCard:
         faults = check_release(tmp_path / "release", REPO)
         assert not any(faults[name] for name in faults if name != "example")
         assert f"does not open {REPO}. In the code, write ACCOUNT/NAME instead" in faults["example"][0]
+        assert faults["example"][0].endswith("Or delete the file, and it is written again.")
+        assert "README.md is published as it is, because it was edited." in caplog.messages
+
+    def test_the_card_of_an_earlier_version_is_published_as_it_is(self, folder, tmp_path, caplog):
+        """The record of version 0.1.0 has the scores, but not all that a card says."""
+        caplog.set_level(logging.INFO, logger="modeling_proformer")
+        record = {name: RECORD[name] for name in ("table", "problem_type", "rows", "held_out")}
+        (folder / "metrics.json").write_text(json.dumps(record))
+        text = (folder / "README.md").read_text()
+        assert release_card(folder, REPO) == text
+        reason = "README.md is published as it is, because metrics.json is not the full record of the model."
+        assert reason in caplog.messages
+        start, end = text.index("No licence"), text.index("## How to use it")
+        (folder / "README.md").write_text((text[:start] + text[end:]).replace('model="leaf"', 'model="ACCOUNT/NAME"'))
+        write_release(folder, tmp_path / "release", REPO, "mit")
+        assert not any(check_release(tmp_path / "release", REPO).values())
+        (folder / "README.md").unlink()
+        with pytest.raises(FileNotFoundError, match="there is no model card"):
+            release_card(folder, REPO)
 
     def test_the_card_of_a_folder_without_a_record_is_published_as_it_is(self, folder, tmp_path):
         with_own_card(folder)
@@ -132,11 +164,24 @@ def without_card_and_record(folder: Path):
     (folder / "metrics.json").unlink()
 
 
+def write_record(text: str) -> Callable[[Path], None]:
+    """Replace the record, of a folder whose card its owner deleted to have it written again."""
+
+    def spoil(folder: Path):
+        (folder / "README.md").unlink()
+        (folder / "metrics.json").write_text(text)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "kind", "message"),
     [
         (lambda folder: shutil.rmtree(folder), FileNotFoundError, "there is no such folder"),
         (without_card_and_record, FileNotFoundError, "there is no model card"),
+        (write_record("{"), InputError, "metrics.json: this is not JSON that can be read"),
+        (write_record("[]"), InputError, "metrics.json: this is not the record of a model"),
+        (write_record('{"kind": "trained"}'), InputError, r"metrics.json is not as .* \(KeyError 'held_out'\)"),
         (lambda folder: (folder / "config.json").unlink(), InputError, "no readable Proformer checkpoint"),
         (
             lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),
