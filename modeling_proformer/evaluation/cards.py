@@ -83,7 +83,7 @@ def render_card(folder: str | os.PathLike, repo_id: str | None = None, license: 
     if record.get("kind") not in TEMPLATES:
         return None
     config, tokenizer = ProformerConfig.from_pretrained(folder), ProformerTokenizer.from_pretrained(folder)
-    _, outputs = _evaluated(record)
+    scored, outputs = _evaluated(record)
     levels = config.interval_half_widths or {}
     checkpoint = record.get("checkpoint")
     text = ENVIRONMENT.get_template(TEMPLATES[record["kind"]]).render(
@@ -100,6 +100,7 @@ def render_card(folder: str | os.PathLike, repo_id: str | None = None, license: 
         flanks=_describe_flanks(tokenizer),
         level=str(LEVEL) if str(LEVEL) in levels else max(levels, key=float, default=None),
         example=Example(**record["example"]),
+        scored=scored,
         headline=_headline(outputs) if outputs else None,
         results=[_results_row(*each) for each in outputs.items()],
         measurements=[{**row, "output": code(row["output"])} for row in record.get("measurements", [])],
@@ -172,8 +173,8 @@ def card_data(name: str, record: Mapping[str, Any], license: str | None = None) 
 
 
 def _evaluated(record: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Return the split that shows how good a model is, the test split if there is one, and the metrics on it."""
-    split = "test" if "test" in record["held_out"] else "validation"
+    """Return the split that shows how good a model is, the test split if it has rows, and the metrics on it."""
+    split = "test" if record["rows"].get("test") else "validation"
     return split, record["held_out"].get(split, {})
 
 
@@ -307,8 +308,8 @@ def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "not known, because training was interrupted and resumed"
     if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 ENVIRONMENT = Environment(

@@ -61,6 +61,7 @@ def write_report(
         InputError: the model's predictions are not finite.
     """
     config, split = model.config, assay.split
+    scored = split.test if len(split.test) else split.validation
 
     def held_out(rows: np.ndarray) -> dict[str, dict[str, Any]]:
         return held_out_metrics(assay.measured[rows], predicted[rows], assay.groups[rows], config)
@@ -76,11 +77,11 @@ def write_report(
             {"output": name, **distribution(assay.measured[split.train, number])}
             for number, name in config.id2label.items()
         ],
-        "by_group": usable_groups(assay.groups[split.test]) is not None,
+        "by_group": usable_groups(assay.groups[scored]) is not None,
         "held_out": {name: held_out(getattr(split, name)) for name in HELD_OUT},
     }
     _write_predictions(folder / "predictions.tsv", config, assay, predicted)
-    _draw_figures(folder, config, assay, predicted, log_history)
+    _draw_figures(folder, config, assay.measured[scored], predicted[scored], log_history)
     write_record_and_card(folder, metrics)
 
 
@@ -126,10 +127,12 @@ def _write_record(folder: Path, record: Mapping[str, Any]):
 
 
 def source_record(source: SourceTable) -> dict[str, Any]:
-    """Return what a record says of a table; of a file no more than its name."""
+    """Return what a record says of a table, with the name of a file without its folder, or the kind of an object."""
+    if kind := re.fullmatch(r"the (\w+)", source.name):  # such as "the DataFrame"
+        return {**source._asdict(), "name": kind[1], "on_the_hub": False}
     on_the_hub = is_hub_dataset(source.name) and not os.path.exists(source.name.partition(":")[0])
     name = source.name if on_the_hub else Path(source.name).name
-    return {**source._asdict(), "name": name, "on_the_hub": on_the_hub and not source.name.startswith("the ")}
+    return {**source._asdict(), "name": name, "on_the_hub": on_the_hub}
 
 
 def describe_checkpoint(model: PreTrainedModel) -> dict[str, Any]:
@@ -266,12 +269,11 @@ def _write_predictions(path: Path, config: ProformerConfig, assay: Assay, predic
 def _draw_figures(
     folder: Path,
     config: ProformerConfig,
-    assay: Assay,
+    measured: np.ndarray,
     predicted: np.ndarray,
     log_history: Sequence[Mapping[str, Any]],
 ):
-    test = assay.split.test
-    outputs = [_compared(assay.measured[test], predicted[test], config, output) for output in config.id2label]
+    outputs = [_compared(measured, predicted, config, output) for output in config.id2label]
     if config.problem_type == "regression":
         scatter_plots(folder / "scatter.png", outputs)
     else:

@@ -300,6 +300,35 @@ def test_the_metadata_are_those_of_the_test_rows(tmp_path):
     assert eval_results(metrics) == card.data.eval_results
 
 
+def test_without_test_rows_the_scores_are_those_of_the_validation_rows(tmp_path):
+    found = sorted_into_bins()
+    training = np.concatenate([SPLIT.train, SPLIT.test])
+    found.assay.split, found.assay.test_homologs = ThreeWaySplit(training, SPLIT.validation, SPLIT.test[:0]), 0
+    metrics, predictions, card = written(tmp_path / "model", found)
+    text = " ".join(card.text.split())
+    value = metrics["held_out"]["validation"]["mean_bin"]["pearson_r"]["value"]
+    assert "On 50 validation rows, which were not used for training, but chose the best step, its score is" in text
+    assert f"**Pearson r {value:.3f} (" in text
+    assert "No rows were held out for a test. The validation rows also chose the best step" in text
+    assert "| 50 |" in card.text and "test row" not in text.replace("for a test row", "")
+    result = card.data.eval_results[0]
+    assert (result.dataset_split, result.metric_value) == ("validation", round(value, 4))
+    assert predictions["split"].unique().tolist() == ["validation"]
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "on_the_hub"),
+    [
+        ("/home/somebody/liver.tsv", "liver.tsv", False),
+        ("the DataFrame", "DataFrame", False),
+        ("somelab/liver:small", "somelab/liver:small", True),
+    ],
+)
+def test_a_table_is_named_without_its_folder(source, name, on_the_hub):
+    found = report.source_record(SourceTable(source, 1, ROWS, 0, ""))
+    assert (found["name"], found["on_the_hub"]) == (name, on_the_hub)
+
+
 def test_the_card_says_where_the_model_started(tmp_path):
     found = sorted_into_bins()
     _, _, card = written(tmp_path / "embedded", found)

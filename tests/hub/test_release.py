@@ -181,7 +181,7 @@ def write_record(text: str) -> Callable[[Path], None]:
         (without_card_and_record, FileNotFoundError, "there is no model card"),
         (write_record("{"), InputError, "metrics.json: this is not JSON that can be read"),
         (write_record("[]"), InputError, "metrics.json: this is not the record of a model"),
-        (write_record('{"kind": "trained"}'), InputError, r"metrics.json is not as .* \(KeyError 'held_out'\)"),
+        (write_record('{"kind": "trained"}'), InputError, r"metrics.json is not as .* \(KeyError 'rows'\)"),
         (lambda folder: (folder / "config.json").unlink(), InputError, "no readable Proformer checkpoint"),
         (
             lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),

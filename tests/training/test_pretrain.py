@@ -151,7 +151,7 @@ def test_a_validation_table_the_best_step_and_emissions(folder, frame):
     record, card = report("my-run")
     text = " ".join(card.text.split())
     assert record["rows"] == {"train": 60, "validation": 70}
-    assert "| `the DataFrame` | 60 | 0 | training |" in card.text
+    assert "| `DataFrame` | 60 | 0 | training |" in card.text
     assert "| `held_out.tsv` | 70 | 0 | evaluation |" in card.text
     assert "30 of them have an insert that is also in the training tables" in text
     assert card.data.eval_results[0].dataset_name == "held_out.tsv"
