@@ -119,7 +119,10 @@ def _finetune_command(table: str, config: DataConfig) -> str:
         value = getattr(config, field.name)
         if value != getattr(defaults, field.name):
             values = value if isinstance(value, list) else [value]
-            words += [f"--{field.name}", *(f"{each:g}" if isinstance(each, float) else str(each) for each in values)]
+            words += [
+                f"--{field.name}",
+                *(f"{each:.15g}" if isinstance(each, float) else str(each) for each in values),
+            ]
     return shlex.join([*words, "--output", "fine-tuned"])
 
 

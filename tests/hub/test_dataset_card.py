@@ -132,7 +132,7 @@ def test_it_says_what_is_in_the_table(folder, rows):
         DataConfig(
             sequence="the dna",
             targets=["reads", "liver|MPRA"],
-            bins=[0.5, 1.5],
+            bins=[0.5, 1.23456789],
             group="note",
             standard_error='kid"ney',
             insert_width=28,

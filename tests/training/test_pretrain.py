@@ -199,7 +199,9 @@ def test_the_scores_on_the_dream_test_set_are_reported(folder, frame):
     stated = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert stated["dream_spearman_score"] == round(evaluated["eval_spearman_score"], 4)
     assert f"**DREAM Pearson score {evaluated['eval_pearson_score']:.3f}**" in card.text
+    assert "60 rows were held out: those of the last table." in " ".join(card.text.split())
     assert "--validation_data … --dream_pairs … --output" in card.text
+    assert load_checkpoint("my-run")[0].config.id2label == {0: "expression"}
 
 
 def test_reads_in_bins_are_trained_on(folder, frame):
