@@ -15,8 +15,8 @@ import datasets
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from columnar import write_columns
 from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,16 +58,6 @@ def promoters(rows: int) -> pd.DataFrame:
             "fold": [("train", "Val", "test")[row % 3] for row in range(rows)],
         }
     )
-
-
-def write_columns(path: Path, table: pa.Table, rows_in_piece: int = 3000):
-    """Write a table as Parquet, or as Arrow with an index or (`.stream.arrow`) without."""
-    if path.suffix == ".parquet":
-        pq.write_table(table, path, row_group_size=rows_in_piece)
-        return
-    new = pa.ipc.new_stream if ".stream" in path.suffixes else pa.ipc.new_file
-    with new(path, table.schema) as writer:
-        writer.write_table(table, max_chunksize=rows_in_piece)
 
 
 CONFIG = DataConfig(targets=["expression", "activity"], weight="reads", group="gene", split="fold")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from columnar import write_columns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,16 +74,6 @@ def test_tables_come_back_as_they_were_written(folder, table, kind, line_end, gz
     # A row whose cells run over several lines is located by its last line.
     ends = itertools.accumulate((1 + sum(cell.count("\n") for cell in row) for row in rows), initial=1)
     assert [row.location for row in found] == [f"line {end}" for end in list(ends)[1:]]
-
-
-def write_columns(path: Path, table: pa.Table, rows_in_piece: int = 3000):
-    """Write Parquet, or Arrow with an index or (`.stream.arrow`) without one."""
-    if path.suffix == ".parquet":
-        pq.write_table(table, path, row_group_size=rows_in_piece)
-        return
-    new = pa.ipc.new_stream if ".stream" in path.suffixes else pa.ipc.new_file
-    with new(path, table.schema) as writer:
-        writer.write_table(table, max_chunksize=rows_in_piece)
 
 
 @pytest.mark.parametrize("name", ["table.parquet", "table.arrow", "table.stream.arrow"])

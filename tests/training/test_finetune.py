@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from releases import RELEASE
 from safetensors.torch import load_file
 from tiny import TINY
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -106,21 +107,7 @@ class TestFolder:
 
     def test_it_holds_nothing_else(self, fine_tune):
         _, folder = fine_tune()
-        assert sorted(path.name for path in folder.iterdir()) == [
-            "README.md",
-            "config.json",
-            "configuration_proformer.py",
-            "intervals.py",
-            "learning_curve.png",
-            "metrics.json",
-            "model.safetensors",
-            "modeling_proformer.py",
-            "pipeline_proformer.py",
-            "predictions.tsv",
-            "scatter.png",
-            "tokenization_proformer.py",
-            "tokenizer_config.json",
-        ]
+        assert {path.name for path in folder.iterdir()} == RELEASE
 
     def test_the_card_says_that_the_positions_were_resized(self, fine_tune):
         finding = "The checkpoint's positions are resized from 12 to 16 bases."
