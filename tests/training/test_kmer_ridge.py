@@ -111,7 +111,7 @@ def test_errors_in_the_table_to_predict_are_reported_before_training(run, tmp_pa
         ("--group", "famly", "None of the tables to train on has the column 'famly'"),
         ("--output", "no/such/folder.tsv", "there is no folder no/such to write to"),
         ("--five_prime_flank", "XYZ", "kmer_ridge.py: `five_prime_flank` must be made of A C G T, got 'XYZ'."),
-        ("--validation_fraction", "2", "table.tsv: The validation fraction must be above 0"),
+        ("--validation_fraction", "2", "`validation_fraction` must be above 0"),
     ],
 )
 def test_errors_in_an_option_are_reported_before_training(run, tmp_path, option, value, complaint):
