@@ -367,7 +367,7 @@ def available_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).item()
         return torch.device(name)
-    # What torch raises depends on the kind of device, and on how torch was built.
+    # Torch raises different errors for different kinds of device, and in different builds.
     except Exception as error:
         raise ValueError(f"`device` {name!r} cannot be used here: {first_line(error)}") from error
 

@@ -1,4 +1,4 @@
-"""What the processor can do."""
+"""Find out what the processor does fast."""
 
 import torch
 

@@ -147,7 +147,7 @@ class ProformerConvolution(nn.Module):
     def __init__(self, config: ProformerConfig):
         super().__init__()
         self.layer_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        # With an even kernel, torch pads one position less on the left, as Keras does.
+        # Torch pads an even kernel with one position less on the left, as Keras does.
         self.depthwise = nn.Conv1d(
             config.hidden_size,
             config.hidden_size,

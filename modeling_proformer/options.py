@@ -21,7 +21,7 @@ from .data.tables import InputError, first_line
 
 Options = TypeVar("Options")
 
-# What a flag's value is called in the help.
+# The help names the value of a flag after its type.
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
 TRUTH_VALUES = {"yes", "true", "t", "y", "1", "no", "false", "f", "n", "0"}
 # The commands set these options of the Trainer themselves.

@@ -8,7 +8,7 @@ import torch
 from tiny import TINY
 from transformers.utils import logging
 
-from modeling_proformer import ProformerConfig, ProformerTokenizer
+from modeling_proformer import ProformerConfig, ProformerTokenizer, load_checkpoint
 
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +37,12 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the data in {SHARED} are absent (set PROFORMER_SHARED)")
     return SHARED
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    """Return the embedded checkpoint's model and tokenizer."""
+    return load_checkpoint()
 
 
 @pytest.fixture

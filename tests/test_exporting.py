@@ -26,7 +26,6 @@ from modeling_proformer import (
 )
 from modeling_proformer.cli import main
 from modeling_proformer.exporting import Comparison, compare, export, random_sequences
-from modeling_proformer.prediction import load_checkpoint
 
 
 pytestmark = pytest.mark.slow
@@ -62,11 +61,6 @@ def onnxruntime():
     for name in ("onnx", "onnxscript"):
         pytest.importorskip(name, reason=f"{name} is not installed (pip install '.[export]')")
     return pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install '.[export]')")
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return load_checkpoint()
 
 
 @pytest.fixture(scope="module")

@@ -216,7 +216,7 @@ def measured_of(labels: np.ndarray, bins: Sequence[float] | None) -> np.ndarray:
 
 def require_variation(rows: str, column: str, values: np.ndarray):
     """
-    Raises an error where there is nothing to learn, because a column has no values or is constant in float32.
+    Check that there is something to learn: that a column has values, and is not constant in float32.
 
     Raises:
         InputError: the column is constant.

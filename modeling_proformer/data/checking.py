@@ -215,8 +215,6 @@ def _split_names(column: pa.ChunkedArray) -> pa.Array | None:
     if not _is_text(column.type):
         return None
     encoded = column.dictionary_encode().combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = pa.chunked_array(encoded.chunks).combine_chunks()
     names = [_SPLIT_OF.get(str(name).strip().lower()) for name in encoded.dictionary.to_pylist()]
     return None if encoded.null_count or None in names else pa.array(names, pa.string()).take(encoded.indices)
 

@@ -66,14 +66,14 @@ def homology_groups(sequences: Sequences | Sequence[str], shared_bases: int = 20
     # Each owner of a window is linked to the next one only: the groups are the same, with fewer links.
     same = windows[1:] == windows[:-1]
     ones, others = owners[:-1][same], owners[1:][same]
-    by_windows = _connect(ones, others, len(distinct))
+    by_windows = connect(ones, others, len(distinct))
     similar_ones, similar_others = _find_similar(distinct, distinct, by_windows)
     links = np.concatenate([ones, similar_ones]), np.concatenate([others, similar_others])
-    return _connect(*links, len(distinct))[rows]
+    return connect(*links, len(distinct))[rows]
 
 
-def _connect(ones: np.ndarray, others: np.ndarray, count: int) -> np.ndarray:
-    """Return the group of each of `count` sequences from pairs of homologs, `ones` and `others` of (pairs,)."""
+def connect(ones: np.ndarray, others: np.ndarray, count: int) -> np.ndarray:
+    """Return the group of each of `count` sequences, (count,), from pairs that belong together, (pairs,) each."""
     links = coo_array((np.ones(len(ones)), (ones, others)), shape=(count, count))
     return connected_components(links, directed=False)[1]
 
@@ -152,15 +152,15 @@ def _informative_windows(sequences: Sequence[bytes], size: int) -> tuple[np.ndar
     return all_numbers[order], all_owners[order]
 
 
-def kmer_windows(sequences: Sequence[bytes], size: int) -> tuple[np.ndarray, np.ndarray]:
+def kmer_windows(sequences: Sequence[bytes], size: int, both_strands: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """
     Return every window of `size` bases without N, and the number of the sequence that it is in; (windows,) each.
-
-    A window's number is in base 4; of its two strands, the smaller number counts.
 
     Args:
         sequences: codes of each, as `Sequences.to_bytes` gives them.
         size: 1 to 31.
+        both_strands: a window's number, in base 4, is the smaller one of its two strands; otherwise that of the
+            strand as given.
     """
     # An N after each sequence, so that no window reaches into the next.
     separator = bytes([NUCLEOTIDE_N])
@@ -173,7 +173,8 @@ def kmer_windows(sequences: Sequence[bytes], size: int) -> tuple[np.ndarray, np.
         forward = (forward << 2) | there
         reverse |= (3 - there) << (2 * offset)
         known &= there < 4
-    return np.minimum(forward, reverse)[known], owners[known]
+    numbers = np.minimum(forward, reverse) if both_strands else forward
+    return numbers[known], owners[known]
 
 
 def _count_trinucleotides(numbers: np.ndarray, size: int) -> np.ndarray:
@@ -341,4 +342,4 @@ def _are_similar(
     return enough & (same >= MIN_IDENTITY * overlap)
 
 
-__all__ = ["find_homologs", "homology_groups", "kmer_windows"]
+__all__ = ["connect", "find_homologs", "homology_groups", "kmer_windows"]

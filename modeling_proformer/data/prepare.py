@@ -21,7 +21,7 @@ from .assay import (
 from .config import DataConfig
 from .constructs import construct_tokenizer, count_of_bases, detect_construct, orientation_of
 from .homology import find_homologs, homology_groups
-from .splits import ThreeWaySplit, split_groups
+from .splits import ThreeWaySplit, number_groups, sample_rows, split_groups
 from .tables import InputError
 
 
@@ -225,7 +225,7 @@ def _refuse_conflicts(assay: Assay, inserts: np.ndarray):
 def _group_numbers(assay: Assay) -> np.ndarray:
     """Return the number of each row's group in the table's own column, (rows,)."""
     names = assay.table.select_columns(["group"]).with_format("arrow")[:]["group"]
-    return pa.chunked_array(names.dictionary_encode()).combine_chunks().indices.to_numpy().astype(np.int64)
+    return number_groups(names).astype(np.int64)
 
 
 def _split(assay: Assay, assigned: np.ndarray, seed: int):
@@ -249,9 +249,7 @@ def _split(assay: Assay, assigned: np.ndarray, seed: int):
     if by_group:
         _refuse_divided_groups(assay, split)
     if config.validation_rows is not None and config.validation_rows < len(split.validation):
-        split = split._replace(
-            validation=_sample(split.validation, config.validation_rows, np.random.default_rng(seed))
-        )
+        split = split._replace(validation=sample_rows(split.validation, config.validation_rows, seed))
     if not len(assay.groups):
         # Where a split may divide groups, only the held-out rows are grouped, for the intervals of their scores.
         held_out = np.concatenate([split.validation, split.test])
@@ -327,17 +325,11 @@ def _thin_out(split: ThreeWaySplit, train_rows: int, seed: int) -> ThreeWaySplit
         raise InputError(f"`train_rows` is {train_rows}, but at least {MIN_HELD_OUT} are needed.")
     share = min(1.0, train_rows / len(split.train))
     generator = np.random.default_rng(seed)
-
     train, validation = (
-        _sample(rows, max(MIN_HELD_OUT, round(share * len(rows))), generator)
+        sample_rows(rows, max(MIN_HELD_OUT, round(share * len(rows))), generator)
         for rows in (split.train, split.validation)
     )
     return ThreeWaySplit(train, validation, split.test)
-
-
-def _sample(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Return `count` of the rows, chosen at random, in their order."""
-    return np.sort(generator.permutation(rows)[:count])
 
 
 def _describe_split(assay: Assay, assigned: np.ndarray) -> list[str]:

@@ -42,7 +42,7 @@ def split_groups(
         )
     if not len(groups):
         raise ValueError("There are no rows to split.")
-    numbers = _number_groups(groups)
+    numbers = number_groups(groups)
     sizes = np.bincount(numbers)
     order = np.random.default_rng(seed).permutation(len(sizes))
     test = _choose_groups(sizes, order, room=test_fraction * len(numbers))
@@ -54,7 +54,7 @@ def split_groups(
     return ThreeWaySplit(*(np.flatnonzero(chosen[numbers]) for chosen in (train, validation, test)))
 
 
-def _number_groups(groups: Sequence | pa.ChunkedArray) -> np.ndarray:
+def number_groups(groups: Sequence | pa.ChunkedArray) -> np.ndarray:
     """
     Return the number of each row's group, (rows,), counted from 0 in the order of first appearance.
 
@@ -67,7 +67,7 @@ def _number_groups(groups: Sequence | pa.ChunkedArray) -> np.ndarray:
     if column.null_count:
         raise ValueError(f"Row {column.is_null().index(True).as_py() + 1} has no group.")
     # Arrow encodes a column in 4 bytes a row, whatever the names of the groups.
-    return pa.chunked_array(column.dictionary_encode()).combine_chunks().indices.to_numpy()
+    return column.dictionary_encode().combine_chunks().indices.to_numpy()
 
 
 def _choose_groups(sizes: np.ndarray, order: np.ndarray, room: float) -> np.ndarray:
@@ -109,4 +109,9 @@ def _require_share(split: str, fraction: float, chosen: np.ndarray, sizes: np.nd
         )
 
 
-__all__ = ["ThreeWaySplit", "split_groups"]
+def sample_rows(rows: np.ndarray, count: int, seed: int | np.random.Generator) -> np.ndarray:
+    """Return at most `count` of the rows, chosen at random, in their order."""
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:count])
+
+
+__all__ = ["ThreeWaySplit", "number_groups", "sample_rows", "split_groups"]

@@ -40,7 +40,7 @@ METHODS = {
     "head": "the head alone, on the encoder as it was",
     "lora": "low-rank updates of the encoder's matrices, merged into them, and the head",
 }
-# Level of the intervals that a card speaks of, if the model has them.
+# Level of the intervals that a card and the table of predictions speak of, if the model has them.
 LEVEL = 0.9
 # More outputs are not named one by one in a sentence.
 MAX_NAMES = 6

@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from ..data.homology import connect
 from .bootstrap import (
     Interval,
     Subset,
@@ -243,7 +242,8 @@ def dream_score_intervals(
         ValueError: see `dream_score`; or `replicates` or `confidence_level` is out of range.
     """
     values = _dream_values(measured, predicted, subsets, pairs)
-    groups = _connected_groups(len(values["all"].rows), np.concatenate([pairs[name] for name in DREAM_PAIRS]))
+    ones, others = np.concatenate([pairs[name] for name in DREAM_PAIRS]).T
+    groups = connect(ones, others, len(values["all"].rows))
     correlations = resample_statistic(weighted_correlations, 2, list(values.values()), groups, replicates, seed)
     pearson_score, spearman_score = percentile_intervals(_average_subsets(correlations), confidence_level)
     return DreamScoreIntervals(
@@ -349,12 +349,6 @@ def _average_subsets(correlations: np.ndarray) -> np.ndarray:
     weights = np.array(list(DREAM_WEIGHTS.values()))
     pearson_r, spearman_rho = np.moveaxis(correlations, -1, 0)
     return np.stack([np.average(each, axis=1, weights=weights) for each in (pearson_r**2, spearman_rho)], axis=1)
-
-
-def _connected_groups(num_sequences: int, pairs: np.ndarray) -> np.ndarray:
-    """Return the number of the group that each sequence belongs to, (sequences,), from pairs of (pairs, 2)."""
-    graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(num_sequences, num_sequences))
-    return connected_components(graph, directed=False)[1]
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What lies beside a trained model: its record `metrics.json`, predictions of held-out rows, figures and card."""
+"""Write what is kept beside a trained model: `metrics.json`, predictions of held-out rows, figures and card."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from ..intervals import prediction_interval, transformed
 from ..prediction import checkpoint_path
 from ..version import __version__
 from .bootstrap import Interval, usable_groups
-from .cards import CARD, RECORD, digest_card, render_card, run_example
+from .cards import CARD, LEVEL, RECORD, digest_card, render_card, run_example
 from .figures import ComparedOutput, learning_curve, roc_curves, scatter_plots
 from .metrics import (
     correlation,
@@ -32,8 +32,6 @@ from .metrics import (
 
 
 HELD_OUT = ("validation", "test")
-# Level of the intervals in the table of predictions.
-LEVEL = 0.9
 
 
 def write_report(

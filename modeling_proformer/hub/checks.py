@@ -54,7 +54,7 @@ _SECRETS = [
     r"github_pat_\w{30,}",
     r"glpat-[\w-]{20,}",
     r"\bxox[abprs]-[\w-]{10,}",
-    # With a digit, unlike a name of words and hyphens.
+    # Such a key has a digit, which a name of words and hyphens lacks.
     r"\bsk-[\w-]*?(?=\w*\d)\w{20,}",
     r"\b[sr]k_live_[A-Za-z0-9]{16,}",
     r"\bnpm_[A-Za-z0-9]{30,}",

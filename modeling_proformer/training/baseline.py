@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import sparse
 
+from ..data.homology import kmer_windows
 from ..data.sequences import Sequences
 from ..evaluation.bootstrap import usable_groups
 from ..evaluation.metrics import correlation, require_scikit_learn
-from ..tokenization.tokenization_proformer import ALPHABET
 
 
 if TYPE_CHECKING:
     from sklearn.linear_model import Ridge
 
 
-CODE_OF_A, CODE_OF_T = ALPHABET.index("A"), ALPHABET.index("T")
 SEQUENCES_PER_BATCH = 8192
 
 # The ridge regression that a checkpoint is compared with: its k-mers, and the folds of its cross-validation.
@@ -65,25 +64,10 @@ def count_kmers(inserts: Sequences | Sequence[str], kmer_size: int, both_strands
     blocks = [sparse.csr_array((0, 4**kmer_size), dtype=np.float32)]
     for first in range(0, len(encoded), SEQUENCES_PER_BATCH):
         batch = encoded.take(slice(first, first + SEQUENCES_PER_BATCH))
-        blocks.append(_count_batch(batch, kmer_size, both_strands))
+        kmers, rows = kmer_windows(batch.to_bytes(), kmer_size, both_strands)
+        ones = np.ones(len(kmers), dtype=np.float32)
+        blocks.append(sparse.coo_array((ones, (rows, kmers)), shape=(len(batch), 4**kmer_size)).tocsr())
     return sparse.vstack(blocks, format="csr")
-
-
-def _count_batch(inserts: Sequences, kmer_size: int, both_strands: bool) -> sparse.csr_array:
-    num_kmers = np.maximum(inserts.lengths - kmer_size + 1, 0)
-    rows = np.repeat(np.arange(len(inserts)), num_kmers)
-    first_of_row = np.cumsum(num_kmers) - num_kmers
-    positions = np.arange(len(rows)) + (inserts.starts - first_of_row)[rows]
-    forward, reverse = np.zeros((2, len(rows)), dtype=np.int32)
-    known = np.ones(len(rows), dtype=bool)
-    for offset in range(kmer_size):
-        digits = inserts.codes[positions + offset].astype(np.int32) - CODE_OF_A
-        forward = 4 * forward + digits
-        reverse += (3 - digits) << (2 * offset)
-        known &= digits <= CODE_OF_T - CODE_OF_A
-    kmers = np.minimum(forward, reverse) if both_strands else forward
-    ones = np.ones(known.sum(), dtype=np.float32)
-    return sparse.coo_array((ones, (rows[known], kmers[known])), shape=(len(inserts), 4**kmer_size)).tocsr()
 
 
 def fit_ridge(

@@ -1,4 +1,4 @@
-"""What is corrected after fine-tuning, on the validation rows: how sure a model is, and how far apart it predicts."""
+"""Correct, on the validation rows, how sure a fine-tuned model is and how far apart it predicts."""
 
 import numpy as np
 import torch

@@ -77,7 +77,7 @@ class FinetuneConfig(DataConfig, FinetuneOptions):
 
     @property
     def keeps_all(self) -> bool:
-        """Whether training starts from the checkpoint as it is."""
+        """Return whether training starts from the checkpoint as it is."""
         return not self.from_scratch and self.keep in (None, 1)
 
     @property

@@ -20,18 +20,20 @@ from transformers.utils import logging
 from ..data.assay import Assay
 from ..data.collator import ProformerCollator
 from ..data.prepare import prepare_assay
+from ..data.splits import sample_rows
 from ..data.tables import InputError
 from ..evaluation.report import best_step, describe_checkpoint, describe_hardware, write_report
 from ..intervals import half_widths
 from ..modeling_proformer import ProformerForSequenceClassification
 from ..pipeline_proformer import PromoterExpressionPipeline
 from ..prediction import load_checkpoint, predict
+from ..tokenization import ProformerTokenizer
 from .calibration import rescale, temper
 from .config import FinetuneConfig
 from .records import RECORD, checkpoint_to_resume, record_run
 from .scores import best_step_metric, mean_score
 from .trainer import ProformerTrainer
-from .transfer import build_model, choose_keep, resize_positions, sample_rows
+from .transfer import build_model, choose_keep, resize_positions
 
 
 if TYPE_CHECKING:
@@ -179,7 +181,7 @@ def run_finetuning(data: "Data", output: str | PathLike, config: FinetuneConfig)
 
 def require_trainer():
     """
-    Raises an error where the library's Trainer cannot run.
+    Check that the library's Trainer can run.
 
     Raises:
         ImportError: accelerate is not installed.
@@ -188,6 +190,11 @@ def require_trainer():
         import accelerate  # noqa: F401
     except ImportError as error:
         raise ImportError("Training needs accelerate: pip install 'modeling-proformer[train]'") from error
+
+
+def eager_is_faster(tokenizer: ProformerTokenizer, on_cpu: bool, bf16: bool) -> bool:
+    """Return whether eager attention trains faster than sdpa."""
+    return on_cpu and bf16 and tokenizer.num_tokens <= MAX_TOKENS_FOR_EAGER
 
 
 def _weights_digest(model: nn.Module) -> str:
@@ -201,7 +208,7 @@ def _make_trainer(
     config: FinetuneConfig, model: ProformerForSequenceClassification, assay: Assay, run: Path
 ) -> ProformerTrainer:
     split, on_cpu = assay.split, not torch.cuda.is_available()
-    if config.bf16 and on_cpu and assay.tokenizer.num_tokens <= MAX_TOKENS_FOR_EAGER:
+    if eager_is_faster(assay.tokenizer, on_cpu, config.bf16):
         model.set_attn_implementation("eager")
     evaluated = sample_rows(split.validation, MAX_ROWS_TO_EVALUATE, config.seed)
     metric = best_step_metric(model.config)

@@ -21,7 +21,7 @@ from ..evaluation.metrics import DREAM_PAIRS
 from ..hardware import has_fast_bfloat16
 from ..modeling_proformer import ProformerForPreTraining, ProformerForSequenceClassification
 from .config import TrainConfig
-from .finetune import MAX_TOKENS_FOR_EAGER, require_trainer
+from .finetune import eager_is_faster, require_trainer
 from .pretrain_report import write_pretrain_report
 from .published import PublishedGradientClipping, published_optimization
 from .records import checkpoint_to_resume, record_run
@@ -194,10 +194,8 @@ def _build_model(
     attention = config.attn_implementation
     if attention is None:
         on_cpu = arguments.device.type == "cpu"
-        attention = (
-            "eager" if on_cpu and arguments.bf16 and rows.tokenizer.num_tokens <= MAX_TOKENS_FOR_EAGER else "sdpa"
-        )
-    # With nothing masked, a head for nucleotides would stay as it was initialised.
+        attention = "eager" if eager_is_faster(rows.tokenizer, on_cpu, arguments.bf16) else "sdpa"
+    # Without masking, nothing trains a head for nucleotides: it would stay as it was initialised.
     kind = ProformerForPreTraining if config.mask_probability > 0 else ProformerForSequenceClassification
     try:
         model_config = ProformerConfig(

@@ -32,7 +32,7 @@ from .trainer import ProformerTrainer
 # Options that name files, which are on the machine of the training alone.
 FILES = {"validation_data", "dream_pairs"}
 
-# Those of the Trainer's arguments that make a difference to the weights, whatever the machine.
+# These arguments of the Trainer make a difference to the weights, whatever the machine.
 ARGUMENTS = (
     "seed", "data_seed", "max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps",
     "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "optim", "adam_beta1", "adam_beta2",
@@ -138,7 +138,7 @@ def _grams_of_co2(folder: Path) -> float | None:
 def _options_as_yaml(config: TrainConfig, arguments: TrainingArguments) -> str:
     """Return the options of a training that differ from the defaults, without its files, for `--config`."""
     defaults = TrainConfig()
-    # In the order of the command's help.
+    # The groups keep the order of the command's help.
     names = [option.name for group in TrainConfig.groups for option in fields(group) if option.name not in FILES]
     chosen = {name: getattr(config, name) for name in names if getattr(config, name) != getattr(defaults, name)}
     chosen |= {name: getattr(arguments, name) for name in ARGUMENTS}

@@ -24,10 +24,11 @@ from ..data.sources import (
     require_datasets,
     stream_table,
 )
+from ..data.splits import sample_rows
 from ..data.tables import READ_ROWS, InputError
 from ..tokenization import InvalidSequenceError, ProformerTokenizer
 from .config import TrainConfig
-from .transfer import label_scale, sample_rows
+from .transfer import label_scale
 
 
 if TYPE_CHECKING:

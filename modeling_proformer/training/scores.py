@@ -21,36 +21,33 @@ ComputeMetrics = Callable[[EvalPrediction], dict[str, float]]
 
 def compute_metrics(evaluation: EvalPrediction) -> dict[str, float]:
     """Return Pearson's r and Spearman's ρ: of several outputs, their means and each one's (`pearson_r_1`, …)."""
-    predicted = np.asarray(evaluation.predictions)
-    labels = np.asarray(evaluation.label_ids, dtype=np.float64).reshape(predicted.shape)
-    return _correlations(np.where(labels == IGNORED, np.nan, labels), predicted)
+    return correlation_metrics(np.asarray)(evaluation)
 
 
 def correlation_metrics(measured: Callable[[np.ndarray], np.ndarray]) -> ComputeMetrics:
     """Return `compute_metrics` for labels (rows, targets) that `measured` maps to measured values (rows, outputs)."""
 
     def compute(evaluation: EvalPrediction) -> dict[str, float]:
-        labels = np.asarray(evaluation.label_ids, dtype=np.float64).reshape(len(evaluation.predictions), -1)
-        return _correlations(measured(np.where(labels == IGNORED, np.nan, labels)), np.asarray(evaluation.predictions))
+        predicted = np.asarray(evaluation.predictions)
+        labels = np.asarray(evaluation.label_ids, dtype=np.float64).reshape(len(predicted), -1)
+        values = measured(np.where(labels == IGNORED, np.nan, labels))
+        # A model that has diverged correlates with nothing: its metrics are NaN, and its training goes on.
+        predicted = np.where(np.isfinite(predicted).all(), predicted, 0.0)
+        present = ~np.isnan(values)
+        found = [
+            correlation(of_output[known], guesses[known])
+            for of_output, guesses, known in zip(values.T, predicted.T, present.T, strict=True)
+        ]
+        metrics = {
+            "pearson_r": float(np.mean([each.pearson_r for each in found])),
+            "spearman_rho": float(np.mean([each.spearman_rho for each in found])),
+        }
+        if len(found) > 1:
+            metrics |= {f"pearson_r_{number}": each.pearson_r for number, each in enumerate(found, start=1)}
+            metrics |= {f"spearman_rho_{number}": each.spearman_rho for number, each in enumerate(found, start=1)}
+        return metrics
 
     return compute
-
-
-def _correlations(measured: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    # A model that has diverged correlates with nothing: its metrics are NaN, and its training goes on.
-    predicted = np.where(np.isfinite(predicted).all(), predicted, 0.0)
-    found = []
-    for values, guesses in zip(measured.T, predicted.T, strict=True):
-        present = ~np.isnan(values)
-        found.append(correlation(values[present], guesses[present]))
-    metrics = {
-        "pearson_r": float(np.mean([each.pearson_r for each in found])),
-        "spearman_rho": float(np.mean([each.spearman_rho for each in found])),
-    }
-    if len(found) > 1:
-        metrics |= {f"pearson_r_{number}": each.pearson_r for number, each in enumerate(found, start=1)}
-        metrics |= {f"spearman_rho_{number}": each.spearman_rho for number, each in enumerate(found, start=1)}
-    return metrics
 
 
 def dream_metrics(test: DreamTest) -> ComputeMetrics:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from ..configuration_proformer import OF_THE_LABELS, ProformerConfig
 from ..data.assay import Assay, require_variation, varies
+from ..data.splits import sample_rows
 from ..data.tables import InputError, first_line
 from ..modeling_proformer import TRANSFORMS, ProformerForSequenceClassification
 from ..prediction import predict
@@ -90,11 +91,6 @@ def choose_keep(config: FinetuneConfig, assay: Assay, pretrained: PreTrainedMode
         f"and those of a cross-validated ridge regression on k-mers one of {of_ridge:.2f}: {kept}."
     )
     return replace(config, keep=keep)
-
-
-def sample_rows(rows: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Return at most `count` of the rows, chosen at random, in their order."""
-    return np.sort(np.random.default_rng(seed).permutation(rows)[:count])
 
 
 def build_model(
@@ -244,4 +240,4 @@ def _refuse_impossible_logarithms(config: FinetuneConfig, assay: Assay):
         )
 
 
-__all__ = ["bin_shares", "build_model", "choose_keep", "label_scale", "resize_positions", "sample_rows"]
+__all__ = ["bin_shares", "build_model", "choose_keep", "label_scale", "resize_positions"]

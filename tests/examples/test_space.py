@@ -10,7 +10,7 @@ from importlib.metadata import requires
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
-from space import BAD_FILES, BAD_TEXTS, FIVE_PRIME_FLANK, SCRIPT, SPACE, THREE_PRIME_FLANK, make_tuned, minus
+from space import BAD_FILES, BAD_TEXTS, FIVE_PRIME_FLANK, SCRIPT, SPACE, THREE_PRIME_FLANK, minus
 
 from modeling_proformer import predict
 from modeling_proformer.data.tables import InputError
@@ -25,16 +25,6 @@ import figures
 import make_training_expression
 import sequences
 from app import Served, answer_expression, answer_mutagenesis, answer_variant
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return load_checkpoint()
-
-
-@pytest.fixture(scope="module")
-def tuned_folder(tmp_path_factory):
-    return make_tuned(tmp_path_factory.mktemp("tuned"))
 
 
 def test_pasted_lines_and_fasta():

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from space import BAD_FILES, BAD_TEXTS, EXAMPLE, REB1, ROOT, SCRIPT, SPACE, make_tuned, minus
+from space import BAD_FILES, BAD_TEXTS, EXAMPLE, REB1, ROOT, SCRIPT, SPACE, minus
 
 from modeling_proformer import predict
-from modeling_proformer.prediction import load_checkpoint
 from modeling_proformer.variants import saturation_mutagenesis
 
 
@@ -35,16 +34,6 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 HEADLESS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
 HEADLESS += "--disable-component-update --disable-sync"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return load_checkpoint()
-
-
-@pytest.fixture(scope="module")
-def tuned_folder(tmp_path_factory):
-    return make_tuned(tmp_path_factory.mktemp("tuned"))
 
 
 # Writes down every address outside of this machine that a process looks up or connects to.

@@ -1,0 +1,9 @@
+"""What the tests of the examples share."""
+
+import pytest
+from space import make_tuned
+
+
+@pytest.fixture(scope="module")
+def tuned_folder(tmp_path_factory):
+    return make_tuned(tmp_path_factory.mktemp("tuned"))
