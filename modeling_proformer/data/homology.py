@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..tokenization.tokenization_proformer import COMPLEMENT, NUCLEOTIDE_N
+from ..tokenization.tokenization_proformer import COMPLEMENT, NUCLEOTIDE_M, NUCLEOTIDE_N
 from .sequences import Sequences
 
 
@@ -31,6 +31,8 @@ MAX_NEIGHBOURS = 3
 MIN_SEED = 6
 # An odd multiplier without a pattern: the upper bits of its products depend on all bases.
 HASH_MULTIPLIER = np.int64(0x2545F4914F6CDD1D)
+# Seed of the multipliers, one for each position, by which whole sequences are hashed.
+HASH_SEED = 0
 # Maximum size of the suffix index. Beyond it, positions are subsampled by a hash of the following bases.
 MAX_POSITIONS = 20_000_000
 
@@ -39,15 +41,22 @@ def homology_groups(sequences: Sequences | Sequence[str], shared_bases: int = 20
     """
     Find groups of related sequences, none of which should be divided between the splits of a data set.
 
-    Two sequences are homologs, on either strand, if they are the same; if they share a stretch of `shared_bases`
-    bases, as overlapping tiles do; or if three quarters of their bases are the same in an alignment without gaps, as
-    in variants of one promoter with mutations all over it. The alignment covers at least half of the shorter one and
-    30 bases, or all of the shorter one. Homologs of homologs belong to one group. A stretch with an N, or one of low
-    complexity (`_informative_windows`), is not evidence of homology: unrelated genomic sequences share such stretches.
+    Two sequences are homologs, on either strand,
 
-    Not all pairs are compared: candidates are the sequences that agree the longest from any of their positions on, see
-    `_find_similar`. Variants of one promoter with more changes than that (two sequences of 80 bases that differ in 21)
-    are in one group only through others: give a column that says what they are variants of.
+    - if they are the same, N at their ends aside;
+    - if both are shorter than twice `shared_bases` and one base apart: one base is replaced, inserted or deleted;
+    - if they share a stretch of `shared_bases` bases, as overlapping tiles and longer sequences one base apart do;
+    - or if three quarters of their bases are the same in an alignment without gaps, as in variants of one promoter
+      with mutations all over it. The alignment covers at least half of the shorter one and 30 bases, or all of the
+      shorter one.
+
+    Homologs of homologs belong to one group. A stretch with an N, or one of low complexity (`_informative_windows`),
+    is not evidence of homology: unrelated genomic sequences share such stretches.
+
+    Pairs of the first three kinds are all found. For the fourth, not all pairs are compared: candidates are the
+    sequences that agree the longest from any of their positions on, see `_find_similar`. Variants of one promoter with
+    more changes than that (two sequences of 80 bases that differ in 21), or short ones with two changes or more, may
+    be in one group only through others: give a column that says what they are variants of.
 
     Args:
         sequences: inserts, without the construct's flanks, which would put all of them into one group.
@@ -62,14 +71,34 @@ def homology_groups(sequences: Sequences | Sequence[str], shared_bases: int = 20
         InvalidSequenceError: text has a character other than A C G T U N.
     """
     distinct, rows = _distinct(sequences)
-    windows, owners = _informative_windows(distinct, shared_bases)
-    # Each owner of a window is linked to the next one only: the groups are the same, with fewer links.
-    same = windows[1:] == windows[:-1]
-    ones, others = owners[:-1][same], owners[1:][same]
-    by_windows = connect(ones, others, len(distinct))
-    similar_ones, similar_others = _find_similar(distinct, distinct, by_windows)
+    windows = _informative_windows(distinct, shared_bases)
+    keys = _short_keys(distinct, shared_bases)
+    shortened, whole = _find_equal(keys.shortened[0], keys.whole[0])
+    pairs = [
+        _link_owners(*windows),
+        _link_owners(*keys.masked),
+        np.stack([keys.shortened[1][shortened], keys.whole[1][whole]]),
+    ]
+    ones, others = np.concatenate(pairs, axis=1)
+    similar_ones, similar_others = _find_similar(distinct, distinct, connect(ones, others, len(distinct)))
     links = np.concatenate([ones, similar_ones]), np.concatenate([others, similar_others])
     return connect(*links, len(distinct))[rows]
+
+
+def _find_equal(numbers: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where there are `numbers` that are also in `among`, which ascends, and where each is there first."""
+    if not len(among):
+        return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
+    places = np.minimum(np.searchsorted(among, numbers), len(among) - 1)
+    ones = np.flatnonzero(among[places] == numbers)
+    return ones, places[ones]
+
+
+def _link_owners(numbers: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """Return pairs of the owners of equal numbers, (2, pairs), from numbers in ascending order and their owners."""
+    # Each owner is linked to the next one only: the groups are the same, with fewer links.
+    same = numbers[1:] == numbers[:-1]
+    return np.stack([owners[:-1][same], owners[1:][same]])
 
 
 def connect(ones: np.ndarray, others: np.ndarray, count: int) -> np.ndarray:
@@ -97,10 +126,15 @@ def find_homologs(
     distinct_others, _ = _distinct(others)
     known = set(distinct_others)
     found = np.array([sequence in known for sequence in distinct], dtype=bool)
-    windows, owners = _informative_windows(distinct, shared_bases)
-    other_windows, _ = _informative_windows(distinct_others, shared_bases)
-    shared = np.searchsorted(other_windows, windows, "left") < np.searchsorted(other_windows, windows, "right")
-    found[owners[shared]] = True
+    windows, other_windows = (_informative_windows(each, shared_bases) for each in (distinct, distinct_others))
+    keys, other_keys = (_short_keys(each, shared_bases) for each in (distinct, distinct_others))
+    for (numbers, owners), (other_numbers, _) in (
+        (windows, other_windows),
+        (keys.masked, other_keys.masked),
+        (keys.shortened, other_keys.whole),
+        (keys.whole, other_keys.shortened),
+    ):
+        found[owners[_find_equal(numbers, other_numbers)[0]]] = True
     remaining = np.flatnonzero(~found)
     similar, _ = _find_similar([distinct[number] for number in remaining], distinct_others)
     found[remaining[similar]] = True
@@ -109,7 +143,8 @@ def find_homologs(
 
 def _distinct(sequences: Sequences | Sequence[str]) -> tuple[list[bytes], np.ndarray]:
     """
-    Return the codes of each different sequence, on the strand that comes first in order, and which one each row is.
+    Return the codes of each different sequence, on the strand that comes first in order and without N at its ends, and
+    which one each row is.
 
     Raises:
         InvalidSequenceError: text has a character other than A C G T U N.
@@ -117,7 +152,8 @@ def _distinct(sequences: Sequences | Sequence[str]) -> tuple[list[bytes], np.nda
     encoded = Sequences.of(sequences)
     numbers: dict[bytes, int] = {}
     strands = zip(encoded.to_bytes(), encoded.reverse_complements().to_bytes(), strict=True)
-    rows = [numbers.setdefault(min(forward, reverse), len(numbers)) for forward, reverse in strands]
+    padding = bytes([NUCLEOTIDE_N])
+    rows = [numbers.setdefault(min(strand.strip(padding) for strand in both), len(numbers)) for both in strands]
     return list(numbers), np.array(rows, dtype=np.intp)
 
 
@@ -147,9 +183,80 @@ def _informative_windows(sequences: Sequence[bytes], size: int) -> tuple[np.ndar
         informative = 2 * _count_trinucleotides(batch_numbers, size) >= size - 2
         numbers.append(batch_numbers[informative])
         owners.append(batch_owners[informative] + np.int32(first))
-    all_numbers, all_owners = np.concatenate(numbers), np.concatenate(owners)
-    order = np.argsort(all_numbers)
-    return all_numbers[order], all_owners[order]
+    return _sort_by_number(np.concatenate(numbers), np.concatenate(owners))
+
+
+class _ShortKeys(NamedTuple):
+    """
+    Keys by which short sequences one base apart are found. Each is numbers in ascending order, (keys,), and the
+    sequence that each belongs to, (keys,).
+
+    Attributes:
+        whole: of each sequence.
+        masked: of each sequence with one base masked. Two that differ in one base have one of these in common.
+        shortened: of each sequence without one base. It equals the whole of a sequence that lacks this base.
+    """
+
+    whole: tuple[np.ndarray, np.ndarray]
+    masked: tuple[np.ndarray, np.ndarray]
+    shortened: tuple[np.ndarray, np.ndarray]
+
+
+def _short_keys(sequences: Sequence[bytes], shared_bases: int) -> _ShortKeys:
+    """Return the keys of the sequences of less than twice `shared_bases`. Longer ones a base apart share a window."""
+    max_bases = 2 * shared_bases - 1
+    multipliers = np.random.default_rng(HASH_SEED).integers(2**64, size=max_bases, dtype=np.uint64) | np.uint64(1)
+    short = [number for number, sequence in enumerate(sequences) if 0 < len(sequence) <= max_bases]
+    batches = [(*(np.empty(0, dtype=np.uint64) for _ in range(3)), *(np.empty(0, dtype=np.intp) for _ in range(2)))]
+    for first in range(0, len(short), SEQUENCES_PER_BATCH):
+        owners = np.array(short[first : first + SEQUENCES_PER_BATCH])
+        lengths = np.array([len(sequences[number]) for number in owners])
+        text = b"".join(sequences[number].ljust(max_bases, b"\0") for number in owners)
+        codes = np.frombuffer(text, dtype=np.uint8).reshape(len(owners), max_bases)
+        whole, masked, shortened = _hash_short(codes, lengths, multipliers)
+        present = codes > 0
+        batches.append((whole, masked[present], shortened[present], owners, np.repeat(owners, lengths)))
+    whole, masked, shortened, owners, owners_of_bases = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    by_base = ((numbers, owners_of_bases) for numbers in (masked, shortened))
+    return _ShortKeys(*(_sort_by_number(*each) for each in ((whole, owners), *by_base)))
+
+
+def _sort_by_number(numbers: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(numbers)
+    return numbers[order], owners[order]
+
+
+def _hash_short(codes: np.ndarray, lengths: np.ndarray, multipliers: np.ndarray) -> tuple[np.ndarray, ...]:
+    """
+    Return hashes of 64 bits that are the same for both strands: the sum of a strand's codes, each times the multiplier
+    of its position; of the two strands, the smaller sum.
+
+    Args:
+        codes: (sequences, positions), 0 after the end.
+        lengths: (sequences,).
+        multipliers: (positions,) odd numbers.
+
+    Returns:
+        (sequences,) of the whole; and (sequences, positions) with the base at a position masked, and without it.
+    """
+    positions = np.arange(codes.shape[1])
+    from_end = np.maximum(lengths[:, None] - 1 - positions, 0)
+    forward, reverse = codes.astype(np.uint64), COMPLEMENT[codes].astype(np.uint64)
+    at, moved = multipliers, multipliers[np.maximum(positions - 1, 0)]
+    reverse_at, reverse_moved = multipliers[from_end], multipliers[np.maximum(from_end - 1, 0)]
+    whole, reverse_whole = (forward * at).sum(axis=1), (reverse * reverse_at).sum(axis=1)
+    mask = np.uint64(NUCLEOTIDE_M)
+    masked = np.minimum(whole[:, None] + (mask - forward) * at, reverse_whole[:, None] + (mask - reverse) * reverse_at)
+    # Where one base is left out, those that follow it on the strand move up by one position.
+    shortened = np.minimum(
+        _sum_around(forward * at, forward * moved), _sum_around(reverse * reverse_moved, reverse * reverse_at)
+    )
+    return np.minimum(whole, reverse_whole), masked, shortened
+
+
+def _sum_around(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return, for each column of a row, the sum of `before` left of it and of `after` right of it."""
+    return before.cumsum(axis=1) - before + after.sum(axis=1, keepdims=True) - after.cumsum(axis=1)
 
 
 def kmer_windows(sequences: Sequence[bytes], size: int, both_strands: bool = True) -> tuple[np.ndarray, np.ndarray]:
