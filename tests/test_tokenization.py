@@ -114,6 +114,48 @@ def test_missing_flanks():
     )
 
 
+@given(st.text("ACGT", min_size=20, max_size=80), st.integers(0, 30), st.integers(0, 30), st.data())
+def test_with_cut_damaged_flanks_are_trimmed_and_an_insert_alone_is_not(insert, left, right, data):
+    tokenizer = ProformerTokenizer(
+        insert_width=80, five_prime_flank=FIVE, three_prime_flank=THREE, missing_flanks="cut"
+    )
+    flanks = [list(FIVE), list(THREE)]
+    for flank in flanks:
+        for position in data.draw(st.sets(st.integers(0, len(flank) - 1), max_size=3)):
+            flank[position] = data.draw(st.sampled_from("ACGTN"))
+    five, three = map("".join, flanks)
+    assert tokenizer.inserts([insert, FIVE + insert + THREE]) == [insert] * 2
+    if not five.startswith("N") and not three.endswith("N"):
+        assert tokenizer.inserts(["N" * left + five + insert + three + "N" * right]) == [insert]
+    assert tokenizer.inserts([five + insert + three]) == [insert]
+
+
+def test_with_cut_nothing_is_cut_off_where_no_flank_is_recognised():
+    tokenizer = ProformerTokenizer(
+        insert_width=80, five_prime_flank=FIVE, three_prime_flank=THREE, missing_flanks="cut"
+    )
+    rng = np.random.default_rng(0)
+    inserts = ["".join(rng.choice(list("ACGT"), 80)) for _ in range(2000)]
+    assert tokenizer.inserts(inserts) == inserts
+    with pytest.raises(InvalidSequenceError, match="its insert has 110 bases, but the construct has room for 80"):
+        tokenizer("".join(rng.choice(list("ACGT"), 110)))
+    with pytest.raises(InvalidSequenceError, match="the 3′ flank GGTTACGGCTGTT is missing"):
+        tokenizer(FIVE + inserts[0])
+
+
+@given(st.text("ACGT", min_size=1, max_size=30), st.integers(0, 40), st.integers(0, 40))
+def test_n_at_the_ends_is_padding(insert, left, right):
+    flanks = {"five_prime_flank": FIVE, "three_prime_flank": THREE}
+    padded = "N" * left + FIVE + insert + THREE + "n" * right
+    for policy in ("keep", "cut", "refuse"):
+        assert ProformerTokenizer(**flanks, missing_flanks=policy).inserts([padded]) == [insert]
+    # Without flanks, it gives an insert its place, as long as it fits.
+    alone = "N" * left + insert + "N" * right
+    for settings in ({}, flanks):
+        tokenizer = ProformerTokenizer(insert_width=40, **settings)
+        assert tokenizer.inserts([alone]) == [alone if len(alone) <= 40 else insert]
+
+
 @given(st.lists(st.text("ACGT", min_size=1, max_size=20), min_size=1, max_size=5), st.data())
 def test_other_characters_are_refused_by_row_position_and_character(sequences, data):
     tokenizer = ProformerTokenizer(kmer_size=3, insert_width=30)
@@ -132,8 +174,8 @@ def test_other_characters_are_refused_by_row_position_and_character(sequences, d
 def test_inserts_and_their_lengths_have_no_flanks():
     tokenizer = ProformerTokenizer(insert_width=4, five_prime_flank="GGGG")
     sequences = ["ggggacguACGN", "AC"]
-    assert tokenizer.inserts(sequences) == ["ACGTACGN", "AC"]
-    assert tokenizer.insert_lengths(sequences).tolist() == [8, 2]
+    assert tokenizer.inserts(sequences) == ["ACGTACG", "AC"]
+    assert tokenizer.insert_lengths(sequences).tolist() == [7, 2]
 
 
 def test_codes_are_read_with_flanks_which_are_trimmed_from_any_rows():

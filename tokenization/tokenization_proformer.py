@@ -107,13 +107,15 @@ class ProformerTokenizer(PreTrainedTokenizer):
         insert_width (`int`, defaults to 100):
             Width to which inserts are padded. A longer insert is an error, or is cut with `truncation=True`.
         five_prime_flank (`str`, *optional*):
-            Constant bases before every insert in the construct of this assay. They are trimmed.
+            Constant bases before every insert in the construct of this assay. They are trimmed. N at the ends of a
+            sequence is padding, which is set aside before flanks are looked for.
         three_prime_flank (`str`, *optional*):
             Constant bases after every insert. They are trimmed.
         missing_flanks (`"keep"`, `"cut"` or `"refuse"`, defaults to `"keep"`):
             What to do with a sequence that lacks these flanks. `"keep"`: a sequence with neither flank is an insert
-            on its own; a sequence with one of two is an error. `"cut"`: as many bases as the flanks have are cut off,
-            whatever they are, as in the published data. `"refuse"`: a missing flank is an error.
+            on its own; a sequence with one of two is an error. `"cut"`: the same, but flanks may have errors
+            (`resembles_flank`): as many bases as they have are cut off, as in the published data. `"refuse"`: a
+            missing flank is an error.
         strands (`"both"` or `"forward"`, defaults to `"both"`):
             `"forward"` leaves out the reverse complement, for assays of RNA, which has no other strand.
 
@@ -317,38 +319,70 @@ class ProformerTokenizer(PreTrainedTokenizer):
             InvalidSequenceError: a sequence lacks a flank, or has no insert between its flanks; the first such
                 sequence is reported.
         """
+        inner_starts, inner_lengths = set_padding_aside(codes, starts, lengths)
+        ends, inner_ends = starts + lengths, inner_starts + inner_lengths
+        if self.five_prime_flank or self.three_prime_flank:
+            trimmed, first, last = self._find_flanks(codes, starts, ends, inner_starts, inner_ends)
+            starts = np.where(trimmed, first, starts) if self.five_prime_flank else starts
+            ends = np.where(trimmed, last, ends) if self.three_prime_flank else ends
+        # At an end without a flank, N gives the insert its place in the construct, as long as it fits.
+        too_long = ends - starts > self.insert_width
+        starts = np.where(too_long, np.maximum(starts, inner_starts), starts)
+        return starts, np.where(too_long, np.minimum(ends, inner_ends), ends) - starts
+
+    def _find_flanks(
+        self, codes: np.ndarray, starts: np.ndarray, ends: np.ndarray, inner_starts: np.ndarray, inner_ends: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """
+        Return which sequences have the flanks, and where the inserts between them begin and end, (batch,) each.
+
+        Args:
+            codes: of all sequences.
+            starts, ends, inner_starts, inner_ends: of each sequence with and without the N at its ends.
+
+        Raises:
+            InvalidSequenceError: see `trim_flanks`.
+        """
         five_prime, three_prime = (
             CODE_OF_BYTE[np.frombuffer((flank or "").encode(), dtype=np.uint8)]
             for flank in (self.five_prime_flank, self.three_prime_flank)
         )
-        if not len(five_prime) + len(three_prime):
-            return starts, lengths
-        inserts = lengths - len(five_prime) - len(three_prime)
-        if self.missing_flanks == "cut":
-            trimmed = np.ones(len(starts), dtype=bool)
-        else:
-            has_five_prime = _find_flank(codes, starts, lengths, five_prime)
-            has_three_prime = _find_flank(codes, starts + lengths - len(three_prime), lengths, three_prime)
-            trimmed = has_five_prime & has_three_prime
-            incomplete = ~trimmed
-            if self.missing_flanks == "keep":
-                incomplete &= (has_five_prime & (len(five_prime) > 0)) | (has_three_prime & (len(three_prime) > 0))
-            if incomplete.any():
-                row = int(incomplete.argmax())
-                missing = [
-                    f"the {end}′ flank {flank} is missing"
-                    for end, flank, present in (
-                        ("5", self.five_prime_flank, has_five_prime[row]),
-                        ("3", self.three_prime_flank, has_three_prime[row]),
-                    )
-                    if not present
-                ]
-                alone = ", or give the insert alone" if self.missing_flanks == "keep" else ""
-                raise InvalidSequenceError(row, f"{' and '.join(missing)}. Complete the construct{alone}.")
-        hollow = trimmed & (inserts < 1)
+        lengths = inner_ends - inner_starts
+        has_five_prime = _find_flank(codes, inner_starts, lengths, five_prime)
+        has_three_prime = _find_flank(codes, inner_ends - len(three_prime), lengths, three_prime)
+        first, last = inner_starts + len(five_prime), inner_ends - len(three_prime)
+        incomplete = ~(has_five_prime & has_three_prime)
+        if self.missing_flanks != "refuse":
+            # An insert on its own has neither.
+            incomplete &= (has_five_prime & (len(five_prime) > 0)) | (has_three_prime & (len(three_prime) > 0))
+        rows = np.flatnonzero(~(has_five_prime & has_three_prime))
+        if self.missing_flanks == "cut" and len(rows):
+            size = len(codes)
+            has_five_prime[rows], first[rows] = _find_damaged_flank(
+                codes, starts[rows], inner_starts[rows], lengths[rows], five_prime
+            )
+            has_three_prime[rows], from_end = _find_damaged_flank(
+                codes[::-1], size - ends[rows], size - inner_ends[rows], lengths[rows], three_prime[::-1]
+            )
+            last[rows] = size - from_end
+        trimmed = has_five_prime & has_three_prime
+        incomplete &= ~trimmed
+        if incomplete.any():
+            row = int(incomplete.argmax())
+            missing = [
+                f"the {end}′ flank {flank} is missing"
+                for end, flank, present in (
+                    ("5", self.five_prime_flank, has_five_prime[row]),
+                    ("3", self.three_prime_flank, has_three_prime[row]),
+                )
+                if not present
+            ]
+            alone = ", or give the insert alone" if self.missing_flanks != "refuse" else ""
+            raise InvalidSequenceError(row, f"{' and '.join(missing)}. Complete the construct{alone}.")
+        hollow = trimmed & (last <= first)
         if hollow.any():
             raise InvalidSequenceError(int(hollow.argmax()), "there is no insert between its flanks.")
-        return np.where(trimmed, starts + len(five_prime), starts), np.where(trimmed, inserts, lengths)
+        return trimmed, first, last
 
     def encode_kmers(self, codes: np.ndarray) -> np.ndarray:
         """
@@ -492,6 +526,59 @@ def _find_flank(codes: np.ndarray, starts: np.ndarray, lengths: np.ndarray, flan
     return found
 
 
+def set_padding_aside(codes: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return where each sequence begins without the N at its ends, and its length, (batch,) each. N alone stays whole.
+    """
+    starts, lengths = starts.copy(), lengths.copy()
+    padded = (codes[starts] == NUCLEOTIDE_N) | (codes[starts + lengths - 1] == NUCLEOTIDE_N)
+    padding = bytes([NUCLEOTIDE_N])
+    for row in np.flatnonzero(padded).tolist():
+        bases = codes[starts[row] : starts[row] + lengths[row]].tobytes()
+        if inside := bases.lstrip(padding):
+            starts[row] += len(bases) - len(inside)
+            lengths[row] = len(inside.rstrip(padding))
+    return starts, lengths
+
+
+def resembles_flank(codes: np.ndarray, starts: np.ndarray, lengths: np.ndarray, flank: np.ndarray) -> np.ndarray:
+    """
+    Return which sequences begin with a flank that may have errors, (batch,) of bool.
+
+    At most a quarter of its bases are replaced, or one half of it is whole, the inner half at most one base out of
+    place: a single error, even a deletion or an insertion, leaves the other half as it was.
+    """
+    outer, inner = (half.tobytes() for half in np.array_split(flank, 2))
+    found = np.zeros(len(starts), dtype=bool)
+    for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+        beginning = codes[start : start + min(length, len(flank) + 1)]
+        text = beginning.tobytes()
+        found[row] = (
+            text.startswith(outer)
+            or inner in text[max(len(outer) - 1, 0) :]
+            or (len(text) >= len(flank) and 4 * (beginning[: len(flank)] != flank).sum() <= len(flank))
+        )
+    return found
+
+
+def _find_damaged_flank(
+    codes: np.ndarray, starts: np.ndarray, inner_starts: np.ndarray, lengths: np.ndarray, flank: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return which sequences begin with a flank that may have errors, and where it ends, (batch,) each.
+
+    Args:
+        codes: of all sequences.
+        starts, inner_starts: where each begins with and without the N before it, which are padding or errors.
+        lengths: of each without N at its ends.
+        flank: its codes.
+    """
+    exact = _find_flank(codes, inner_starts, lengths, flank)
+    with_errors = resembles_flank(codes, starts, lengths + inner_starts - starts, flank)
+    begins = np.where(~exact & with_errors, starts, inner_starts)
+    return exact | with_errors | resembles_flank(codes, inner_starts, lengths, flank), begins + len(flank)
+
+
 def _number_windows(codes: np.ndarray, size: int) -> np.ndarray:
     """Return the base-7 number of each window of `size` codes, (rows, columns) to (rows, columns - size + 1)."""
     number_type = np.int32 if len(ALPHABET) ** size <= 2**31 else np.int64
@@ -503,4 +590,4 @@ def _number_windows(codes: np.ndarray, size: int) -> np.ndarray:
     return numbers
 
 
-__all__ = ["InvalidSequenceError", "ProformerTokenizer"]
+__all__ = ["InvalidSequenceError", "ProformerTokenizer", "resembles_flank", "set_padding_aside"]

@@ -6,7 +6,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..tokenization import ProformerTokenizer
-from ..tokenization.tokenization_proformer import ALPHABET, CODE_OF_BYTE, COMPLEMENT, NUCLEOTIDE_N
+from ..tokenization.tokenization_proformer import (
+    ALPHABET,
+    CODE_OF_BYTE,
+    COMPLEMENT,
+    NUCLEOTIDE_N,
+    resembles_flank,
+)
 from .sequences import Sequences
 
 
@@ -39,10 +45,10 @@ class Construct(NamedTuple):
         five_prime_flank: constant bases before the inserts, if any.
         three_prime_flank: constant bases after the inserts, if any.
         missing_flanks: the tokenizer's setting that reads every sequence to its true insert. `"keep"`: a sequence has
-            both flanks, or neither because it is an insert on its own. `"cut"`: all sequences have the flanks, some
-            with errors, so the flanks are trimmed by length. `"refuse"`: no setting reads all sequences, because some
-            are inserts on their own and others have errors in a flank, another sequence instead of it, or no insert.
-        lengths: of the inserts; with `"refuse"`, of those between exact flanks.
+            both flanks, or neither because it is an insert on its own. `"cut"`: the same, but some sequences have
+            errors in their flanks, which are trimmed by length. `"refuse"`: no setting reads all sequences, because
+            some have one flank alone, another sequence instead of it, or no insert.
+        lengths: of the inserts, without N at their ends; with `"refuse"`, of those between exact flanks.
         sequences: number of sequences.
         without_flanks: number of sequences that do not have an insert between the exact flanks.
         reverse_complements: number of sequences whose insert is also there as its reverse complement, because an
@@ -86,10 +92,10 @@ class Construct(NamedTuple):
             return f"Trimmed: {found}, exact in every sequence."
         consequence = {
             "keep": "lack them and are read as inserts on their own",
-            "cut": "have them with errors, so the same number of bases is cut off every sequence: predict whole "
-            "constructs, never inserts alone",
-            "refuse": "do not have them exactly, for different reasons (an error, an insert on its own, no insert), "
-            "and are refused: correct these sequences or leave them out",
+            "cut": "have them with errors, and as many bases are cut off, or lack both and are read as inserts on "
+            "their own",
+            "refuse": "do not have them exactly, for different reasons (one flank alone, another sequence instead of "
+            "it, no insert), and are refused: correct these sequences or leave them out",
         }[self.missing_flanks]
         return f"Trimmed: {found}. {self.without_flanks:,} of the {self.sequences:,} sequences {consequence}."
 
@@ -119,8 +125,7 @@ def detect_construct(
     insert do no harm, whereas bases that are trimmed are lost to the model. Only rare variants of a stretch next to
     inserts that vary freely cannot be told from errors in a flank.
 
-    A sequence has a flank with errors if one half of the flank is whole, the inner half at most one base out of place:
-    a single error, even a deletion or an insertion, leaves the other half as it was.
+    What counts as a flank with errors, `resembles_flank` says. N at the ends of a sequence is padding.
 
     Args:
         sequences: in any order, inserts of different lengths included.
@@ -134,7 +139,7 @@ def detect_construct(
     """
     if not len(sequences):
         raise ValueError("There are no sequences to detect a construct in.")
-    sequences = Sequences.of(sequences)
+    sequences = Sequences.of(sequences).without_padding()
     enough = int(sequences.numbers.max()) + 1 >= MIN_SEQUENCES
     five_prime, three_prime = (
         (_find_flank(end) if enough else None)
@@ -179,7 +184,7 @@ def _find_flank(sequences: Sequences) -> Flank | None:
     if len(flank) < MIN_FLANK_BASES or _insert_agreement(sequences, exact, len(flank)) > MAX_INSERT_AGREEMENT:
         return None
     codes = np.array(flank, dtype=np.uint8)
-    return Flank(codes, exact, exact | _has_half(sequences, codes, ~exact))
+    return Flank(codes, exact, _find_similar(sequences, codes, exact))
 
 
 def _given_flank(sequences: Sequences, spelling: str, end: str, required: bool) -> Flank | None:
@@ -190,7 +195,14 @@ def _given_flank(sequences: Sequences, spelling: str, end: str, required: bool) 
     exact = np.logical_and.reduce([sequences.column(position) == code for position, code in enumerate(flank)])
     if required and exact.mean() < 0.5:
         raise ValueError(f"Only {exact.sum():,} of {len(exact):,} sequences have the {end} flank that was given.")
-    return Flank(flank, exact, exact | _has_half(sequences, flank, ~exact))
+    return Flank(flank, exact, _find_similar(sequences, flank, exact))
+
+
+def _find_similar(sequences: Sequences, flank: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Return which sequences begin with a flank, exactly or with errors, (sequences,); `exact` is known already."""
+    similar, others = exact.copy(), sequences.take(~exact)
+    similar[~exact] = resembles_flank(others.codes, others.starts, others.lengths, flank)
+    return similar
 
 
 def _codes_of(spelling: str) -> np.ndarray:
@@ -210,16 +222,6 @@ def _insert_agreement(sequences: Sequences, rows: np.ndarray, first: int) -> flo
     return float(np.mean([count.max() / count.sum() if count.any() else 1.0 for count in counts]))
 
 
-def _has_half(sequences: Sequences, flank: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return which `rows` begin with the outer half of a flank, or have the inner half where an error may move it."""
-    outer, inner = (half.tobytes() for half in np.array_split(flank, 2))
-    reach = np.minimum(sequences.lengths[rows], len(flank) + 1)
-    beginnings = Sequences(sequences.codes, sequences.starts[rows], reach).to_bytes()
-    found = np.zeros(len(rows), dtype=bool)
-    found[rows] = [text.startswith(outer) or inner in text[len(outer) - 1 :] for text in beginnings]
-    return found
-
-
 def _judge_flanks(flanks: Sequence[Flank], lengths: np.ndarray) -> tuple[np.ndarray, Literal["keep", "cut", "refuse"]]:
     """Return which sequences have an insert between all exact flanks, and the setting that `Construct` describes."""
     has_room = lengths > sum(len(flank.codes) for flank in flanks)
@@ -229,7 +231,7 @@ def _judge_flanks(flanks: Sequence[Flank], lengths: np.ndarray) -> tuple[np.ndar
     insert_alone = ~similar & ~partly_exact
     if (exact | insert_alone).all():
         return exact, "keep"
-    return exact, "cut" if similar.all() else "refuse"
+    return exact, "cut" if (similar | insert_alone).all() else "refuse"
 
 
 def _spell(codes: np.ndarray) -> str:

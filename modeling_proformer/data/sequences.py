@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ..tokenization import InvalidSequenceError, ProformerTokenizer
-from ..tokenization.tokenization_proformer import ALPHABET, COMPLEMENT
+from ..tokenization.tokenization_proformer import ALPHABET, COMPLEMENT, set_padding_aside
 
 
 # Rows encoded and trimmed at a time, which bounds the memory for intermediate results.
@@ -85,6 +85,10 @@ class Sequences:
             except InvalidSequenceError as error:
                 raise InvalidSequenceError(first + error.row, error.reason) from None
         return Sequences(self.codes, starts, lengths)
+
+    def without_padding(self) -> "Sequences":
+        """Return each sequence without the N at its ends, unless it is N alone; the codes are not copied."""
+        return Sequences(self.codes, *set_padding_aside(self.codes, self.starts, self.lengths))
 
     def backwards(self) -> "Sequences":
         """Return each sequence from its 3′ end to its 5′ end."""

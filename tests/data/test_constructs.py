@@ -141,13 +141,29 @@ def test_with_errors_in_flanks_sequences_are_cut_by_length(seed, flanks, change)
         assert "1 of the 100 sequences have them with errors" in construct.describe()
 
 
-@pytest.mark.parametrize("odd", ["error and insert alone", "other promoter", "no insert", "cut short"])
+def test_errors_in_flanks_and_inserts_on_their_own_are_read_together():
+    rng = np.random.default_rng(0)
+    inserts = random_inserts(rng, 100)
+    sequences = [substitute(rng, sequence, 3) for sequence in with_flanks(inserts[:2])]
+    sequences += [*with_flanks(inserts[2:-1]), inserts[-1]]
+    construct = detect_construct(sequences)
+    assert (construct.missing_flanks, construct.without_flanks) == ("cut", 3)
+    assert construct_tokenizer(construct, kmer_size=3, kmer_stride=1).inserts(sequences) == inserts
+
+
+def test_padding_hides_no_flank():
+    inserts = random_inserts(np.random.default_rng(0), 1000, 60, 80)
+    construct = detect_construct([sequence.rjust(110, "N") for sequence in with_flanks(inserts)])
+    assert construct[:3] == (FIVE, THREE, "keep")
+    assert construct.insert_width == 80
+
+
+@pytest.mark.parametrize("odd", ["other promoter", "no insert", "cut short"])
 def test_sequences_that_no_setting_reads_to_their_insert_are_refused(odd):
     rng = np.random.default_rng(0)
     inserts = random_inserts(rng, 100)
     sequences = with_flanks(inserts)
     sequences[-2:] = {
-        "error and insert alone": [substitute(rng, sequences[0], 3), inserts[-1]],
         "other promoter": with_flanks(inserts[-2:], FIVE, random_letters(rng, len(THREE))),
         "no insert": [sequences[-2], FIVE + THREE],
         "cut short": [sequences[-2], sequences[-1][:25]],
@@ -208,7 +224,7 @@ def test_in_doubt_there_are_no_flanks(sequences):
     assert no_flanks(construct)
     assert construct.missing_flanks == "keep"
     assert construct.without_flanks == 0
-    assert construct.insert_width == max(map(len, sequences))
+    assert construct.insert_width == max(len(sequence.strip("N")) for sequence in sequences)
     assert "No constant flanks" in construct.describe()
 
 
