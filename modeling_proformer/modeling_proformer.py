@@ -101,13 +101,15 @@ class ProformerEmbeddings(nn.Module):
         place_values = torch.tensor([7**power for power in reversed(range(self.kmer_size))], device=input_ids.device)
         codes = input_ids.unsqueeze(-1) // place_values % 7
         bases = torch.arange(1, self.alphabet_size + 1, device=input_ids.device)
-        return (codes.unsqueeze(-1) == bases).flatten(-2).to(self.kmer_projection.weight.dtype)
+        # Not the type of the projection's weight, which is an integer in a quantized model.
+        return (codes.unsqueeze(-1) == bases).flatten(-2).to(self.position_embeddings.weight.dtype)
 
     def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None) -> torch.Tensor:
         batch_size, length = input_ids.shape
-        if length > self.position_embeddings.num_embeddings:
+        num_positions = len(self.position_embeddings.weight)
+        if length > num_positions:
             raise ValueError(
-                f"The input has {length} k-mers, but the model has {self.position_embeddings.num_embeddings} "
+                f"The input has {length} k-mers, but the model has {num_positions} "
                 "positions (`max_position_embeddings`). Use the tokenizer that was saved with this checkpoint, or "
                 "resize the positions with `model.resize_position_embeddings`."
             )
