@@ -608,6 +608,27 @@ class ProformerForSequenceClassification(ProformerPreTrainedModel):
         self.expression_head = ProformerExpressionHead(config)
         self.post_init()
 
+    @property
+    def peft_config(self) -> dict:
+        """Return the configurations of PEFT's adapters by their names; a model without adapters has no such field."""
+        if "peft_config" not in self.__dict__:
+            raise AttributeError("This model has no adapters of PEFT.")
+        return self.__dict__["peft_config"]
+
+    @peft_config.setter
+    def peft_config(self, configs: dict):
+        # PEFT sets this before it looks for the head of a sequence classifier, which it then trains and saves. It only
+        # knows the names `classifier` and `score`: without ours, a new head would be lost without a word.
+        for config in configs.values():
+            modules = getattr(config, "modules_to_save", None)
+            if modules is not None and {"classifier", "score"} <= set(modules) and "expression_head" not in modules:
+                modules.append("expression_head")
+        self.__dict__["peft_config"] = configs
+
+    @peft_config.deleter
+    def peft_config(self):
+        del self.__dict__["peft_config"]
+
     @can_return_tuple
     def forward(
         self,

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -16,7 +17,7 @@ from transformers import (
     BatchEncoding,
     PreTrainedModel,
 )
-from transformers.utils import cached_file
+from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file
 
 from .configuration_proformer import ProformerConfig
 from .data.tables import InputError, Row, first_line, read_rows, require_columns, sequence_text
@@ -38,24 +39,33 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
     Return a model that predicts expression, in evaluation mode, and its tokenizer.
 
     Args:
-        folder_or_repo: a folder, or the name of a repository on the Hub; by default the embedded checkpoint.
+        folder_or_repo: a folder, or the name of a repository on the Hub; by default the embedded checkpoint. It may
+            hold an adapter of PEFT, which is merged into the model that it was trained on. Configuration and tokenizer
+            are those of this model, unless they are in the adapter's folder too.
 
     Raises:
         FileNotFoundError: there is neither such a folder nor such a repository.
+        ImportError: it is an adapter, and peft is not installed.
         InputError: the checkpoint is not a Proformer, or it is incomplete or damaged.
     """
     source = str(checkpoint_path() if folder_or_repo is None else folder_or_repo)
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        base = _base_of_adapter(source)
+        config = AutoConfig.from_pretrained(_place_of(CONFIG_NAME, source, base), trust_remote_code=False)
         if not isinstance(config, ProformerConfig):
             raise InputError(f"{source}: this checkpoint is a {config.model_type!r} model, not a Proformer.")
         # Without this file, the library would make a tokenizer of the default construct.
-        cached_file(source, "tokenizer_config.json")
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        place = _place_of("tokenizer_config.json", source, base)
+        cached_file(place, "tokenizer_config.json")
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            source, trust_remote_code=False, output_loading_info=True, ignore_mismatched_sizes=True
+            base or source,
+            config=config,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
-    except InputError:
+    except (InputError, ImportError):
         raise
     # The errors of damaged checkpoints are of many kinds: JSON, safetensors, shapes, names.
     except Exception as error:
@@ -70,7 +80,10 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
             f"{source}: the checkpoint lacks {len(loading['missing_keys'])} weights, among them "
             f"{min(loading['missing_keys'])}; it cannot predict expression."
         )
-    misfits = sorted(loading["unexpected_keys"]) + sorted(name for name, *_ in loading["mismatched_keys"])
+    # A head with other outputs comes with the adapter.
+    replaced = "expression_head." if base else ()
+    mismatched = sorted(name for name, *_ in loading["mismatched_keys"] if not name.startswith(replaced))
+    misfits = sorted(loading["unexpected_keys"]) + mismatched
     if misfits:
         raise InputError(
             f"{source}: {len(misfits)} weights of the checkpoint are not in the model of its config.json, or have "
@@ -83,7 +96,44 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
             f"model reads at most {config.max_position_embeddings} of {config.kmer_size}; check that all files are "
             "from one checkpoint."
         )
+    if base:
+        model = _merge_adapter(model, source)
+        if _place_of(CONFIG_NAME, source, base) == base:
+            # These were measured without the adapter.
+            model.config.interval_half_widths = None
     return model.eval(), tokenizer
+
+
+def _base_of_adapter(source: str) -> str | None:
+    """Return the model that an adapter was trained on; None if `source` is not an adapter of PEFT."""
+    file = find_adapter_config_file(source)
+    if file is None:
+        return None
+    base = json.loads(Path(file).read_text()).get("base_model_name_or_path")
+    if not base:
+        raise InputError(f"{source}: adapter_config.json does not say which model the adapter was trained on.")
+    return base
+
+
+def _place_of(file: str, source: str, base: str | None) -> str:
+    """Return where a file of a checkpoint is: with an adapter if it is there, and otherwise with its base."""
+    if base is None or cached_file(source, file, _raise_exceptions_for_missing_entries=False):
+        return source
+    return base
+
+
+def _merge_adapter(model: PreTrainedModel, source: str) -> PreTrainedModel:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ImportError(f"{source}: this adapter needs peft: pip install 'modeling-proformer[lora]'") from error
+    try:
+        return PeftModel.from_pretrained(model, source).merge_and_unload()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InputError(
+            f"{source}: this adapter does not fit its base model ({first_line(error)}). If it has a head of its own, "
+            "save the configuration with it: model.config.save_pretrained(folder)."
+        ) from error
 
 
 def predict(
