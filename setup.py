@@ -54,10 +54,10 @@ setup(
         # For adapters and `proformer finetune --method lora`. Before 0.20, transformers loads an adapter without its
         # head.
         "lora": ["peft>=0.20"],
+        # For examples/docs/attribution.md.
+        "attribution": ["captum>=0.8", "ledidi>=2.2", "tangermeme>=1.6"],
         # For `proformer export --format onnx` and int8; a server needs only onnxruntime and transformers.
         "export": ["onnx>=1.18", "onnxruntime>=1.22", "onnxscript>=0.6"],
-        # For models with rounded weights, which the transformers library loads: see examples/quantized.py.
-        "quantized": ["bitsandbytes>=0.49", "optimum-quanto>=0.2.7", "torchao>=0.15"],
         # For `make docs`.
         "docs": ["furo", "myst-parser>=5", "sphinx>=9"],
         # The transformers library's own common tests need parameterized, and with 5.4 protobuf to report what it could

@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .attribution import as_one_hot, one_hot_inserts
 from .configuration_proformer import EXPRESSION_PIPELINE, ProformerConfig
 from .data.config import DataConfig
 from .data.tables import InputError
@@ -112,10 +113,12 @@ __all__ = [
     "PromoterExpressionPipeline",
     "TrainConfig",
     "__version__",
+    "as_one_hot",
     "checkpoint_path",
     "export",
     "finetune",
     "load_checkpoint",
+    "one_hot_inserts",
     "predict",
     "predict_file",
     "prepare_assay",

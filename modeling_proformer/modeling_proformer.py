@@ -105,7 +105,7 @@ class ProformerEmbeddings(nn.Module):
         return (codes.unsqueeze(-1) == bases).flatten(-2).to(self.position_embeddings.weight.dtype)
 
     def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None) -> torch.Tensor:
-        batch_size, length = input_ids.shape
+        batch_size, length = input_ids.shape[:2]
         num_positions = len(self.position_embeddings.weight)
         if length > num_positions:
             raise ValueError(
@@ -116,7 +116,7 @@ class ProformerEmbeddings(nn.Module):
         positions = torch.arange(length, device=input_ids.device)
         if token_type_ids is None:
             token_type_ids = (positions >= length // 2).long().expand(batch_size, length)
-        kmers = self.kmer_projection(self.one_hot_bases(input_ids))
+        kmers = self.kmer_projection(self.one_hot_bases(input_ids) if input_ids.dim() == 2 else input_ids)
         kmers = kmers + self.position_embeddings(positions) + self.strand_embeddings(token_type_ids)
         if self.num_expression_tokens == 0:
             return kmers
@@ -567,7 +567,8 @@ class ProformerModel(ProformerPreTrainedModel):
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, positions)`):
-                k-mer ids, from `ProformerTokenizer`.
+                k-mer ids, from `ProformerTokenizer`; or the one-hot bases of each k-mer, `(batch, positions,
+                kmer_size * alphabet_size)`, which have gradients.
             token_type_ids (`torch.LongTensor` of shape `(batch, positions)`, *optional*):
                 Strand of each k-mer: 0 forward, 1 reverse. By default the first half of the positions is forward.
             attention_mask (`torch.Tensor` of shape `(batch, positions)`, *optional*):

@@ -42,6 +42,7 @@ NOT_RUN = {
     ("quick_start.md", "pip install"): "would change the environment that the tests run in",
     ("train.md", "proformer train HuggingFaceBio/"): "downloads 6.7 M promoters",
     ("train.md", "torchrun"): "needs several GPUs and Slurm",
+    ("attribution.md", "pip install"): "would change the environment that the tests run in",
     ("serve.md", "pip install"): "would change the environment that the tests run in",
     ("publish.md", "proformer publish lac-quick your-account/lac-quick --license mit\n"): "publishes on the Hub",
 }
