@@ -26,6 +26,7 @@ from modeling_proformer.data.tables import InputError
 from modeling_proformer.evaluation import ablation_plot
 from modeling_proformer.options import valid_options
 from modeling_proformer.training.config import TrainConfig
+from modeling_proformer.training.finetune import eager_is_faster
 from modeling_proformer.training.pretrain import TrainerOptions
 from modeling_proformer.training.published import PublishedGradientClipping, published_optimization
 from modeling_proformer.training.rows import TrainingRows, load_rows
@@ -89,6 +90,7 @@ def train(
 ) -> tuple[int, str, str, str]:
     """Train one model, and return what `COLUMNS` has of it."""
     set_seed(training.seed)
+    on_cpu = training.device.type == "cpu"
     with valid_options():
         config = ProformerConfig(
             max_position_embeddings=rows.tokenizer.num_tokens,
@@ -98,8 +100,7 @@ def train(
             num_attention_heads=2,
             label_mean=rows.label_mean,
             label_std=rows.label_std,
-            # On a CPU in bfloat16, this trains faster than sdpa.
-            attn_implementation="eager" if training.bf16 and training.device.type == "cpu" else "sdpa",
+            attn_implementation="eager" if eager_is_faster(rows.tokenizer, on_cpu, training.bf16) else "sdpa",
         )
     model = ProformerForPreTraining(config).to(training.device)
     trainer = ProformerTrainer(

@@ -342,7 +342,7 @@ def measure_training(sequences: list[str], arguments: argparse.Namespace) -> lis
     generator = np.random.default_rng(0)
     count = size * steps
     drawn = zip(generator.integers(0, len(sequences), count), generator.normal(10, 3, count), strict=True)
-    rows = [{"sequence": sequences[index], "expression": float(value)} for index, value in drawn]
+    rows = [{"sequence": sequences[index], "labels": [float(value)]} for index, value in drawn]
     collator = ProformerCollator(tokenizer, mask_probability=0.05)
     device = torch.device(arguments.device)
 
@@ -425,7 +425,7 @@ def measure_memory(sequences: list[str], arguments: argparse.Namespace) -> list[
     def fits(size: int) -> bool:
         torch.compiler.reset()
         faster = torch.compile(model) if compiled else model
-        rows = [{"sequence": sequences[row % len(sequences)], "expression": 0.0} for row in range(size)]
+        rows = [{"sequence": sequences[row % len(sequences)], "labels": [0.0]} for row in range(size)]
         try:
             batch = {key: tensor.to(arguments.device) for key, tensor in collator(rows).items()}
             torch.cuda.reset_peak_memory_stats()

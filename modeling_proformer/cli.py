@@ -3,12 +3,13 @@
 import argparse
 import contextlib
 import csv
+import io
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING as REQUIRED
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
@@ -23,7 +24,7 @@ from .data.config import DataConfig, option
 from .data.tables import STANDARD_INPUT, InputError, Row, first_line, is_stream, measured_value, require_columns
 from .evaluation.metrics import correlation
 from .intervals import prediction_interval
-from .options import OptionParser, make_options, valid_options
+from .options import OptionParser, make_options, name_flags, valid_options
 from .prediction import load_checkpoint, predict_file
 from .version import __version__
 
@@ -460,7 +461,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, list[Any]]:
     parser = argparse.ArgumentParser(prog="proformer", description="Proformer: DNA in, gene expression out.")
     parser.add_argument("--version", action="version", version=f"proformer {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OptionParser)
-    asked = next((word for word in arguments if word in COMMANDS), None)
+    asked = _command_of(arguments)
     kinds = COMMANDS[asked].kinds() if asked else ()
     for name, command in COMMANDS.items():
         groups = [group for kind in kinds for group in getattr(kind, "groups", [kind])] if name == asked else []
@@ -471,10 +472,25 @@ def parse(arguments: Sequence[str]) -> tuple[Command, list[Any]]:
     return COMMANDS[namespace.command], [make_options(kind, namespace) for kind in kinds]
 
 
+def _command_of(arguments: Sequence[str]) -> str | None:
+    return next((word for word in arguments if word in COMMANDS), None)
+
+
+def _names_of_options(arguments: Sequence[str]) -> set[str]:
+    """Return the names of the options of the command that is asked for."""
+    asked = _command_of(arguments)
+    return {option.name for kind in (COMMANDS[asked].kinds() if asked else ()) for option in fields(kind)}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and return its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        # Sequences, names and help are text of any alphabet, whatever the locale.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
     try:
-        command, options = parse(sys.argv[1:] if arguments is None else arguments)
+        command, options = parse(arguments)
         # Our own messages are shown, those of the libraries are not.
         logging.set_verbosity_error()
         logging.disable_progress_bar()
@@ -490,7 +506,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, OSError, ImportError, RuntimeError) as error:
         # All processes of a training find the same fault in the input; one of them reports it.
         if not (isinstance(error, InputError) and int(os.environ.get("RANK", 0))):
-            print(f"proformer: {' '.join(str(error).split())}", file=sys.stderr)
+            message = name_flags(" ".join(str(error).split()), _names_of_options(arguments))
+            print(f"proformer: {message}", file=sys.stderr)
         return 1
     return 0
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from .data.config import require_choice
 from .data.tables import InputError, read_rows, require_columns, sequence_text
 from .modeling_proformer import predict_from_logits, require_expression_head
 from .prediction import predict_tokens, prepare_model, token_batches
@@ -114,7 +115,9 @@ def export(
         InputError: a prediction is not finite.
         InvalidSequenceError: a sequence cannot be tokenized.
         TypeError: the model does not predict expression.
+        ValueError: there is no such format.
     """
+    require_choice("format", format, list(MODEL_FILES))
     folder = Path(folder).resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f"{folder}: this exists already; name a new or an empty folder.")

@@ -65,8 +65,9 @@ def prediction_interval(
     """
     known = config.interval_half_widths or {}
     if str(level) not in known:
-        available = f"those for {', '.join(known)}" if known else "none: fine-tuning computes them for regressions"
-        raise ValueError(f"The model has no prediction intervals for a level of {level}; it has {available}.")
+        if not known:
+            raise ValueError("This model has no prediction intervals. Fine-tune it as a regression to get them.")
+        raise ValueError(f"This model has no prediction intervals for the level {level}, only for {', '.join(known)}.")
     half_width = np.array(known[str(level)], dtype=np.float64)
     centre = transformed(predicted.astype(np.float64), config)
     inverse = INVERSE_TRANSFORMS[config.label_transform]

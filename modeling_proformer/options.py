@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import os
+import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -205,6 +206,20 @@ def _similar(name: str, known: Collection[str]) -> str:
     return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
+def name_flags(message: str, names: Collection[str]) -> str:
+    """Return a message of the library with its options as flags: `name="value"` is --name value."""
+    message = re.sub(
+        r'`(\w+)=(?:"([^"`]*)"|([\w.]+))`',
+        lambda found: (
+            found[0]
+            if found[1] not in names
+            else f"--{found[1]}" + ("" if found[3] == "True" else f" {found[2] or found[3]}")
+        ),
+        message,
+    )
+    return re.sub(r"`(\w+)`", lambda found: f"--{found[1]}" if found[1] in names else found[0], message)
+
+
 @contextmanager
 def valid_options() -> Iterator[None]:
     """Turn what an invalid option raises, where a dataclass, tokenizer or model is made of it, into an InputError."""
@@ -214,4 +229,4 @@ def valid_options() -> Iterator[None]:
         raise InputError(" ".join(str(error).split())) from error
 
 
-__all__ = ["OptionParser", "make_options", "read_config", "valid_options"]
+__all__ = ["OptionParser", "make_options", "name_flags", "read_config", "valid_options"]

@@ -358,8 +358,8 @@ def test_an_error_has_its_own_line_below_the_progress_bar(proformer, folder):
     [
         (["-o", "{folder}/nowhere/out.tsv"], "no folder {folder}/nowhere"),
         (["-o", "{folder}"], "{folder}: this is a folder"),
-        (["--measured", "expression"], "`output`"),
-        (["--measured", "expression", "-o", "-"], "`output`"),
+        (["--measured", "expression"], "--output"),
+        (["--measured", "expression", "-o", "-"], "--output"),
         # The figure would take the table's name.
         (["--measured", "expression", "-o", "{folder}/out.png"], "out.png"),
     ],
@@ -395,9 +395,9 @@ def test_arguments_that_are_none_are_refused(proformer, folder, arguments, capsy
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--batch-size", "0"], "`batch_size` is 0"),
-        (["--device", "abacus"], "`device` 'abacus' cannot be used here"),
-        (["--interval", "0.9"], "`interval` 0.9"),
+        (["--batch-size", "0"], "--batch_size is 0"),
+        (["--device", "abacus"], "--device 'abacus' cannot be used here"),
+        (["--interval", "0.9"], "--interval 0.9"),
     ],
 )
 def test_values_of_options_are_checked(refused, folder, arguments, reason):
@@ -574,8 +574,8 @@ class TestParse:
     @pytest.mark.parametrize(
         ("words", "reason"),
         [
-            (["finetune", "assay.tsv", "-o", "tuned", "--keep", "1.5"], "`keep` is 1.5"),
-            (["export", "-o", "out", "--truncation"], "`sequences`"),
+            (["finetune", "assay.tsv", "-o", "tuned", "--keep", "1.5"], "--keep is 1.5"),
+            (["export", "-o", "out", "--truncation"], "--sequences"),
             (["dataset-card", "-", "--license", "mit"], "a file of its own"),
         ],
     )
@@ -658,3 +658,26 @@ class TestProgress:
         self.logger.info("Step 1 of 2.")
         assert caplog.messages == ["Step 1 of 2."]
         assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("cells", "complaint"),
+    [
+        (["ACGTTGCATGCA", "1e300", "a"], "line 3, column 'expression': 1e+300 is too large"),
+        (["NNNNNNNN", "1", "a"], "line 3, column 'sequence': the sequence has no base but N"),
+        (["ACGTTGCATGCA", "1", ""], "line 3, column 'group': the group is missing"),
+    ],
+)
+def test_what_one_training_command_refuses_the_other_refuses_alike(cells, complaint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [["sequence", "expression", "group"], ["ACGTTGCATGCA", "2.5", "b"], cells]
+    rows += [["TTGCAACGTTAC", str(row), str(row)] for row in range(30)]
+    Path("assay.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    said = []
+    for command in ("finetune", "train"):
+        assert cli.main([command, "assay.tsv", "--group", "group", "--output", "out"]) == 1
+        said.append(capsys.readouterr().err)
+        assert not Path("out").exists()
+    assert said[0] == said[1]
+    assert complaint in said[0]
+    assert "Traceback" not in said[0]

@@ -327,7 +327,7 @@ class TestCommand:
 
     @pytest.mark.parametrize("option", [["--truncation"], ["--sequence", "promoter"]])
     def test_how_to_read_a_file_without_one(self, refused, tmp_path, option):
-        assert "`sequences`" in refused("--output", tmp_path / "out", *option)
+        assert "--sequences" in refused("--output", tmp_path / "out", *option)
 
     def test_no_checkpoint(self, refused, tmp_path):
         assert "neither a folder nor a repository" in refused(

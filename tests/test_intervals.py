@@ -56,7 +56,7 @@ def test_levels_that_need_more_rows_are_left_out():
 
 def test_a_level_that_the_model_does_not_have_is_refused():
     config = ProformerConfig(interval_half_widths={"0.9": [1.0]})
-    with pytest.raises(ValueError, match=r"no prediction intervals for a level of 0.99; it has those for 0.9\."):
+    with pytest.raises(ValueError, match=r"no prediction intervals for the level 0.99, only for 0.9\."):
         prediction_interval(np.zeros((1, 1)), config, 0.99)
     with pytest.raises(ValueError, match="it has none: fine-tuning computes them"):
         prediction_interval(np.zeros((1, 1)), ProformerConfig())

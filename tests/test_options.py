@@ -4,15 +4,17 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
 
 from modeling_proformer import ProformerConfig
 from modeling_proformer.cli import parse
-from modeling_proformer.data.config import option
+from modeling_proformer.data.config import DataConfig, option
 from modeling_proformer.data.tables import InputError
-from modeling_proformer.options import OptionParser, make_options, valid_options
+from modeling_proformer.options import OptionParser, make_options, name_flags, valid_options
+from modeling_proformer.training.config import FinetuneConfig, TrainConfig
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -145,3 +147,43 @@ def test_launchers_that_ship_are_understood(launcher):
     gpus, machines = {"one_gpu": (1, 1), "several_gpus": (8, 1), "several_nodes": (16, 2)}[launcher.stem]
     assert (config.num_processes, config.num_machines) == (gpus, machines)
     assert config.distributed_type == (DistributedType.NO if gpus == 1 else DistributedType.MULTI_GPU)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ('Average them (`duplicates="average"`).', "Average them (--duplicates average)."),
+        ("Give `dry_run=True`, or `test_fraction=0`.", "Give --dry_run, or --test_fraction 0."),
+        ("`keep` is 2; see `weights`.", "--keep is 2; see `weights`."),
+        ("`other=1` is no option.", "`other=1` is no option."),
+    ],
+)
+def test_the_command_names_flags_where_the_library_names_arguments(message, shown):
+    assert name_flags(message, {"duplicates", "dry_run", "test_fraction", "keep"}) == shown
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "complaint"),
+    [
+        (DataConfig, {"split_by": "Homology"}, "`split_by` is 'Homology', but must be 'homology' or 'random'."),
+        (
+            DataConfig,
+            {"duplicates": "Refuse"},
+            "`duplicates` is 'Refuse', but must be 'refuse' or 'average' or 'keep'.",
+        ),
+        (FinetuneConfig, {"method": "Full"}, "`method` is 'Full', but must be 'full' or 'head' or 'lora'."),
+        (FinetuneConfig, {"seed": "0"}, "`seed` is '0', but must be a whole number."),
+        (FinetuneConfig, {"steps": True}, "`steps` is True, but must be a whole number."),
+        (FinetuneConfig, {"keep": "0.5"}, "`keep` is '0.5', but must be a number."),
+        (FinetuneConfig, {"bf16": 1}, "`bf16` is 1, but must be true or false."),
+        (TrainConfig, {"mask_strands": None}, "`mask_strands` is None, but must be 'independently' or 'together'."),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused_in_python(kind, options, complaint):
+    with pytest.raises(ValueError, match=f"^{re.escape(complaint)}$"):
+        kind(**options)
+
+
+def test_numbers_of_other_libraries_are_numbers():
+    config = FinetuneConfig(seed=np.int64(3), keep=np.float32(0.5), insert_width=np.int32(80), dropout=0)
+    assert (config.seed, config.keep) == (3, 0.5)

@@ -185,9 +185,9 @@ def encode_table(sequences: Sequence[str], location: Callable[[int], str], colum
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    return one is other or (
-        isinstance(one, str | os.PathLike) and isinstance(other, str | os.PathLike) and one == other
-    )
+    if isinstance(one, str | os.PathLike) and isinstance(other, str | os.PathLike):
+        return os.path.abspath(one) == os.path.abspath(other)
+    return one is other
 
 
 def with_columns(table: "datasets.Dataset", **columns: pa.Array) -> "datasets.Dataset":

@@ -1,8 +1,15 @@
 """Options that say how a table becomes an assay: the Python keywords, flags, YAML keys and documentation at once."""
 
 import math
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+
+# What an option of each kind may be, and what errors call it.
+KINDS = {bool: (bool, "true or false"), int: (Integral, "a whole number"), float: (Real, "a number")}
 
 
 def option(help: str, default=None, **metadata):
@@ -10,6 +17,40 @@ def option(help: str, default=None, **metadata):
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata={"help": help, **metadata})
     return field(default=default, metadata={"help": help, **metadata})
+
+
+def require_types(options: Any):
+    """
+    Check that the numbers, truth values and choices among a dataclass's options are such.
+
+    Raises:
+        ValueError: one is not.
+    """
+    hints = get_type_hints(type(options))
+    for each in fields(options):
+        value, kind = getattr(options, each.name), hints[each.name]
+        if isinstance(kind, UnionType):
+            if value is None:
+                continue
+            (kind,) = (one for one in get_args(kind) if one is not NoneType)
+        if get_origin(kind) is Literal:
+            require_choice(each.name, value, get_args(kind))
+        elif kind in KINDS:
+            admitted, name = KINDS[kind]
+            # In Python, a truth value is a whole number too.
+            if not isinstance(value, admitted) or isinstance(value, bool) != (kind is bool):
+                raise ValueError(f"`{each.name}` is {value!r}, but must be {name}.")
+
+
+def require_choice(name: str, value: Any, choices: Sequence[str]):
+    """
+    Check that an option has one of its values.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if value not in choices:
+        raise ValueError(f"`{name}` is {value!r}, but must be {' or '.join(map(repr, choices))}.")
 
 
 @dataclass(kw_only=True)
@@ -26,7 +67,7 @@ class ColumnOptions:
     bins: list[float] | None = option("Centres of the sorting bins, evenly spaced; the targets are then read counts.")
     weight: str | None = option("Column with the weight of each row (replicates, reads), on any scale.")
     standard_error: str | None = option(
-        "Column with the standard error of each measurement; rows are weighted by its inverse square."
+        "Column with the standard error of each measurement; rows are weighted by 1 / (error² + median error²)."
     )
     split: str | None = option("Column that assigns each row to train, validation or test.")
     group: str | None = option("Column with the group of each row; a group is never divided between splits.")
@@ -81,6 +122,7 @@ class DataConfig(ColumnOptions, ConstructOptions, SplitOptions):
     groups: ClassVar[tuple[type, ...]] = (ColumnOptions, ConstructOptions, SplitOptions)
 
     def __post_init__(self):
+        require_types(self)
         if isinstance(self.targets, str):
             raise ValueError(f"`targets` is a list of columns, such as [{self.targets!r}].")
         self.targets = [str(target) for target in self.targets]
@@ -120,4 +162,4 @@ class DataConfig(ColumnOptions, ConstructOptions, SplitOptions):
         return list(dict.fromkeys([self.sequence, *self.targets, *filter(None, others)]))
 
 
-__all__ = ["ColumnOptions", "ConstructOptions", "DataConfig", "SplitOptions", "option"]
+__all__ = ["ColumnOptions", "ConstructOptions", "DataConfig", "SplitOptions", "option", "require_choice"]

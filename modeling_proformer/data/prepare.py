@@ -62,7 +62,7 @@ def prepare_assay(
         require_variation(assay.name, target, assay.labels[:, number])
     if assay.weights is not None and not assay.weights.all():
         counted = np.flatnonzero(assay.weights)
-        assay.findings.append(f"{len(assay) - len(counted):,} rows of weight 0 are left out.")
+        assay.findings.append(f"Rows of weight 0: {len(assay) - len(counted):,}; they are left out.")
         assay, assigned = assay.take(counted), assigned[counted]
         require_rows(assay)
     assay, kept = _fit_construct(assay, reference)
@@ -75,6 +75,11 @@ def prepare_assay(
         source._replace(left_out=source.rows - int((assay.source_of == number).sum()))
         for number, source in enumerate(assay.sources)
     ]
+    if validation_data is not None and not (assigned == VALIDATION).any():
+        raise InputError(
+            f"{assay.sources[-1].name}: none of the rows that should validate the model is left: their inserts are "
+            "longer than `insert_width`, or their weights are 0."
+        )
     _split(assay, assigned, seed)
     return assay
 
@@ -129,11 +134,11 @@ def _rows_within(assay: Assay, width: int) -> np.ndarray:
     longer = lengths > width
     if not longer.any():
         return np.arange(len(assay))
-    others = f"{longer.sum():,} rows have inserts longer than {count_of_bases(width)}"
+    others = f"Inserts longer than {count_of_bases(width)}: {longer.sum():,}"
     if assay.config.too_long == "refuse":
         row = int(longer.argmax())
         raise InputError(
-            f"{assay.location(row)}: the insert has {count_of_bases(lengths[row])}; {others}. Give a larger "
+            f"{assay.location(row)}: the insert has {count_of_bases(lengths[row])}. {others}. Give a larger "
             '`insert_width`, or `too_long="leave_out"` or "cut".'
         )
     if assay.config.too_long == "cut":
@@ -144,7 +149,7 @@ def _rows_within(assay: Assay, width: int) -> np.ndarray:
             f"{assay.name}: no insert fits the construct's {count_of_bases(width)}. Are there flanks to trim "
             "(`five_prime_flank`, `three_prime_flank`), or is `insert_width` too small?"
         )
-    assay.findings.append(f"{others} and are left out.")
+    assay.findings.append(f"{others}; they are left out.")
     return np.flatnonzero(~longer)
 
 
@@ -200,7 +205,9 @@ def _merge_duplicates(assay: Assay, assigned: np.ndarray) -> tuple[Assay, np.nda
         merged.weights = np.bincount(members, weights)
         columns["weight"] = pa.array(merged.weights)
     merged.table = with_columns(merged.table, **columns)
-    merged.findings.append(f"{len(assay) - len(merged):,} rows repeat an insert and are merged with its first row.")
+    merged.findings.append(
+        f"Rows that repeat an insert: {len(assay) - len(merged):,}; each is merged with the insert's first row."
+    )
     return merged, assigned[kept]
 
 
@@ -217,7 +224,7 @@ def _refuse_conflicts(assay: Assay, inserts: np.ndarray):
         raise InputError(
             f"{assay.location(first)} and {assay.table[second]['location']} have the same insert and different "
             f"measurements ({assay.config.targets[column]} {labels[first, column]:g} and {labels[second, column]:g}). "
-            f"In all, {len(np.unique(inserts[conflicts[:, 0]])):,} inserts have this conflict. Average them "
+            f"Inserts with such a conflict: {len(np.unique(inserts[conflicts[:, 0]])):,}. Average them "
             '(`duplicates="average"`), or leave the wrong rows out.'
         )
 
@@ -259,8 +266,9 @@ def _split(assay: Assay, assigned: np.ndarray, seed: int):
         measured = (~np.isnan(assay.labels[rows])).sum(axis=0).min()
         if measured < MIN_HELD_OUT and not (name == "test" and len(rows) == 0 and config.test_fraction == 0):
             raise InputError(
-                f"{assay.name}: the {name} split has {measured} rows with a measurement of one of the outputs, but at "
-                f"least {MIN_HELD_OUT} are needed."
+                f"{assay.name}: in the {name} split, one of the outputs has {measured} measurements, but at least "
+                f"{MIN_HELD_OUT} are needed. Assign more rows to it"
+                f"{', or go without a test (`test_fraction=0`)' if name == 'test' else ''}."
             )
     if config.train_rows is not None:
         available = len(split.train)
@@ -289,8 +297,6 @@ def _split_as_assigned(
     if (assigned == UNASSIGNED).all():
         return None
     train, validation, test = (np.flatnonzero(assigned == number) for number in (TRAIN, VALIDATION, TEST))
-    if len(validation) and config.split and config.split_by == "random":
-        raise ValueError(f"the column {config.split!r} assigns all rows; leave out `split_by` or `split`.")
     if len(validation) == 0 and len(train):
         units = np.arange(len(train)) if config.split_by == "random" else groups[train]
         held_out = split_groups(units, config.validation_fraction, seed=seed)

@@ -1,13 +1,13 @@
 """Sequences that are encoded once, for everything that looks at their bases."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from ..tokenization import InvalidSequenceError, ProformerTokenizer
-from ..tokenization.tokenization_proformer import ALPHABET, COMPLEMENT, set_padding_aside
+from ..tokenization.tokenization_proformer import COMPLEMENT, set_padding_aside
 
 
 # Rows encoded and trimmed at a time, which bounds the memory for intermediate results.
@@ -50,12 +50,6 @@ class Sequences:
     def of(cls, sequences: "Sequences | Sequence[str]") -> "Sequences":
         """Return encoded sequences as they are, and text encoded."""
         return sequences if isinstance(sequences, Sequences) else cls.encode(sequences)
-
-    @classmethod
-    def from_bytes(cls, texts: Iterable[bytes]) -> "Sequences":
-        """Return the sequences whose codes are the bytes of `texts`, as `to_bytes` gives them."""
-        texts = list(texts)
-        return cls._joined([(np.frombuffer(b"".join(texts), dtype=np.uint8), np.array([*map(len, texts)], np.int64))])
 
     @classmethod
     def _joined(cls, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Sequences":
@@ -125,11 +119,6 @@ class Sequences:
         for first in range(0, len(others), ROWS_PER_BATCH):
             found |= known.intersection(others.take(slice(first, first + ROWS_PER_BATCH)).to_bytes())
         return sum(text in found for text in texts)
-
-    def decode(self) -> list[str]:
-        """Return each sequence as text of A C G T N."""
-        bases = np.frombuffer(ALPHABET.encode(), dtype=np.uint8)
-        return [bases[np.frombuffer(text, dtype=np.uint8)].tobytes().decode() for text in self.to_bytes()]
 
 
 __all__ = ["Sequences"]

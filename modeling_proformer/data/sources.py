@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..version import __version__
 from .checking import check_rows, check_table, checked_schema
 from .config import DataConfig
 from .tables import (
@@ -137,7 +138,10 @@ def _is_data_frame(data: Any) -> bool:
 
 
 def _arrow_of(name: str, frame: "pd.DataFrame", config: DataConfig) -> pa.Table:
-    require_columns(name, dict.fromkeys(map(str, frame.columns)), config.columns)
+    columns = [str(column) for column in frame.columns]
+    require_columns(name, dict.fromkeys(columns), config.columns)
+    if repeated := [column for column in config.columns if columns.count(column) > 1]:
+        raise InputError(f"{name}: the column {repeated[0]!r} occurs more than once; rename one of them.")
     frame = frame.rename(columns=str)[config.columns]
     try:
         return pa.Table.from_pandas(frame, preserve_index=False)
@@ -185,8 +189,10 @@ def _checked_copy(path: Path, config: DataConfig) -> Path:
     kind_of_file(path)
     status = path.stat()
     schema = checked_schema(config)
-    # An edited file, and other columns, have another copy.
-    key = repr((path.resolve(), status.st_mtime_ns, status.st_size, config.columns, config.bins, schema.names))
+    # An edited file, other columns, and another version of the checks have another copy.
+    key = repr(
+        (__version__, path.resolve(), status.st_mtime_ns, status.st_size, config.columns, config.bins, schema.names)
+    )
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "proformer"
     copy = folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.arrow"
     if not copy.exists():

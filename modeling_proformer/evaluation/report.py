@@ -1,4 +1,4 @@
-"""Write what is kept beside a trained model: `metrics.json`, predictions of held-out rows, figures and card."""
+"""Write what is kept next to a trained model: `metrics.json`, predictions of held-out rows, figures and card."""
 
 import csv
 import json

@@ -1,6 +1,8 @@
 """Options of fine-tuning and of training from new weights."""
 
+import difflib
 import math
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -11,6 +13,20 @@ from ..data.config import ColumnOptions, ConstructOptions, DataConfig, SplitOpti
 
 # The best of several tried for each method.
 LEARNING_RATES = {"full": 1e-3, "head": 1e-2, "lora": 2e-3}
+
+
+def require_known_options(function: str, options: Iterable[str], known: Collection[str]):
+    """
+    Check the names of keyword arguments.
+
+    Raises:
+        TypeError: there is no such option.
+    """
+    for name in options:
+        if name not in known:
+            similar = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {similar[0]!r}?" if similar else ""
+            raise TypeError(f"{function}() has no option {name!r}.{hint}")
 
 
 @dataclass(kw_only=True)
@@ -28,8 +44,10 @@ class FinetuneOptions:
         "Share of the checkpoint's matrices to start from, mixed with new weights (shrink and perturb, Ash and Adams "
         "2020, arXiv 1910.08475); by default chosen from how well the checkpoint predicts the training rows."
     )
-    learning_rate: float | None = option("Highest learning rate, that of the head; by default one for the method.")
-    layer_decay: float = option("Factor of the learning rate from each block to the one below it.", 0.8)
+    learning_rate: float | None = option(
+        "Learning rate of the head; by default 1e-3 for the method full, 1e-2 for head and 2e-3 for lora."
+    )
+    layer_decay: float = option("Each block learns at this multiple of the rate of the block above it.", 0.8)
     dropout: float = option("Dropout in the feed-forward layers during training.", 0.2)
     steps: int | None = option("Maximum number of weight updates; by default it follows from the number of rows.")
     batch_size: int = option("Sequences in each training step.", 32)
@@ -204,4 +222,4 @@ class TrainConfig(_TrainConstructOptions, _TrainSplitOptions, DataConfig, TrainD
             raise ValueError("`dream_pairs` is for a single output.")
 
 
-__all__ = ["FinetuneConfig", "FinetuneOptions", "TrainConfig"]
+__all__ = ["FinetuneConfig", "FinetuneOptions", "TrainConfig", "require_known_options"]

@@ -1,6 +1,5 @@
 """Fine-tuning: from a checkpoint and a plain table to the model of another assay."""
 
-import difflib
 import hashlib
 import re
 import shutil
@@ -29,7 +28,7 @@ from ..pipeline_proformer import PromoterExpressionPipeline
 from ..prediction import load_checkpoint, predict
 from ..tokenization import ProformerTokenizer
 from .calibration import rescale, temper
-from .config import FinetuneConfig
+from .config import FinetuneConfig, require_known_options
 from .records import RECORD, checkpoint_to_resume, record_run
 from .scores import best_step_metric, mean_score
 from .trainer import ProformerTrainer
@@ -53,7 +52,7 @@ MAX_TOKENS_FOR_EAGER = 400
 DIVERGED = "Training has diverged: predictions are nan or infinite. Give a lower `learning_rate`."
 
 
-@dataclass
+@dataclass(repr=False)
 class FineTuned:
     """
     A fine-tuned model, and its predictions of the rows that it was not trained on.
@@ -101,12 +100,7 @@ def finetune(
         ImportError: a library that training needs is not installed.
         OSError: the folder is in use, or could not be written (`CheckpointError`).
     """
-    known = [option.name for option in fields(FinetuneConfig)]
-    for name in options:
-        if name not in known:
-            similar = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {similar[0]!r}?" if similar else ""
-            raise TypeError(f"finetune() has no option {name!r}.{hint}")
+    require_known_options("finetune", options, [option.name for option in fields(FinetuneConfig)])
     columns: dict[str, Any] = {"sequence": sequence, "targets": targets}
     return run_finetuning(data, output, FinetuneConfig(**columns, model=_text(model), **options))
 

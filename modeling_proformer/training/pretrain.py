@@ -20,7 +20,7 @@ from ..evaluation.figures import learning_curve
 from ..evaluation.metrics import DREAM_PAIRS
 from ..hardware import has_fast_bfloat16
 from ..modeling_proformer import ProformerForPreTraining, ProformerForSequenceClassification
-from .config import TrainConfig
+from .config import TrainConfig, require_known_options
 from .finetune import eager_is_faster, require_trainer
 from .pretrain_report import write_pretrain_report
 from .published import PublishedGradientClipping, published_optimization
@@ -48,9 +48,10 @@ class TrainerOptions(TrainingArguments):
     )
 
     def __post_init__(self):
+        # The library takes bfloat16 on a CPU only if it is told to use the CPU.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
-            on_cpu = self.use_cpu or not torch.cuda.is_available()
-            self.bf16 = on_cpu and not self.fp16 and has_fast_bfloat16()
+            self.bf16 = self.use_cpu and not self.fp16 and has_fast_bfloat16()
         super().__post_init__()
         # The collator needs the sequences.
         self.remove_unused_columns = False
@@ -83,6 +84,8 @@ def train(
         CheckpointError: a checkpoint could not be written.
     """
     names = {option.name for option in fields(TrainConfig)}
+    of_trainer = {option.name for option in fields(TrainerOptions)} - {"output_dir"}
+    require_known_options("train", options, names | of_trainer)
     chosen = {name: options.pop(name) for name in list(options) if name in names}
     config = TrainConfig(**{"sequence": sequence, "targets": targets, **chosen})
     return run_training(data, config, TrainerOptions(output_dir=str(output), **options))

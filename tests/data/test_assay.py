@@ -100,9 +100,7 @@ class TestConstruct:
 
     def test_inserts_longer_than_the_width_by_hand_need_a_decision(self, prepare, rows):
         rows[41]["sequence"] += "ACGT"
-        too_long = (
-            "line 43: the insert has 64 bases; 1 rows have inserts longer than 60 bases. Give a larger `insert_w"
-        )
+        too_long = r"line 43: the insert has 64 bases\. Inserts longer than 60 bases: 1\. Give a larger `insert_w"
         with pytest.raises(InputError, match=too_long):
             prepare(rows, insert_width=60)
         assert len(prepare(rows, insert_width=60, too_long="leave_out").table) == 99
@@ -178,7 +176,7 @@ class TestTargets:
         rows = [row | {"reads": 0 if number % 4 == 0 else 3} for number, row in enumerate(rows)]
         assay = prepare(rows, weight="reads")
         assert sum(map(len, assay.split)) == len(assay.table) == 75
-        assert "25 rows of weight 0 are left out." in assay.findings
+        assert "Rows of weight 0: 25; they are left out." in assay.findings
 
     def test_weights_beyond_all_measure_are_refused(self, prepare, rows):
         rows = [row | {"reads": 1} for row in rows]
@@ -193,7 +191,7 @@ class TestTargets:
     def test_an_output_without_measurements_on_a_side_is_refused(self, prepare, rows):
         rows = [row | {"other": number if number < 40 else ""} for number, row in enumerate(rows)]
         rows = [row | {"fold": ("train", "validation", "test")[number // 40]} for number, row in enumerate(rows)]
-        with pytest.raises(InputError, match="the validation split has 0 rows with a measurement of one of"):
+        with pytest.raises(InputError, match="in the validation split, one of the outputs has 0 measurements"):
             prepare(rows, targets=["expression", "other"], split="fold")
 
     def test_a_constant_target_is_refused(self, prepare, rows):
@@ -305,12 +303,25 @@ class TestSplit:
             prepare(rows, **columns, duplicates="average")
         split = prepare(rows, **columns, duplicates="average", split_by="random").split
         assert len(split.validation) == int(0.15 * (len(split.train) + len(split.validation)))
-        rows[0]["fold"] = "validation"
-        with pytest.raises(InputError, match="the column 'fold' assigns all rows"):
-            prepare(rows, **columns, duplicates="average", split_by="random")
+
+    def test_a_column_that_assigns_all_rows_splits_them_whatever_splits_others(self, prepare, rows):
+        folds = ["train"] * 60 + ["validation"] * 20 + ["test"] * 20
+        rows = [row | {"fold": fold} for row, fold in zip(rows, folds, strict=True)]
+        for split_by in ("homology", "random"):
+            split = prepare(rows, split="fold", split_by=split_by).split
+            assert [len(each) for each in split] == [60, 20, 20]
+
+    def test_validation_rows_of_which_none_fits_are_refused(self, reference, rows, tmp_path):
+        path = tmp_path / "long.tsv"
+        path.write_text("sequence\texpression\n" + "".join(f"{'ACGTTGCA' * 20}\t{row}\n" for row in range(20)))
+        with pytest.raises(InputError, match=r"long\.tsv: none of the rows that should validate the model is left"):
+            config = DataConfig(insert_width=70, too_long="leave_out")
+            prepare_assay(written(tmp_path, rows), config, reference, validation_data=path)
 
     def test_a_column_that_leaves_no_test_rows_is_refused(self, prepare, rows):
-        with pytest.raises(InputError, match="the test split has 0 rows"):
+        with pytest.raises(
+            InputError, match=r"in the test split, one .* has 0 measurements.* go without a test \(`test_fraction=0`\)"
+        ):
             prepare([row | {"fold": "train"} for row in rows], split="fold")
 
     def test_a_side_that_is_none_is_refused(self, prepare, rows):
@@ -399,7 +410,7 @@ class TestSeveralTables:
         config = DataConfig(insert_width=60, too_long="leave_out", split_by="random", test_fraction=0)
         assay = prepare_assay([first, second], config, reference)
         assert [source.left_out for source in assay.sources] == [0, 5]
-        assert "5 rows have inserts longer than 60 bases and are left out." in assay.findings
+        assert "Inserts longer than 60 bases: 5; they are left out." in assay.findings
 
 
 def test_sequences_are_encoded_once(rows, reference, monkeypatch):

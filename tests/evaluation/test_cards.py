@@ -307,7 +307,7 @@ def test_without_test_rows_the_scores_are_those_of_the_validation_rows(tmp_path)
     metrics, predictions, card = written(tmp_path / "model", found)
     text = " ".join(card.text.split())
     value = metrics["held_out"]["validation"]["mean_bin"]["pearson_r"]["value"]
-    assert "On 50 validation rows, which were not used for training, but chose the best step, its score is" in text
+    assert "On 50 validation rows, which were not trained on but were used to choose the best step, it reaches" in text
     assert f"**Pearson r {value:.3f} (" in text
     assert "No rows were held out for a test. The validation rows also chose the best step" in text
     assert "| 50 |" in card.text and "test row" not in text.replace("for a test row", "")

@@ -113,7 +113,7 @@ def test_it_says_what_is_in_the_table(folder, rows):
     # Fine-tuning will make the same of the table.
     assay = prepare_assay(path, CONFIG, ProformerTokenizer())
     assert f"The command above keeps {len(assay)} rows with 289 different inserts" in text
-    assert "- 10 rows repeat an insert and are merged with its first row." in card.text
+    assert "- Rows that repeat an insert: 10; each is merged with the insert's first row." in card.text
     assert all(f"- {line}\n" in card.text for finding in assay.findings for line in finding.splitlines())
     assert "5′ flank ACGTACGT" in card.text and "3′ flank TTGACCAA" in card.text
     for name, numbers in assay.split._asdict().items():

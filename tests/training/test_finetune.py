@@ -277,7 +277,7 @@ class TestConstruct:
     def test_inserts_that_are_too_long_are_cut_throughout(self, fine_tune):
         fine_tuned, _ = fine_tune(insert_width=14, too_long="cut", steps=5)
         assert fine_tuned.assay.tokenizer.insert_width == 14
-        assert "400 rows have inserts longer than 14 bases; their ends are cut off." in fine_tuned.assay.findings
+        assert "Inserts longer than 14 bases: 400; their ends are cut off." in fine_tuned.assay.findings
 
 
 class TestTargets:
