@@ -58,5 +58,5 @@ def test_a_level_that_the_model_does_not_have_is_refused():
     config = ProformerConfig(interval_half_widths={"0.9": [1.0]})
     with pytest.raises(ValueError, match=r"no prediction intervals for the level 0.99, only for 0.9\."):
         prediction_interval(np.zeros((1, 1)), config, 0.99)
-    with pytest.raises(ValueError, match="it has none: fine-tuning computes them"):
+    with pytest.raises(ValueError, match=r"has no prediction intervals\. Fine-tune it as a regression"):
         prediction_interval(np.zeros((1, 1)), ProformerConfig())

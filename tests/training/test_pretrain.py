@@ -19,7 +19,6 @@ from modeling_proformer import ProformerForPreTraining
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.evaluation.cards import eval_results
 from modeling_proformer.evaluation.metrics import DREAM_PAIRS, DREAM_SUBSETS, correlation
-from modeling_proformer.options import read_config
 from modeling_proformer.prediction import load_checkpoint, predict
 from modeling_proformer.training import pretrain
 from modeling_proformer.training.pretrain import train
@@ -100,6 +99,24 @@ def test_the_card_says_what_happened_and_its_scores_are_those_of_the_held_out_ro
     assert not {"license", "datasets", "base_model", "co2_eq_emissions"} & data.keys()
     assert r"| `gal\|actose` | " in card.text
     assert not re.search(r"\{\{|\{%|None|nan\b|TODO|\[More Information Needed\]", card.text)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"split": "fold"}, "20 rows were held out: as the column `fold` says"),
+        ({"split_by": "homology", "validation_fraction": 0.3}, "chosen at random by whole groups of homologs"),
+    ],
+)
+def test_the_card_says_how_the_rows_were_split(folder, frame, options, said):
+    frame["fold"] = ["train"] * 90 + ["validation"] * 20
+    train(frame, "run", sequence="dna", targets=OUTPUTS[:1], **options, **TINY_RUN)
+    assert said in " ".join(report("run")[1].text.split())
+
+
+def test_an_unknown_option_is_refused_with_its_likeness(folder, frame):
+    with pytest.raises(TypeError, match=r"^train\(\) has no option 'hidden_sise'. Did you mean 'hidden_size'\?$"):
+        train(frame, "run", hidden_sise=16)
 
 
 def test_the_cards_options_repeat_the_training(folder, frame):
@@ -288,14 +305,6 @@ def test_bfloat16_is_chosen_where_the_processor_has_it(monkeypatch, tmp_path):
         monkeypatch.setattr(pretrain, "has_fast_bfloat16", lambda fast=fast: fast)
         assert pretrain.TrainerOptions(output_dir=str(tmp_path), use_cpu=True).bf16 is fast
         assert pretrain.TrainerOptions(output_dir=str(tmp_path), use_cpu=True, bf16=False).bf16 is False
-
-
-@pytest.mark.parametrize("name", ["published", "full_8_gpus", "small", "twenty_minutes"])
-def test_recipes_are_options_that_exist(name):
-    recipe = Path(__file__).parents[2] / "examples" / "recipes" / f"{name}.yaml"
-    known = {
-        option.name
-        for kind in (*pretrain.TrainConfig.groups, pretrain.TrainerOptions)
-        for option in kind.__dataclass_fields__.values()
-    }
-    assert read_config(recipe, known)
+        # The library would refuse bfloat16 without a GPU.
+        monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+        assert pretrain.TrainerOptions(output_dir=str(tmp_path)).bf16 is fast
