@@ -13,19 +13,21 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_proformer import ProformerConfig
 
+
+logger = logging.get_logger(__name__)
 
 # The label that the library ignores; its Trainer counts all others.
 IGNORED = -100
@@ -396,16 +398,47 @@ def masked_nucleotide_loss(
     return summed / (num_masked_in_batch + 1)
 
 
-def require_expression_head(model: PreTrainedModel):
+def unwrap_expression_model(model: nn.Module) -> PreTrainedModel:
     """
-    Check that a model predicts expression.
+    Return the model that predicts expression, without a wrapper such as `DistributedDataParallel`, `DataParallel` or
+    `AveragedModel`.
 
     Raises:
-        TypeError: it does not.
+        TypeError: the model does not predict expression.
     """
+    while not hasattr(model, "expression_head") and isinstance(getattr(model, "module", None), nn.Module):
+        model = model.module
     if not hasattr(model, "expression_head"):
         raise TypeError(
             f"{type(model).__name__} does not predict expression: load it as a ProformerForSequenceClassification."
+        )
+    return model
+
+
+def require_same_kmers(config: ProformerConfig, tokenizer: PreTrainedTokenizerBase):
+    """
+    Check that a model can read the k-mers of a tokenizer, and warn if it was made for more of them.
+
+    Raises:
+        ValueError: the tokenizer makes other k-mers, or more than the model has positions.
+    """
+    if not hasattr(tokenizer, "kmer_size"):
+        raise ValueError(
+            f"{type(tokenizer).__name__} makes no k-mers; use the tokenizer that was saved with the model."
+        )
+    found, expected = ((made.kmer_size, made.kmer_stride) for made in (tokenizer, config))
+    tokens, positions = tokenizer.num_tokens, config.max_position_embeddings
+    if found != expected or tokens > positions:
+        raise ValueError(
+            f"The tokenizer makes {tokens} k-mers of {found[0]} bases with a stride of {found[1]}, but the model "
+            f"reads at most {positions} of {expected[0]} bases with a stride of {expected[1]}. Use the tokenizer that "
+            "was saved with the model."
+        )
+    if tokens < positions:
+        logger.warning_once(
+            f"The tokenizer makes {tokens} k-mers, but the model has {positions} positions. Predictions are wrong "
+            f"unless the model was trained with this tokenizer; then `model.resize_position_embeddings({tokens}, "
+            f"{tokens})` drops the other positions."
         )
 
 
@@ -654,7 +687,7 @@ class ProformerForSequenceClassification(ProformerPreTrainedModel):
             num_items_in_batch (`int`, *optional*):
                 See `expression_loss`; the Trainer passes it.
         """
-        outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
+        outputs = self.proformer(input_ids, token_type_ids, attention_mask, return_dict=True, **kwargs)
         scores, position_logits = self.expression_head(outputs.last_hidden_state, attention_mask)
         loss = None
         if labels is not None:
@@ -711,7 +744,7 @@ class ProformerForPreTraining(ProformerPreTrainedModel):
                 passes it. Without it, in a step of several batches, each batch counts by its share of the labels,
                 which is right on average, and exact if all batches have the same number of masked bases.
         """
-        outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
+        outputs = self.proformer(input_ids, token_type_ids, attention_mask, return_dict=True, **kwargs)
         scores, position_logits = self.expression_head(outputs.last_hidden_state, attention_mask)
         nucleotide_logits = self.nucleotide_head(outputs.last_hidden_state[:, self.config.num_expression_tokens :])
 
@@ -766,7 +799,7 @@ class ProformerForMaskedLM(ProformerPreTrainedModel):
                 Number of masked bases in the whole step, over all its micro-batches and processes; the Trainer passes
                 it.
         """
-        outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
+        outputs = self.proformer(input_ids, token_type_ids, attention_mask, return_dict=True, **kwargs)
         logits = self.nucleotide_head(outputs.last_hidden_state[:, self.config.num_expression_tokens :])
         loss = None
         if labels is not None:

@@ -8,6 +8,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
 from transformers import AutoModelForSequenceClassification as AutoModelForExpression
+from transformers.utils import ModelOutput
 
 from modeling_proformer import (
     ProformerConfig,
@@ -189,6 +190,18 @@ class TestForward:
         torch.testing.assert_close(found.nucleotide_logits[:, :24], expected.nucleotide_logits)
         unmasked = model(padded["input_ids"], padded["token_type_ids"])
         assert not torch.allclose(unmasked.logits, expected.logits)
+
+    @pytest.mark.parametrize("model_class", HEADS)
+    def test_tuples_have_the_same_values(self, tiny_config, batch, model_class):
+        """With `return_dict=False` in the configuration, every head failed."""
+        model = model_class(tiny_config).eval()
+        expected = model(**batch, output_hidden_states=True)
+        assert isinstance(expected, ModelOutput)
+        model.config.return_dict = False
+        found = model(**batch, output_hidden_states=True)
+        assert type(found) is tuple
+        torch.testing.assert_close(found, expected.to_tuple())
+        torch.testing.assert_close(model(**batch, return_dict=True).logits, expected.logits)
 
     def test_more_kmers_than_positions_are_refused(self, tiny_config):
         with pytest.raises(ValueError, match="25 k-mers, but the model has 24 positions"):

@@ -14,6 +14,7 @@ from fresh_process import make_python_without_package, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TINY
+from torch.utils.data import Dataset
 from transformers import AutoModelForSequenceClassification, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
@@ -28,6 +29,7 @@ from modeling_proformer import (
     checkpoint_path,
     pipeline_proformer,
     predict,
+    saturation_mutagenesis,
 )
 from modeling_proformer.intervals import prediction_interval
 
@@ -160,6 +162,22 @@ class TestInput:
         assert next(streamed) == expected[0]
         assert list(streamed) == expected[1:]
 
+    def test_a_torch_dataset_ends_where_its_length_says(self, pipe):
+        """Iteration by `__getitem__` alone went on without end, because the dataset raises no IndexError."""
+
+        class Repeated(Dataset):
+            def __len__(self):
+                return 7
+
+            def __getitem__(self, row):
+                return SEQUENCES[row % 5]
+
+        results = list(pipe(Repeated(), batch_size=3, num_workers=0))
+        assert len(results) == 7
+        np.testing.assert_allclose(values(results), values(pipe(SEQUENCES + SEQUENCES[:2])), rtol=1e-5)
+        with pytest.raises(TypeError, match=r"has no len\(\)"):
+            pipe(Dataset())
+
     def test_no_sequences_give_no_results(self, pipe):
         assert pipe([]) == []
         assert list(pipe(iter([]))) == []
@@ -251,6 +269,23 @@ class TestRefusals:
         assert [next(results) for _ in SEQUENCES] == pipe(SEQUENCES)
         with pytest.raises(InvalidSequenceError, match=r"^Sequence 6: "):
             next(results)
+
+    @pytest.mark.parametrize("other", [{"kmer_size": 4}, {"kmer_stride": 2}, {"insert_width": 13}])
+    def test_a_tokenizer_of_another_model(self, pipe, other):
+        """Smaller k-mers and longer strides gave values without a sign."""
+        tokenizer = ProformerTokenizer(**{"kmer_size": 3, "insert_width": 12} | other)
+        for run_model in (
+            lambda: PromoterExpressionPipeline(pipe.model, tokenizer),
+            lambda: predict(pipe.model, tokenizer, SEQUENCES),
+            lambda: next(saturation_mutagenesis(pipe.model, tokenizer, SEQUENCES)),
+        ):
+            with pytest.raises(ValueError, match="the model reads at most 24 of 3 bases with a stride of 1"):
+                run_model()
+
+    def test_a_tokenizer_of_fewer_tokens_is_not_used_without_a_warning(self, pipe, caplog):
+        predict(pipe.model, ProformerTokenizer(kmer_size=3, insert_width=9), ["ACGT"])
+        warning = "The tokenizer makes 18 k-mers, but the model has 24 positions. Predictions are wrong unless"
+        assert warning in caplog.text
 
     def test_a_model_that_does_not_predict_expression(self):
         model = ProformerForMaskedLM(ProformerConfig(**TINY))

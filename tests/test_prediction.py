@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from modeling_proformer import (
     InvalidSequenceError,
@@ -72,6 +73,38 @@ def test_a_model_in_training_mode_predicts_without_dropout(tiny_config, tiny_tok
     model = ProformerForPreTraining(tiny_config).train()
     predicted = predict(model, tiny_tokenizer, sequences)
     np.testing.assert_allclose(predicted, direct(model, tiny_tokenizer, sequences), atol=1e-5)
+
+
+def test_a_model_that_returns_tuples_predicts_the_same(model, tiny_tokenizer, sequences):
+    expected = predict(model, tiny_tokenizer, sequences)
+    model.config.return_dict = False
+    np.testing.assert_array_equal(predict(model, tiny_tokenizer, sequences), expected)
+    result = PromoterExpressionPipeline(model, tiny_tokenizer, device="cpu")(sequences[0])
+    assert result["LABEL_0"]["value"] == pytest.approx(float(expected[0, 0]), rel=1e-4)
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_a_wrapped_model_predicts_the_same(model, tiny_tokenizer, sequences, process_group):
+    """A training loop has its model in such a wrapper, which was refused as a model without an expression head."""
+    expected = predict(model, tiny_tokenizer, sequences)
+    for wrap in (
+        torch.nn.DataParallel,
+        torch.nn.parallel.DistributedDataParallel,
+        AveragedModel,
+        lambda model: AveragedModel(torch.nn.DataParallel(model)),
+    ):
+        wrapped = wrap(model).train()
+        np.testing.assert_array_equal(predict(wrapped, tiny_tokenizer, sequences), expected)
+        assert wrapped.training and wrapped.module.training
+    pipe = PromoterExpressionPipeline(wrapped, tiny_tokenizer, device="cpu")
+    assert pipe(sequences[0])["LABEL_0"]["value"] == pytest.approx(float(expected[0, 0]), rel=1e-4)
+    assert len(list(saturation_mutagenesis(wrapped, tiny_tokenizer, ["ACGT"]))) == 1
 
 
 def test_no_sequences_give_no_predictions(model, tiny_tokenizer):
