@@ -7,8 +7,12 @@ configuration, torch and transformers.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from shutil import copymode
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -24,7 +28,14 @@ from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_proformer import ProformerConfig
+from .configuration_proformer import EXPRESSION_PIPELINE, ProformerConfig
+
+
+if TYPE_CHECKING:
+    # Never imported here. The library saves and fetches every file that is named in such a line together with this
+    # one; by this, a saved model can be opened as a pipeline.
+    from .intervals import prediction_interval  # noqa: F401
+    from .pipeline_proformer import PromoterExpressionPipeline  # noqa: F401
 
 
 logger = logging.get_logger(__name__)
@@ -484,9 +495,37 @@ class ProformerPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {"hidden_states": ProformerLayer, "attentions": ProformerAttention}
 
     def __init__(self, config: ProformerConfig, *args, **kwargs):
-        # This field names code that only the pipeline's own `save_pretrained` puts next to a model.
+        # `save_pretrained` adds this field; it is a property of the folder, not of the model.
         config.__dict__.pop("custom_pipelines", None)
         super().__init__(config, *args, **kwargs)
+
+    def save_pretrained(self, save_directory: str | PathLike, **kwargs):
+        """
+        Save the model, with the code of its classes and of the pipeline `promoter-expression`.
+
+        `pipeline("promoter-expression", model=save_directory, trust_remote_code=True)` opens the folder without this
+        package, if the tokenizer is saved there too. The weights get the permissions of `config.json`.
+
+        Args:
+            save_directory: folder, made if it does not exist.
+            kwargs: arguments of `PreTrainedModel.save_pretrained`.
+        """
+        if hasattr(self, "expression_head"):
+            self.config.custom_pipelines = {
+                EXPRESSION_PIPELINE: {
+                    "impl": "pipeline_proformer.PromoterExpressionPipeline",
+                    "pt": ["AutoModelForSequenceClassification"],
+                }
+            }
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.config.__dict__.pop("custom_pipelines", None)
+        # safetensors lets only the owner read a file, but folders of models are shared.
+        settings = Path(save_directory, "config.json")
+        for weights in Path(save_directory).glob("model*.safetensors") if settings.exists() else ():
+            with suppress(PermissionError):
+                copymode(settings, weights)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

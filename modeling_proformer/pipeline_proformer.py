@@ -6,14 +6,12 @@ This file travels to the Hub with a checkpoint, so it imports only numpy, torch,
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import BatchEncoding, Pipeline, PreTrainedModel, PreTrainedTokenizer
-from transformers.dynamic_module_utils import custom_object_save
 
 # All three are named here, although one imports the others: transformers 5.4 fetches only what is named.
 from .configuration_proformer import EXPRESSION_PIPELINE
@@ -175,21 +173,9 @@ class PromoterExpressionPipeline(Pipeline):
             save_directory: folder, made if it does not exist.
             kwargs: arguments of `PreTrainedModel.save_pretrained`.
         """
-        # The base class leaves out the code of a pipeline that was itself loaded as remote code.
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
-        custom_object_save(self, save_directory)
+        # Not the method of the base class, which copies no code of a pipeline that was itself loaded as remote code.
         self.tokenizer.save_pretrained(save_directory, **kwargs)
-        config = self.model.config
-        config.custom_pipelines = {
-            EXPRESSION_PIPELINE: {
-                "impl": f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}",
-                "pt": ["AutoModelForSequenceClassification"],
-            }
-        }
-        try:
-            self.model.save_pretrained(save_directory, **kwargs)
-        finally:
-            del config.custom_pipelines
+        self.model.save_pretrained(save_directory, **kwargs)
 
 
 def _iterate(sequences: Iterable[str] | Dataset) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 
 import pytest
 import torch
@@ -312,6 +313,18 @@ class TestCheckpoints:
             torch.testing.assert_close(found, expected, rtol=0, atol=0)
             heads = {name for name, _ in model.named_parameters() if "head" in name}
             assert report["missing_keys"] == heads - {name for name, _ in saved.named_parameters()}
+
+    @pytest.mark.parametrize("max_shard_size", ["1GB", "20kB"])
+    def test_who_may_read_a_saved_folder_may_read_its_weights(self, tmp_path, tiny_config, max_shard_size):
+        """Only the owner could, whatever the umask."""
+        umask = os.umask(0o027)
+        try:
+            ProformerModel(tiny_config).save_pretrained(tmp_path / "saved", max_shard_size=max_shard_size)
+        finally:
+            os.umask(umask)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "saved").glob("*.*")}
+        assert len(modes) >= 4
+        assert set(modes.values()) == {0o640}
 
     @pytest.mark.parametrize("model_class", [ProformerForSequenceClassification, ProformerForPreTraining])
     def test_another_number_of_outputs(self, tmp_path, tiny_config, batch, model_class):

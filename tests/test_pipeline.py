@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TINY
 from torch.utils.data import Dataset
-from transformers import AutoModelForSequenceClassification, pipeline
+from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_proformer import (
@@ -310,14 +310,29 @@ class TestWithThePackage:
         assert type(opened) is PromoterExpressionPipeline
         assert opened(SEQUENCES, batch_size=32) == pipe(SEQUENCES, level=0.5)
 
-    def test_a_model_saved_on_its_own_names_no_pipeline(self, pipe, tmp_path):
-        """The folder of such a model lacks the code of the pipeline."""
+    def test_a_model_and_a_tokenizer_saved_by_themselves_are_a_saved_pipeline(self, pipe, tmp_path):
+        """As `push_to_hub` and the Trainer save them; the pipeline was an unknown task then."""
         pipe.save_pretrained(tmp_path / "saved")
         opened = pipeline("promoter-expression", model=tmp_path / "saved", device="cpu")
         loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
         for name, model in {"first": pipe.model, "opened": opened.model, "loaded": loaded}.items():
             model.save_pretrained(tmp_path / name)
-            assert "promoter-expression" not in (tmp_path / name / "config.json").read_text()
+            pipe.tokenizer.save_pretrained(tmp_path / name)
+            for path in (tmp_path / "saved").iterdir():
+                assert (tmp_path / name / path.name).read_bytes() == path.read_bytes()
+            assert not hasattr(model.config, "custom_pipelines")
+
+    def test_the_trainer_saves_one(self, tmp_path):
+        tokenizer = ProformerTokenizer(kmer_size=3, insert_width=12)
+        options = TrainingArguments(tmp_path / "training", use_cpu=True)
+        Trainer(model_of("bins"), options, processing_class=tokenizer).save_model(tmp_path / "saved")
+        named = json.loads((tmp_path / "saved" / "config.json").read_text())["custom_pipelines"]
+        assert named["promoter-expression"]["impl"] == "pipeline_proformer.PromoterExpressionPipeline"
+        assert {"pipeline_proformer.py", "intervals.py"} <= {path.name for path in (tmp_path / "saved").iterdir()}
+
+    def test_a_model_without_expression_names_no_pipeline(self, tmp_path):
+        ProformerForMaskedLM(ProformerConfig(**TINY)).save_pretrained(tmp_path)
+        assert "custom_pipelines" not in json.loads((tmp_path / "config.json").read_text())
 
     def test_its_example_is_correct(self):
         assert doctest.testmod(pipeline_proformer).attempted > 0
@@ -337,9 +352,9 @@ def observe(sequences: list, folder: str, again: str) -> dict:
     by_itself.save_pretrained(again)
     pipes = [opened, by_itself, transformers.pipeline(model=again, **trust)]
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
-    model.save_pretrained("model alone")
-    with open("model alone/config.json") as config:
-        model_alone = json.load(config)
+    model.save_pretrained("model-alone")
+    opened.tokenizer.save_pretrained("model-alone")
+    pipes.append(transformers.pipeline("promoter-expression", model="model-alone", **trust))
     try:
         opened([*sequences, "ACXT"])
     except ValueError as error:
@@ -351,7 +366,6 @@ def observe(sequences: list, folder: str, again: str) -> dict:
         "generators": [list(pipe(iter(sequences), batch_size=2)) for pipe in pipes],
         "complaint": complaint,
         "configuration": json.loads(opened.model.config.to_json_string(use_diff=False)),
-        "model alone": model_alone,
     }
 
 
@@ -400,9 +414,8 @@ with open("seen.json", "w") as seen:
         assert list(seen["strings"][0]) == ["liver", "blood"]
         assert seen["complaint"].startswith("InvalidSequenceError: Sequence 6: 'X' at position 3 ")
         assert "custom_pipelines" not in seen["configuration"]
-        assert "custom_pipelines" not in seen["model alone"]
-        first, again = (
+        first, again, model_alone = (
             {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-            for folder in (saved, tmp_path / "again")
+            for folder in (saved, tmp_path / "again", tmp_path / "work" / "model-alone")
         )
-        assert again == first
+        assert again == model_alone == first
