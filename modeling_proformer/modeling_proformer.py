@@ -5,7 +5,9 @@ disagree, this file follows the code. It travels to the Hub with every checkpoin
 configuration, torch and transformers.
 """
 
+import importlib
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +30,39 @@ from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_proformer import EXPRESSION_PIPELINE, ProformerConfig
+
+def _import_package():
+    """
+    Import the installed package in the place of this file.
+
+    In the folder of a saved model, `import modeling_proformer` finds the copy of this file that lies there.
+
+    Raises:
+        ImportError: the package is not installed.
+    """
+    global __package__, __spec__
+    folder, paths = Path(__file__).resolve().parent, sys.path[:]
+    sys.path[:] = [path for path in paths if Path(path).resolve() != folder]
+    del sys.modules[__name__]
+    try:
+        package = importlib.import_module(__name__)
+    except ModuleNotFoundError as error:
+        if error.name != __name__:
+            raise
+        raise ImportError(
+            f"{folder} is the folder of a saved model, which opens with `AutoModel.from_pretrained(..., "
+            "trust_remote_code=True)`; the package modeling_proformer is not installed."
+        ) from None
+    finally:
+        sys.path[:] = paths
+    # The imports below then find the files of the package.
+    __package__, __spec__ = package.__package__, package.__spec__
+
+
+if __name__ == "modeling_proformer":
+    _import_package()
+
+from .configuration_proformer import EXPRESSION_PIPELINE, ProformerConfig  # noqa: E402
 
 
 if TYPE_CHECKING:

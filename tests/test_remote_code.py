@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from fresh_process import make_python_without_package, run
 from tiny import TINY
 
+import modeling_proformer
 from modeling_proformer import (
     ProformerConfig,
     ProformerForMaskedLM,
@@ -261,6 +263,32 @@ def test_travelling_files_import_only_each_other_or_required_libraries(file):
         elif isinstance(node, ast.ImportFrom):
             # With `__future__.annotations`, strict configurations would no longer be checked.
             assert node.module.split(".")[0] in installed - {"__future__"}
+
+
+def test_the_package_is_imported_in_the_folder_of_a_saved_model_too(checkpoints, python_without_package):
+    """Python finds the file of this name there first, and its relative imports failed."""
+    script = """
+import sys
+
+path = sys.path[:]
+import modeling_proformer
+
+assert sys.path == path
+model, tokenizer = modeling_proformer.load_checkpoint(".")
+assert type(model) is modeling_proformer.ProformerForSequenceClassification
+print(modeling_proformer.__file__)
+"""
+    folder = checkpoints[THREE_OUTPUTS].folder
+    with_package, without = (
+        subprocess.run([python, "-c", script], cwd=folder, capture_output=True, text=True)
+        for python in (sys.executable, python_without_package)
+    )
+    assert with_package.returncode == 0, with_package.stderr
+    assert Path(with_package.stdout.strip()).samefile(modeling_proformer.__file__)
+    assert without.returncode == 1
+    complaint = without.stderr.splitlines()[-1]
+    assert complaint.startswith(f"ImportError: {folder} is the folder of a saved model, which opens with `AutoModel")
+    assert complaint.endswith("the package modeling_proformer is not installed.")
 
 
 @pytest.mark.parametrize("model_class", MODEL_CLASSES)
