@@ -579,6 +579,18 @@ class ProformerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Conv1d):  # depthwise
             _init_glorot_uniform(module.weight, module.kernel_size[0] * module.in_channels, module.kernel_size[0])
 
+    def train(self, mode: bool = True):
+        """
+        Set training or evaluation mode, as torch does. Training mode removes the prediction intervals from the
+        configuration, because they hold for the weights before training.
+        """
+        if mode and self.config.interval_half_widths is not None:
+            self.config.interval_half_widths = None
+            logger.warning(
+                "The model goes into training, so its prediction intervals no longer hold: it has none now."
+            )
+        return super().train(mode)
+
     def get_position_embeddings(self) -> nn.Embedding:
         """Return the embeddings of the positions, those of the forward strand first."""
         return self.base_model.embeddings.position_embeddings

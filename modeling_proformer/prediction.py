@@ -41,7 +41,7 @@ def checkpoint_path() -> Path:
 
 def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTrainedModel, ProformerTokenizer]:
     """
-    Return a model that predicts expression, in evaluation mode, and its tokenizer.
+    Return a model that predicts expression, in float32 and evaluation mode, and its tokenizer.
 
     Args:
         folder_or_repo: a folder, or the name of a repository on the Hub; by default the embedded checkpoint. It may
@@ -67,6 +67,8 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            # A folder may hold float16, which neither trains nor goes into bfloat16.
+            dtype=torch.float32,
         )
     except (InputError, ImportError):
         raise
@@ -172,7 +174,8 @@ def predict(
     Raises:
         InvalidSequenceError: a sequence cannot be tokenized; `row` is its index among all the sequences.
         TypeError: the model does not predict expression, or `sequences` is one string.
-        ValueError: `batch_size` is below 1, or the model cannot read the tokenizer's k-mers.
+        ValueError: `batch_size` is below 1, the model cannot read the tokenizer's k-mers, or a CPU cannot compute its
+            weights, which are in one short type, in another.
     """
     model = unwrap_expression_model(model)
     batches = predict_batches(
@@ -256,6 +259,11 @@ def count_rows_from(first: int) -> Iterator[None]:
 
 def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.dtype | None = None) -> np.ndarray:
     """Return what `predict` does for one batch of tokens, (sequences, outputs), where the model is."""
+    other_short_types = {torch.float16, torch.bfloat16} - {dtype}
+    if dtype is not None and model.dtype in other_short_types and model.device.type == "cpu":
+        raise ValueError(
+            f"The weights are in {model.dtype}, which cannot be computed in {dtype}: use `model.float()`."
+        )
     layers = fastest_linear_layers(model) if dtype is None else contextlib.nullcontext()
     autocast = torch.autocast(model.device.type, dtype, enabled=dtype is not None)
     with evaluation_mode(model), torch.inference_mode(), autocast, layers:

@@ -193,6 +193,26 @@ def test_a_shorter_type_is_close_and_leaves_the_weights_alone(model, tiny_tokeni
     np.testing.assert_array_equal(predict(model, tiny_tokenizer, sequences), expected)
 
 
+def test_weights_of_one_short_type_are_not_computed_in_another(model, tiny_tokenizer, sequences):
+    model.to(torch.float16)
+    assert np.isfinite(predict(model, tiny_tokenizer, sequences, dtype=torch.float16)).all()
+    with pytest.raises(
+        ValueError, match=r"in torch.float16, which cannot be computed in torch.bfloat16: use `model\.f"
+    ):
+        predict(model, tiny_tokenizer, sequences, dtype=torch.bfloat16)
+
+
+def test_a_checkpoint_in_float16_is_computed_in_float32_or_bfloat16(model, tiny_tokenizer, sequences, tmp_path):
+    """`--bf16` failed with a message of torch about parameters of mixed types."""
+    model.to(torch.float16).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    loaded, tokenizer = load_checkpoint(tmp_path)
+    expected = predict(model.float(), tiny_tokenizer, sequences)
+    np.testing.assert_array_equal(predict(loaded, tokenizer, sequences), expected)
+    short = predict(loaded, tokenizer, sequences, dtype=torch.bfloat16)
+    np.testing.assert_allclose(short, expected, atol=0.05 * np.ptp(expected))
+
+
 @pytest.mark.parametrize(
     "device",
     ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"))],
