@@ -123,6 +123,23 @@ class ProformerPreTrainingOutput(ProformerExpressionOutput):
     nucleotide_logits: torch.FloatTensor | None = None
 
 
+def _check_in_graph(holds: torch.Tensor, message: str):
+    """
+    Check a condition without a graph break, and on a GPU without waiting for it.
+
+    Args:
+        holds: the condition, () of bool.
+        message: what is wrong if it does not hold.
+
+    Raises:
+        ValueError: it does not hold. A compiled or exported model raises a RuntimeError, and so does a GPU, later.
+    """
+    if torch.compiler.is_compiling() or holds.is_cuda:
+        torch._assert_async(holds, message)
+    elif holds.device.type == "cpu" and not holds:
+        raise ValueError(message)
+
+
 class ProformerEmbeddings(nn.Module):
     """Embeds expression tokens, followed by k-mers with their positions and strands."""
 
@@ -144,9 +161,22 @@ class ProformerEmbeddings(nn.Module):
         Return the one-hot encoded bases of k-mer ids, (batch, positions) to (batch, positions, kmer_size *
         alphabet_size). A base outside the sequence (code 0) or the alphabet (M if `alphabet_size` is 5) is a zero
         vector.
+
+        Raises:
+            TypeError: the ids are not integers.
+            ValueError: a number is not the id of a k-mer, see `_check_in_graph`.
         """
+        if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+            raise TypeError(f"`input_ids` must be integers, got {input_ids.dtype}, which cannot hold the ids exactly.")
         place_values = torch.tensor([7**power for power in reversed(range(self.kmer_size))], device=input_ids.device)
-        codes = input_ids.unsqueeze(-1) // place_values % 7
+        codes = input_ids.unsqueeze(-1) // place_values
+        # The first base of a k-mer is not below "-" or above M.
+        _check_in_graph(
+            ((codes[..., 0] >= 0) & (codes[..., 0] < 7)).all(),
+            f"`input_ids` hold a number that is not the id of a {self.kmer_size}-mer: ids go from 0 to "
+            f"{7**self.kmer_size - 1}. Use the tokenizer that was saved with the model.",
+        )
+        codes = codes % 7
         bases = torch.arange(1, self.alphabet_size + 1, device=input_ids.device)
         # Not the type of the projection's weight, which is an integer in a quantized model.
         return (codes.unsqueeze(-1) == bases).flatten(-2).to(self.position_embeddings.weight.dtype)
@@ -698,7 +728,9 @@ class ProformerModel(ProformerPreTrainedModel):
             expression tokens first. As published, there is no final normalisation.
 
         Raises:
-            ValueError: there are more k-mers than `max_position_embeddings`.
+            TypeError: the ids are not integers.
+            ValueError: there are more k-mers than `max_position_embeddings`, or a number is not the id of a k-mer. Of
+                such a number, a compiled model and a GPU report a RuntimeError.
         """
         hidden_states = self.embeddings(input_ids, token_type_ids)
         padding_mask = None

@@ -221,6 +221,34 @@ class TestForward:
         assert halved.dtype == torch.float32
         torch.testing.assert_close(halved, outputs.logits, atol=0.2, rtol=0)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.bool])
+    def test_ids_that_are_not_integers_are_refused(self, tiny_config, batch, dtype):
+        """In float32, ids of 10-mers are rounded: 12.68 became 11.03."""
+        with pytest.raises(TypeError, match=f"`input_ids` must be integers, got {dtype}"):
+            ProformerModel(tiny_config)(batch["input_ids"].to(dtype))
+
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16])
+    @pytest.mark.parametrize("wrong", [-1, -343, 7**3, 2**15 - 1])
+    def test_numbers_that_are_no_kmers_are_refused(self, tiny_config, batch, wrong, dtype):
+        """They were computed with, as the k-mer of their last digits."""
+        model = ProformerModel(tiny_config).eval()
+        ids = batch["input_ids"].clamp(max=7**3 - 1).to(dtype)
+        ids[0, :2] = torch.tensor([0, 7**3 - 1])
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        expected = model(ids).last_hidden_state
+        torch.testing.assert_close(compiled(ids).last_hidden_state, expected)
+        ids[2, 5] = wrong
+        with pytest.raises(ValueError, match="not the id of a 3-mer: ids go from 0 to 342"):
+            model(ids)
+        with pytest.raises(RuntimeError, match="not the id of a 3-mer"):
+            compiled(ids)
+
+    def test_ids_of_the_largest_kmers_are_read(self, tiny_config):
+        model = ProformerModel(with_fields(tiny_config, kmer_size=22))
+        model(torch.tensor([[0, 7**22 - 1]]))
+        with pytest.raises(ValueError, match="not the id of a 22-mer"):
+            model(torch.tensor([[0, 7**22]]))
+
     @pytest.mark.parametrize("model_class", HEADS)
     def test_compiles_without_graph_breaks(self, tiny_config, batch, model_class):
         model = model_class(with_fields(tiny_config, label_mean=[9.0], label_std=[4.0])).eval()
