@@ -62,7 +62,7 @@ def _import_package():
 if __name__ == "modeling_proformer":
     _import_package()
 
-from .configuration_proformer import EXPRESSION_PIPELINE, ProformerConfig  # noqa: E402
+from .configuration_proformer import EXPRESSION_PIPELINE, OF_THE_LABELS, ProformerConfig  # noqa: E402
 
 
 if TYPE_CHECKING:
@@ -390,7 +390,7 @@ def expression_loss(
 ) -> torch.Tensor:
     """
     Return the loss of predictions against measurements, for every `problem_type`. Missing labels, NaN or -100, are
-    left out.
+    left out. Labels that are class numbers change the `problem_type`, see `infer_classification`.
 
     Args:
         scores: (batch, outputs), or (batch, outputs, bins) with `expression_bins`.
@@ -408,6 +408,7 @@ def expression_loss(
         ValueError: the shape of `labels` or `sample_weights` does not fit.
     """
     scores = scores.float()
+    infer_classification(config, labels, len(scores))
     classes = config.problem_type == "single_label_classification"
     counted = config.expression_bins is not None and labels.numel() == scores.numel()
     shape = scores.shape if counted else scores.shape[:1] if classes else scores.shape[:2]
@@ -440,6 +441,26 @@ def expression_loss(
     if num_items_in_batch is None:
         num_items_in_batch = present.sum().clamp(min=1)
     return torch.where(present, losses, 0.0).sum() / num_items_in_batch
+
+
+def infer_classification(config: ProformerConfig, labels: torch.Tensor, sequences: int):
+    """
+    Set the `problem_type` to "single_label_classification" if the labels are class numbers: one integer for each
+    sequence, although there are several outputs. A regression would have a label for each output.
+
+    Args:
+        config: is changed, unless it has a scale, bins or intervals of measurements.
+        labels: labels of the batch.
+        sequences: number of sequences in the batch.
+    """
+    if (
+        config.problem_type == "regression"
+        and config.num_labels > 1
+        and labels.numel() == sequences
+        and not labels.is_floating_point()
+        and all(getattr(config, name) is None for name in OF_THE_LABELS)
+    ):
+        config.problem_type = "single_label_classification"
 
 
 def bin_probabilities(labels: torch.Tensor, bins: list[float]) -> torch.Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -79,7 +80,9 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
                 f"{source}: this is neither a folder nor a repository on the Hub that can be read "
                 f"({first_line(error)})"
             ) from error
-        raise InputError(f"{source}: no readable Proformer checkpoint ({first_line(error)})") from error
+        # The errors of a configuration name the field in one line and the reason in the next.
+        reason = " ".join(str(error).split()) if isinstance(error, StrictDataclassError) else first_line(error)
+        raise InputError(f"{source}: no readable Proformer checkpoint ({reason})") from error
     if loading["missing_keys"]:
         raise InputError(
             f"{source}: the checkpoint lacks {len(loading['missing_keys'])} weights, among them "

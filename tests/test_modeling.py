@@ -1,8 +1,11 @@
 """Tests of the configuration and the four model classes."""
 
 import copy
+import json
 import math
 import os
+import re
+import time
 
 import pytest
 import torch
@@ -107,6 +110,39 @@ class TestConfiguration:
         with pytest.raises(StrictDataclassClassValidationError) as error:
             ProformerConfig(**fields)
         assert reason in str(error.value.__cause__ or error.value)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "reason"),
+        [
+            ("num_hidden_layers", 10**9, "num_hidden_layers.*1000"),
+            ("hidden_size", 10**9, "hidden_size.*1000000"),
+            ("num_expression_tokens", 10**9, "at most 1,000,000, got 1000000000"),
+            ("head_dim", 10**9, "at most 1,000,000, got 1000000000"),
+            ("num_labels", 10**9, "`num_labels` is 1,000,000,000, but at most 100,000 are possible"),
+            ("expression_bins", list(range(200_000)), "`expression_bins` has 200,000 entries, but at most 10,000"),
+            (
+                "interval_half_widths",
+                {f"0.{number}": [1.0] for number in range(200_000)},
+                "`interval_half_widths` has 200,000 entries, but at most 1,000",
+            ),
+        ],
+        ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+    )
+    def test_sizes_beyond_any_model_are_refused_at_once(self, tmp_path, tiny_config, field, value, reason):
+        """Building such a model computed for over 100 seconds, or until the memory was full."""
+        tiny_config.save_pretrained(tmp_path)
+        path = tmp_path / "config.json"
+        saved = json.loads(path.read_text())
+        if field == "num_labels":
+            del saved["id2label"], saved["label2id"]
+        path.write_text(json.dumps(saved | {field: value}))
+        started = time.perf_counter()
+        with pytest.raises(
+            (ValueError, StrictDataclassFieldValidationError, StrictDataclassClassValidationError)
+        ) as error:
+            AutoConfig.from_pretrained(tmp_path)
+        assert time.perf_counter() - started < 5
+        assert re.search(reason, " ".join(f"{error.value} {error.value.__cause__}".split()))
 
     def test_a_saved_configuration_loads_unchanged(self, tmp_path, tiny_config):
         config = with_fields(tiny_config, num_labels=2, label_mean=[9, 1], label_std=[4, 2.5])
@@ -449,6 +485,32 @@ class TestPositions:
 
 
 class TestLosses:
+    @pytest.mark.parametrize("shape", [(3,), (3, 1)])
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
+    def test_integers_for_several_outputs_are_classes(self, tiny_config, batch, tmp_path, dtype, shape):
+        """As with the library's own models; the labels were refused because of their shape."""
+        model = ProformerForSequenceClassification(with_fields(tiny_config, num_labels=2))
+        labels = torch.tensor([0, 1, 1])
+        outputs = model(**batch, labels=labels.to(dtype).reshape(shape))
+        torch.testing.assert_close(outputs.loss, torch.nn.functional.cross_entropy(outputs.logits, labels))
+        model.save_pretrained(tmp_path)
+        assert AutoConfig.from_pretrained(tmp_path).problem_type == "single_label_classification"
+
+    def test_other_labels_stay_measurements(self, tiny_config, batch):
+        labels = torch.tensor([0, 1, 1])
+        one = ProformerForSequenceClassification(tiny_config)
+        two = ProformerForSequenceClassification(with_fields(tiny_config, num_labels=2))
+        for model, measured in ((one, labels), (one, labels.float()), (two, torch.stack([labels, 1 - labels], dim=1))):
+            outputs = model(**batch, labels=measured)
+            expected = torch.nn.functional.mse_loss(outputs.logits, measured.reshape(outputs.logits.shape).float())
+            torch.testing.assert_close(outputs.loss, expected)
+            assert model.config.problem_type == "regression"
+        scaled = with_fields(tiny_config, num_labels=2, label_mean=[9.0, 1.0])
+        for config, refused in ((tiny_config, labels.float()), (scaled, labels)):
+            config.num_labels = 2
+            with pytest.raises(ValueError, match=r"Labels of shape \(3,\) for predictions of shape \(3, 2\)"):
+                ProformerForSequenceClassification(config)(**batch, labels=refused)
+
     def test_missing_labels_are_left_out(self, tiny_config, batch):
         config = with_fields(tiny_config, num_labels=2)
         model = ProformerForSequenceClassification(config)

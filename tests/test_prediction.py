@@ -1,6 +1,7 @@
 """Tests of the prediction of expression by calls of the library."""
 
 import itertools
+import json
 import threading
 
 import numpy as np
@@ -346,6 +347,21 @@ def test_a_saved_model_predicts_the_same(tiny_config, tiny_tokenizer, sequences,
     assert tokenizer.insert_width == 12
     expected = predict(model, tiny_tokenizer, sequences)
     np.testing.assert_array_equal(predict(loaded, tokenizer, sequences), expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"num_hidden_layers": 10**9}, "'num_hidden_layers': .*smaller or equal to 1000, got 1000000000"),
+        ({"head_dim": 10**9}, "`head_dim` must be at least 1 and at most 1,000,000"),
+    ],
+)
+def test_the_error_names_what_is_wrong_with_a_configuration(tiny_config, tiny_tokenizer, tmp_path, fields, reason):
+    tiny_tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(tiny_config.to_dict() | fields))
+    with pytest.raises(InputError, match=f"^{tmp_path}: no readable Proformer checkpoint \\(.*{reason}") as error:
+        load_checkpoint(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_checkpoint_that_does_not_exist_is_not_found(tmp_path, monkeypatch):
