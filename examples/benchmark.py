@@ -272,7 +272,7 @@ def measure_tokenizer(sequences: list[str], arguments: argparse.Namespace) -> li
 def measure_prediction(sequences: list[str], arguments: argparse.Namespace) -> list[Line]:
     """Compare prediction from a FASTA file with forward passes alone, over tokens made before."""
     model, tokenizer = load_model("embedded", arguments.device)
-    model, batch_size = prepare_model(model, sequences, None, None)
+    model, batch_size = prepare_model(model, tokenizer, sequences, None, None)
     inputs = list(token_batches(tokenizer, sequences, batch_size, truncation=False))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "promoters.fasta")

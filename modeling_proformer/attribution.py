@@ -8,7 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from .modeling_proformer import evaluation_mode, predict_from_logits, require_expression_head
+from .modeling_proformer import (
+    evaluation_mode,
+    predict_from_logits,
+    require_same_kmers,
+    unwrap_expression_model,
+)
 from .tokenization import ProformerTokenizer
 from .tokenization.tokenization_proformer import COMPLEMENT, NUCLEOTIDE_N
 
@@ -61,7 +66,7 @@ class OneHotModel(nn.Module):
         kmers = kmers[:, : tokenizer.num_tokens]
         strands = torch.from_numpy(tokenizer.token_type_ids(len(kmers))).to(kmers.device)
         with evaluation_mode(self.model):
-            logits = self.model(kmers.to(self.model.dtype), token_type_ids=strands).logits
+            logits = self.model(kmers.to(self.model.dtype), token_type_ids=strands, return_dict=True).logits
         return predict_from_logits(logits, config)
 
 
@@ -78,8 +83,10 @@ def as_one_hot(model: PreTrainedModel, tokenizer: ProformerTokenizer) -> OneHotM
 
     Raises:
         TypeError: the model does not predict expression.
+        ValueError: the model cannot read the tokenizer's k-mers.
     """
-    require_expression_head(model)
+    model = unwrap_expression_model(model)
+    require_same_kmers(model.config, tokenizer)
     return OneHotModel(model, tokenizer)
 
 

@@ -22,6 +22,16 @@ from transformers.utils.type_validators import interval, probability  # noqa: E4
 # Fields that belong to the outputs with which a checkpoint was saved, and not to others.
 OF_THE_LABELS = ("label_mean", "label_std", "expression_bins", "label_transform", "interval_half_widths")
 
+# Limits far above any model, so that a damaged or hostile config.json is refused before anything is computed.
+MAX_LAYERS = 1_000
+MAX_SIZE = 1_000_000
+MAX_OUTPUTS = 100_000
+MAX_ENTRIES = {
+    **dict.fromkeys(("id2label", "label2id", "label_mean", "label_std"), MAX_OUTPUTS),
+    "expression_bins": 10_000,
+    "interval_half_widths": 1_000,
+}
+
 # Name of the pipeline that travels with a checkpoint, see `pipeline_proformer.py`.
 EXPRESSION_PIPELINE = "promoter-expression"
 
@@ -86,7 +96,9 @@ class ProformerConfig(PreTrainedConfig):
             computed on rows that the model was not trained on. It is in the assay's units, or in those of
             `label_transform`; see `modeling_proformer.intervals`.
         problem_type (`str`, defaults to `"regression"`):
-            `"regression"`, `"single_label_classification"` or `"multi_label_classification"`.
+            `"regression"`, `"single_label_classification"` or `"multi_label_classification"`. A regression of several
+            outputs that is given integers as labels, one for each sequence, becomes a
+            `"single_label_classification"`, as with the library's own models.
         pad_token_id (`int`, defaults to 0):
             Id of `[PAD]`, the k-mer that lies wholly outside a sequence.
         tie_word_embeddings (`bool`, defaults to `False`):
@@ -103,16 +115,16 @@ class ProformerConfig(PreTrainedConfig):
     keys_to_ignore_at_inference = ["position_logits", "nucleotide_logits", "hidden_states", "attentions"]
 
     kmer_size: int = interval(min=1, max=22)(default=10)
-    kmer_stride: int = interval(min=1)(default=1)
+    kmer_stride: int = interval(min=1, max=MAX_SIZE)(default=1)
     alphabet_size: Literal[5, 6] = 6
-    max_position_embeddings: int = interval(min=1)(default=200)
+    max_position_embeddings: int = interval(min=1, max=MAX_SIZE)(default=200)
     num_expression_tokens: int = 32
-    hidden_size: int = interval(min=1)(default=512)
-    num_hidden_layers: int = interval(min=1)(default=4)
-    num_attention_heads: int = interval(min=1)(default=8)
+    hidden_size: int = interval(min=1, max=MAX_SIZE)(default=512)
+    num_hidden_layers: int = interval(min=1, max=MAX_LAYERS)(default=4)
+    num_attention_heads: int = interval(min=1, max=MAX_SIZE)(default=8)
     head_dim: int | None = None
     intermediate_size: int | None = None
-    conv_kernel_size: int = interval(min=1)(default=15)
+    conv_kernel_size: int = interval(min=1, max=MAX_SIZE)(default=15)
     hidden_dropout: float | int = probability(default=0.0)
     layer_norm_eps: float = 1e-6
     label_mean: list[float | int] | None = None
@@ -131,6 +143,8 @@ class ProformerConfig(PreTrainedConfig):
             self.intermediate_size = 2 * self.hidden_size
         if self.id2label is None and kwargs.get("num_labels") is None:
             kwargs["num_labels"] = 1
+        if (kwargs.get("num_labels") or 0) > MAX_OUTPUTS:
+            raise ValueError(f"`num_labels` is {kwargs['num_labels']:,}, but at most {MAX_OUTPUTS:,} are possible.")
         # Otherwise a saved model would name only its own class, and the folder would not open with the others.
         kwargs["auto_map"] = {
             "AutoConfig": "configuration_proformer.ProformerConfig",
@@ -148,6 +162,10 @@ class ProformerConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
+        for name, limit in MAX_ENTRIES.items():
+            value = config_dict.get(name)
+            if isinstance(value, list | dict) and len(value) > limit:
+                raise ValueError(f"`{name}` has {len(value):,} entries, but at most {limit:,} are possible.")
         # The label scale of a checkpoint does not belong to outputs other than those with which it was saved.
         names = config_dict.get("id2label") or {0: "LABEL_0"}
         outputs = kwargs.get("num_labels", len(kwargs.get("id2label") or names))
@@ -166,12 +184,12 @@ class ProformerConfig(PreTrainedConfig):
         return {**super().to_diff_dict(), "id2label": self.id2label, "label2id": self.label2id}
 
     def validate_sizes(self):
-        for name in ("head_dim", "intermediate_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         # Not an `interval` of the field: in transformers 5.4 it ignores a limit of 0, and cannot exclude its limits.
-        if self.num_expression_tokens < 0:
-            raise ValueError(f"`num_expression_tokens` must be at least 0, got {self.num_expression_tokens}.")
+        for name, least in (("head_dim", 1), ("intermediate_size", 1), ("num_expression_tokens", 0)):
+            if not least <= getattr(self, name) <= MAX_SIZE:
+                raise ValueError(
+                    f"`{name}` must be at least {least} and at most {MAX_SIZE:,}, got {getattr(self, name)}."
+                )
         if self.layer_norm_eps <= 0:
             raise ValueError(f"`layer_norm_eps` must be positive, got {self.layer_norm_eps}.")
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from .data.config import require_choice
 from .data.tables import InputError, read_rows, require_columns, sequence_text
-from .modeling_proformer import predict_from_logits, require_expression_head
+from .modeling_proformer import predict_from_logits, require_same_kmers, unwrap_expression_model
 from .prediction import predict_tokens, prepare_model, token_batches
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
@@ -79,7 +79,7 @@ class ServedModel(nn.Module):
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         token_type_ids = self.token_type_ids.expand(input_ids.shape[0], -1)
-        return predict_from_logits(self.model(input_ids, token_type_ids).logits, self.model.config)
+        return predict_from_logits(self.model(input_ids, token_type_ids, return_dict=True).logits, self.model.config)
 
 
 def export(
@@ -115,13 +115,14 @@ def export(
         InputError: a prediction is not finite.
         InvalidSequenceError: a sequence cannot be tokenized.
         TypeError: the model does not predict expression.
-        ValueError: there is no such format.
+        ValueError: there is no such format, or the model cannot read the tokenizer's k-mers.
     """
     require_choice("format", format, list(MODEL_FILES))
     folder = Path(folder).resolve()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise FileExistsError(f"{folder}: this exists already; name a new or an empty folder.")
-    require_expression_head(model)
+    model = unwrap_expression_model(model)
+    require_same_kmers(model.config, tokenizer)
     if format != "torch":
         _require_libraries()
     model = copy.deepcopy(model).float().cpu().eval()
@@ -284,7 +285,7 @@ def compare(
     exported = _open_exported(folder)
     if sequences is None:
         sequences = random_sequences(tokenizer, RANDOM_COMPARED)
-    model, batch_size = prepare_model(model, sequences, batch_size, device=None)
+    model, batch_size = prepare_model(model, tokenizer, sequences, batch_size, device=None)
     batches = list(token_batches(tokenizer, sequences, batch_size, truncation))
     if not batches:
         raise ValueError("Give at least one sequence to compare on.")

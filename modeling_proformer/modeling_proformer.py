@@ -7,25 +7,46 @@ configuration, torch and transformers.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from shutil import copymode
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_proformer import ProformerConfig
 
+if __name__ == "modeling_proformer":
+    # Python finds the copy of this file before the installed package of the same name.
+    raise ImportError(
+        f"{Path(__file__).parent} is the folder of a saved model, which hides the package modeling_proformer. Start "
+        "Python in another folder, or open the model with AutoModel.from_pretrained(folder, trust_remote_code=True)."
+    )
+
+from .configuration_proformer import EXPRESSION_PIPELINE, OF_THE_LABELS, ProformerConfig
+
+
+if TYPE_CHECKING:
+    # Never imported here. The library saves and fetches every file that is named in such a line together with this
+    # one; by this, a saved model can be opened as a pipeline.
+    from .intervals import prediction_interval  # noqa: F401
+    from .pipeline_proformer import PromoterExpressionPipeline  # noqa: F401
+
+
+logger = logging.get_logger(__name__)
 
 # The label that the library ignores; its Trainer counts all others.
 IGNORED = -100
@@ -76,6 +97,23 @@ class ProformerPreTrainingOutput(ProformerExpressionOutput):
     nucleotide_logits: torch.FloatTensor | None = None
 
 
+def _check_in_graph(holds: torch.Tensor, message: str):
+    """
+    Check a condition without a graph break, and on a GPU without waiting for it.
+
+    Args:
+        holds: the condition, () of bool.
+        message: what is wrong if it does not hold.
+
+    Raises:
+        ValueError: it does not hold. A compiled or exported model raises a RuntimeError, and so does a GPU, later.
+    """
+    if torch.compiler.is_compiling() or holds.is_cuda:
+        torch._assert_async(holds, message)
+    elif holds.device.type == "cpu" and not holds:
+        raise ValueError(message)
+
+
 class ProformerEmbeddings(nn.Module):
     """Embeds expression tokens, followed by k-mers with their positions and strands."""
 
@@ -97,9 +135,22 @@ class ProformerEmbeddings(nn.Module):
         Return the one-hot encoded bases of k-mer ids, (batch, positions) to (batch, positions, kmer_size *
         alphabet_size). A base outside the sequence (code 0) or the alphabet (M if `alphabet_size` is 5) is a zero
         vector.
+
+        Raises:
+            TypeError: the ids are not integers.
+            ValueError: a number is not the id of a k-mer, see `_check_in_graph`.
         """
+        if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+            raise TypeError(f"`input_ids` must be integers, got {input_ids.dtype}, which cannot hold the ids exactly.")
         place_values = torch.tensor([7**power for power in reversed(range(self.kmer_size))], device=input_ids.device)
-        codes = input_ids.unsqueeze(-1) // place_values % 7
+        codes = input_ids.unsqueeze(-1) // place_values
+        # The first base of a k-mer is not below "-" or above M.
+        _check_in_graph(
+            ((codes[..., 0] >= 0) & (codes[..., 0] < 7)).all(),
+            f"`input_ids` hold a number that is not the id of a {self.kmer_size}-mer: ids go from 0 to "
+            f"{7**self.kmer_size - 1}. Use the tokenizer that was saved with the model.",
+        )
+        codes = codes % 7
         bases = torch.arange(1, self.alphabet_size + 1, device=input_ids.device)
         # Not the type of the projection's weight, which is an integer in a quantized model.
         return (codes.unsqueeze(-1) == bases).flatten(-2).to(self.position_embeddings.weight.dtype)
@@ -313,7 +364,7 @@ def expression_loss(
 ) -> torch.Tensor:
     """
     Return the loss of predictions against measurements, for every `problem_type`. Missing labels, NaN or -100, are
-    left out.
+    left out. Labels that are class numbers change the `problem_type`, see `infer_classification`.
 
     Args:
         scores: (batch, outputs), or (batch, outputs, bins) with `expression_bins`.
@@ -331,6 +382,7 @@ def expression_loss(
         ValueError: the shape of `labels` or `sample_weights` does not fit.
     """
     scores = scores.float()
+    infer_classification(config, labels, len(scores))
     classes = config.problem_type == "single_label_classification"
     counted = config.expression_bins is not None and labels.numel() == scores.numel()
     shape = scores.shape if counted else scores.shape[:1] if classes else scores.shape[:2]
@@ -365,6 +417,26 @@ def expression_loss(
     return torch.where(present, losses, 0.0).sum() / num_items_in_batch
 
 
+def infer_classification(config: ProformerConfig, labels: torch.Tensor, sequences: int):
+    """
+    Set the `problem_type` to "single_label_classification" if the labels are class numbers: one integer for each
+    sequence, although there are several outputs. A regression would have a label for each output.
+
+    Args:
+        config: is changed, unless it has a scale, bins or intervals of measurements.
+        labels: labels of the batch.
+        sequences: number of sequences in the batch.
+    """
+    if (
+        config.problem_type == "regression"
+        and config.num_labels > 1
+        and labels.numel() == sequences
+        and not labels.is_floating_point()
+        and all(getattr(config, name) is None for name in OF_THE_LABELS)
+    ):
+        config.problem_type = "single_label_classification"
+
+
 def bin_probabilities(labels: torch.Tensor, bins: list[float]) -> torch.Tensor:
     """
     Return soft labels (…, bins): the share of a normal distribution around each measurement that falls into each bin.
@@ -396,16 +468,47 @@ def masked_nucleotide_loss(
     return summed / (num_masked_in_batch + 1)
 
 
-def require_expression_head(model: PreTrainedModel):
+def unwrap_expression_model(model: nn.Module) -> PreTrainedModel:
     """
-    Check that a model predicts expression.
+    Return the model that predicts expression, without a wrapper such as `DistributedDataParallel`, `DataParallel` or
+    `AveragedModel`.
 
     Raises:
-        TypeError: it does not.
+        TypeError: the model does not predict expression.
     """
+    while not hasattr(model, "expression_head") and isinstance(getattr(model, "module", None), nn.Module):
+        model = model.module
     if not hasattr(model, "expression_head"):
         raise TypeError(
             f"{type(model).__name__} does not predict expression: load it as a ProformerForSequenceClassification."
+        )
+    return model
+
+
+def require_same_kmers(config: ProformerConfig, tokenizer: PreTrainedTokenizerBase):
+    """
+    Check that a model can read the k-mers of a tokenizer, and warn if it was made for more of them.
+
+    Raises:
+        ValueError: the tokenizer makes other k-mers, or more than the model has positions.
+    """
+    if not hasattr(tokenizer, "kmer_size"):
+        raise ValueError(
+            f"{type(tokenizer).__name__} makes no k-mers; use the tokenizer that was saved with the model."
+        )
+    found, expected = ((made.kmer_size, made.kmer_stride) for made in (tokenizer, config))
+    tokens, positions = tokenizer.num_tokens, config.max_position_embeddings
+    if found != expected or tokens > positions:
+        raise ValueError(
+            f"The tokenizer makes {tokens} k-mers of {found[0]} bases with a stride of {found[1]}, but the model "
+            f"reads at most {positions} of {expected[0]} bases with a stride of {expected[1]}. Use the tokenizer that "
+            "was saved with the model."
+        )
+    if tokens < positions:
+        logger.warning_once(
+            f"The tokenizer makes {tokens} k-mers, but the model has {positions} positions. Predictions are wrong "
+            f"unless the model was trained with this tokenizer; then `model.resize_position_embeddings({tokens}, "
+            f"{tokens})` drops the other positions."
         )
 
 
@@ -451,9 +554,37 @@ class ProformerPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {"hidden_states": ProformerLayer, "attentions": ProformerAttention}
 
     def __init__(self, config: ProformerConfig, *args, **kwargs):
-        # This field names code that only the pipeline's own `save_pretrained` puts next to a model.
+        # `save_pretrained` adds this field; it is a property of the folder, not of the model.
         config.__dict__.pop("custom_pipelines", None)
         super().__init__(config, *args, **kwargs)
+
+    def save_pretrained(self, save_directory: str | PathLike, **kwargs):
+        """
+        Save the model, with the code of its classes and of the pipeline `promoter-expression`.
+
+        `pipeline("promoter-expression", model=save_directory, trust_remote_code=True)` opens the folder without this
+        package, if the tokenizer is saved there too. The weights get the permissions of `config.json`.
+
+        Args:
+            save_directory: folder, made if it does not exist.
+            kwargs: arguments of `PreTrainedModel.save_pretrained`.
+        """
+        if hasattr(self, "expression_head"):
+            self.config.custom_pipelines = {
+                EXPRESSION_PIPELINE: {
+                    "impl": "pipeline_proformer.PromoterExpressionPipeline",
+                    "pt": ["AutoModelForSequenceClassification"],
+                }
+            }
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.config.__dict__.pop("custom_pipelines", None)
+        # safetensors lets only the owner read a file, but folders of models are shared.
+        settings = Path(save_directory, "config.json")
+        for weights in Path(save_directory).glob("model*.safetensors") if settings.exists() else ():
+            with suppress(PermissionError):
+                copymode(settings, weights)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -472,6 +603,18 @@ class ProformerPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, nn.Conv1d):  # depthwise
             _init_glorot_uniform(module.weight, module.kernel_size[0] * module.in_channels, module.kernel_size[0])
+
+    def train(self, mode: bool = True):
+        """
+        Set training or evaluation mode, as torch does. Training mode removes the prediction intervals from the
+        configuration, because they hold for the weights before training.
+        """
+        if mode and self.config.interval_half_widths is not None:
+            self.config.interval_half_widths = None
+            logger.warning(
+                "The model goes into training, so its prediction intervals no longer hold: it has none now."
+            )
+        return super().train(mode)
 
     def get_position_embeddings(self) -> nn.Embedding:
         """Return the embeddings of the positions, those of the forward strand first."""
@@ -580,7 +723,9 @@ class ProformerModel(ProformerPreTrainedModel):
             expression tokens first. As published, there is no final normalisation.
 
         Raises:
-            ValueError: there are more k-mers than `max_position_embeddings`.
+            TypeError: the ids are not integers.
+            ValueError: there are more k-mers than `max_position_embeddings`, or a number is not the id of a k-mer. Of
+                such a number, a compiled model and a GPU report a RuntimeError.
         """
         hidden_states = self.embeddings(input_ids, token_type_ids)
         padding_mask = None
@@ -654,7 +799,7 @@ class ProformerForSequenceClassification(ProformerPreTrainedModel):
             num_items_in_batch (`int`, *optional*):
                 See `expression_loss`; the Trainer passes it.
         """
-        outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
+        outputs = self.proformer(input_ids, token_type_ids, attention_mask, return_dict=True, **kwargs)
         scores, position_logits = self.expression_head(outputs.last_hidden_state, attention_mask)
         loss = None
         if labels is not None:
@@ -711,7 +856,7 @@ class ProformerForPreTraining(ProformerPreTrainedModel):
                 passes it. Without it, in a step of several batches, each batch counts by its share of the labels,
                 which is right on average, and exact if all batches have the same number of masked bases.
         """
-        outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
+        outputs = self.proformer(input_ids, token_type_ids, attention_mask, return_dict=True, **kwargs)
         scores, position_logits = self.expression_head(outputs.last_hidden_state, attention_mask)
         nucleotide_logits = self.nucleotide_head(outputs.last_hidden_state[:, self.config.num_expression_tokens :])
 
@@ -766,7 +911,7 @@ class ProformerForMaskedLM(ProformerPreTrainedModel):
                 Number of masked bases in the whole step, over all its micro-batches and processes; the Trainer passes
                 it.
         """
-        outputs = self.proformer(input_ids, token_type_ids, attention_mask, **kwargs)
+        outputs = self.proformer(input_ids, token_type_ids, attention_mask, return_dict=True, **kwargs)
         logits = self.nucleotide_head(outputs.last_hidden_state[:, self.config.num_expression_tokens :])
         loss = None
         if labels is not None:

@@ -6,19 +6,22 @@ This file travels to the Hub with a checkpoint, so it imports only numpy, torch,
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from itertools import islice
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 from transformers import BatchEncoding, Pipeline, PreTrainedModel, PreTrainedTokenizer
-from transformers.dynamic_module_utils import custom_object_save
 
 # All three are named here, although one imports the others: transformers 5.4 fetches only what is named.
 from .configuration_proformer import EXPRESSION_PIPELINE
 from .intervals import prediction_interval
-from .modeling_proformer import evaluation_mode, predict_from_logits, require_expression_head
+from .modeling_proformer import (
+    evaluation_mode,
+    predict_from_logits,
+    require_same_kmers,
+    unwrap_expression_model,
+)
 
 
 class PromoterExpressionPipeline(Pipeline):
@@ -26,8 +29,8 @@ class PromoterExpressionPipeline(Pipeline):
     Predicts the expression of DNA sequences, in the assay's units; a classifier predicts probabilities of its classes.
 
     Args:
-        model: a `ProformerForSequenceClassification` or `ProformerForPreTraining`. It predicts in evaluation mode,
-            whatever mode it is in.
+        model: a `ProformerForSequenceClassification` or `ProformerForPreTraining`, also in a wrapper such as
+            `DistributedDataParallel`. It predicts in evaluation mode, whatever mode it is in.
         tokenizer: the tokenizer that was saved with the model.
         batch_size: number of sequences computed at a time.
         kwargs: `truncation` and `level`, see `__call__`; `device` and other arguments of `transformers.Pipeline`,
@@ -35,7 +38,7 @@ class PromoterExpressionPipeline(Pipeline):
 
     Raises:
         TypeError: the model does not predict expression.
-        ValueError: the model has no prediction intervals for this level.
+        ValueError: the model cannot read the tokenizer's k-mers, or has no prediction intervals for this level.
 
     Example:
 
@@ -61,7 +64,8 @@ class PromoterExpressionPipeline(Pipeline):
         batch_size: int = 32,
         **kwargs,
     ):
-        require_expression_head(model)
+        model = unwrap_expression_model(model)
+        require_same_kmers(model.config, tokenizer)
         super().__init__(model=model, tokenizer=tokenizer, task=task, batch_size=batch_size, **kwargs)
 
     def __call__(
@@ -70,6 +74,7 @@ class PromoterExpressionPipeline(Pipeline):
         batch_size: int | None = None,
         truncation: bool | None = None,
         level: float | None = None,
+        num_workers: int | None = None,
     ) -> dict[str, dict[str, float]] | list[dict] | Iterator[dict]:
         """
         Return the expression of one sequence or of several. Arguments that are not given here are those with which
@@ -82,6 +87,8 @@ class PromoterExpressionPipeline(Pipeline):
             truncation: cut inserts that are longer than the construct instead of raising an error.
             level: confidence level of the prediction intervals, one for which the model has half widths. By default
                 0.9, or the highest level that it has.
+            num_workers: taken as by other pipelines, without effect: sequences are tokenized in this process, which
+                takes less time than to send them to another.
 
         Returns:
             for one sequence, a dictionary that maps the name of each output to `{"value": ..., "low": ...,
@@ -104,7 +111,7 @@ class PromoterExpressionPipeline(Pipeline):
             return next(self._results(iter([sequences]), batch_size, parameters))
         if isinstance(sequences, Mapping | bytes) or not isinstance(sequences, Iterable | Dataset):
             raise TypeError(f"Expected DNA as a string, or several in a list, got {type(sequences).__name__}.")
-        results = self._results(iter(sequences), batch_size, parameters)
+        results = self._results(_iterate(sequences), batch_size, parameters)
         return list(results) if isinstance(sequences, Sized) and not isinstance(sequences, Dataset) else results
 
     def _results(
@@ -141,7 +148,7 @@ class PromoterExpressionPipeline(Pipeline):
 
     def _forward(self, inputs: BatchEncoding) -> torch.Tensor:
         with evaluation_mode(self.model):
-            return predict_from_logits(self.model(**inputs).logits, self.model.config)
+            return predict_from_logits(self.model(**inputs, return_dict=True).logits, self.model.config)
 
     def postprocess(self, predicted: torch.Tensor, level: float | None = None) -> list[dict[str, dict[str, float]]]:
         config = self.model.config
@@ -166,21 +173,16 @@ class PromoterExpressionPipeline(Pipeline):
             save_directory: folder, made if it does not exist.
             kwargs: arguments of `PreTrainedModel.save_pretrained`.
         """
-        # The base class leaves out the code of a pipeline that was itself loaded as remote code.
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
-        custom_object_save(self, save_directory)
+        # Not the method of the base class, which copies no code of a pipeline that was itself loaded as remote code.
         self.tokenizer.save_pretrained(save_directory, **kwargs)
-        config = self.model.config
-        config.custom_pipelines = {
-            EXPRESSION_PIPELINE: {
-                "impl": f"{type(self).__module__.split('.')[-1]}.{type(self).__name__}",
-                "pt": ["AutoModelForSequenceClassification"],
-            }
-        }
-        try:
-            self.model.save_pretrained(save_directory, **kwargs)
-        finally:
-            del config.custom_pipelines
+        self.model.save_pretrained(save_directory, **kwargs)
+
+
+def _iterate(sequences: Iterable[str] | Dataset) -> Iterator[str]:
+    """Yield the sequences; those of a torch dataset that has only `__getitem__` and `__len__` up to its length."""
+    if isinstance(sequences, Iterable):
+        return iter(sequences)
+    return (sequences[row] for row in range(len(sequences)))
 
 
 __all__ = ["PromoterExpressionPipeline"]

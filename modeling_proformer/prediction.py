@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -22,7 +23,12 @@ from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_fil
 from .configuration_proformer import ProformerConfig
 from .data.tables import InputError, Row, first_line, read_rows, require_columns, sequence_text
 from .linear_layers import fastest_linear_layers
-from .modeling_proformer import evaluation_mode, predict_from_logits, require_expression_head
+from .modeling_proformer import (
+    evaluation_mode,
+    predict_from_logits,
+    require_same_kmers,
+    unwrap_expression_model,
+)
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 
@@ -36,7 +42,7 @@ def checkpoint_path() -> Path:
 
 def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTrainedModel, ProformerTokenizer]:
     """
-    Return a model that predicts expression, in evaluation mode, and its tokenizer.
+    Return a model that predicts expression, in float32 and evaluation mode, and its tokenizer.
 
     Args:
         folder_or_repo: a folder, or the name of a repository on the Hub; by default the embedded checkpoint. It may
@@ -54,9 +60,7 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
         config = AutoConfig.from_pretrained(_place_of(CONFIG_NAME, source, base), trust_remote_code=False)
         if not isinstance(config, ProformerConfig):
             raise InputError(f"{source}: this checkpoint is a {config.model_type!r} model, not a Proformer.")
-        # Without this file, the library would make a tokenizer of the default construct.
         place = _place_of("tokenizer_config.json", source, base)
-        cached_file(place, "tokenizer_config.json")
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             base or source,
@@ -64,6 +68,8 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            # A folder may hold float16, which neither trains nor goes into bfloat16.
+            dtype=torch.float32,
         )
     except (InputError, ImportError):
         raise
@@ -74,7 +80,9 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
                 f"{source}: this is neither a folder nor a repository on the Hub that can be read "
                 f"({first_line(error)})"
             ) from error
-        raise InputError(f"{source}: no readable Proformer checkpoint ({first_line(error)})") from error
+        # The errors of a configuration name the field in one line and the reason in the next.
+        reason = " ".join(str(error).split()) if isinstance(error, StrictDataclassError) else first_line(error)
+        raise InputError(f"{source}: no readable Proformer checkpoint ({reason})") from error
     if loading["missing_keys"]:
         raise InputError(
             f"{source}: the checkpoint lacks {len(loading['missing_keys'])} weights, among them "
@@ -89,13 +97,10 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
             f"{source}: {len(misfits)} weights of the checkpoint are not in the model of its config.json, or have "
             f"another shape there, among them {misfits[0]}."
         )
-    fits = all(getattr(tokenizer, name) == getattr(config, name) for name in ("kmer_size", "kmer_stride"))
-    if not fits or tokenizer.num_tokens > config.max_position_embeddings:
-        raise InputError(
-            f"{source}: its tokenizer makes {tokenizer.num_tokens} tokens of {tokenizer.kmer_size} bases, but its "
-            f"model reads at most {config.max_position_embeddings} of {config.kmer_size}; check that all files are "
-            "from one checkpoint."
-        )
+    try:
+        require_same_kmers(config, tokenizer)
+    except ValueError as error:
+        raise InputError(f"{source}: {error}") from None
     if base:
         model = _merge_adapter(model, source)
         if _place_of(CONFIG_NAME, source, base) == base:
@@ -153,8 +158,9 @@ def predict(
     model as they found it.
 
     Args:
-        model: a `ProformerForSequenceClassification` or `ProformerForPreTraining`. It predicts in evaluation mode,
-            whatever mode it is in; several threads may share a model that is in evaluation mode already.
+        model: a `ProformerForSequenceClassification` or `ProformerForPreTraining`, also in a wrapper such as
+            `DistributedDataParallel` or `AveragedModel`. It predicts in evaluation mode, whatever mode it is in;
+            several threads may share a model that is in evaluation mode already.
         tokenizer: the tokenizer that was saved with the model.
         sequences: inserts or whole constructs, as the tokenizer reads them. They are read and tokenized one batch
             ahead, in another thread.
@@ -171,8 +177,10 @@ def predict(
     Raises:
         InvalidSequenceError: a sequence cannot be tokenized; `row` is its index among all the sequences.
         TypeError: the model does not predict expression, or `sequences` is one string.
-        ValueError: `batch_size` is below 1.
+        ValueError: `batch_size` is below 1, the model cannot read the tokenizer's k-mers, or a CPU cannot compute its
+            weights, which are in one short type, in another.
     """
+    model = unwrap_expression_model(model)
     batches = predict_batches(
         model, tokenizer, sequences, batch_size=batch_size, device=device, dtype=dtype, truncation=truncation
     )
@@ -190,21 +198,26 @@ def predict_batches(
     truncation: bool = False,
 ) -> Iterator[np.ndarray]:
     """Yield what `predict` returns, one array for each `batch_size` sequences, for more of them than memory holds."""
-    model, batch_size = prepare_model(model, sequences, batch_size, device)
+    model, batch_size = prepare_model(model, tokenizer, sequences, batch_size, device)
     for inputs in _prefetch(token_batches(tokenizer, sequences, batch_size, truncation)):
         yield predict_tokens(model, inputs, dtype)
 
 
 def prepare_model(
-    model: PreTrainedModel, sequences: Iterable[str], batch_size: int | None, device: str | torch.device | None
+    model: PreTrainedModel,
+    tokenizer: ProformerTokenizer,
+    sequences: Iterable[str],
+    batch_size: int | None,
+    device: str | torch.device | None,
 ) -> tuple[PreTrainedModel, int]:
     """
-    Check the arguments of `predict` and return the model on the device, which is a copy if it was somewhere else, and
-    the number of sequences to compute at a time.
+    Check the arguments of `predict` and return the model without a wrapper and on the device, which is a copy if it
+    was somewhere else, and the number of sequences to compute at a time.
     """
     if isinstance(sequences, str):
         raise TypeError("Expected several sequences, got one string; put it in a list.")
-    require_expression_head(model)
+    model = unwrap_expression_model(model)
+    require_same_kmers(model.config, tokenizer)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     # The device of a tensor is a certain one: "cuda" alone is one of several.
@@ -249,10 +262,15 @@ def count_rows_from(first: int) -> Iterator[None]:
 
 def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.dtype | None = None) -> np.ndarray:
     """Return what `predict` does for one batch of tokens, (sequences, outputs), where the model is."""
+    other_short_types = {torch.float16, torch.bfloat16} - {dtype}
+    if dtype is not None and model.dtype in other_short_types and model.device.type == "cpu":
+        raise ValueError(
+            f"The weights are in {model.dtype}, which cannot be computed in {dtype}: use `model.float()`."
+        )
     layers = fastest_linear_layers(model) if dtype is None else contextlib.nullcontext()
     autocast = torch.autocast(model.device.type, dtype, enabled=dtype is not None)
     with evaluation_mode(model), torch.inference_mode(), autocast, layers:
-        outputs = predict_from_logits(model(**inputs.to(model.device)).logits, model.config)
+        outputs = predict_from_logits(model(**inputs.to(model.device), return_dict=True).logits, model.config)
     return outputs.float().cpu().numpy()
 
 
@@ -279,6 +297,7 @@ def predict_file(
         InputError: the file cannot be read (see `read_rows`) or has no such column, a sequence cannot be tokenized,
             or a prediction is not finite. The error says in which line or row.
     """
+    model = unwrap_expression_model(model)
     waiting: list[Row] = []
 
     def read_sequences() -> Iterator[str]:

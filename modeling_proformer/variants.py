@@ -40,7 +40,7 @@ def saturation_mutagenesis(
     Raises:
         InvalidSequenceError: a sequence cannot be tokenized; `row` is its index among all the sequences.
     """
-    model, batch_size = prepare_model(model, sequences, batch_size, device)
+    model, batch_size = prepare_model(model, tokenizer, sequences, batch_size, device)
     for row, sequence in enumerate(sequences):
         with count_rows_from(row):
             construct = tokenizer.encode_letters([sequence], truncation=truncation)[0]

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from transformers import Trainer, TrainingArguments
 
-from modeling_proformer import ProformerConfig
+from modeling_proformer import ProformerConfig, ProformerForSequenceClassification
 from modeling_proformer.intervals import half_widths, prediction_interval
 
 
@@ -28,6 +29,19 @@ def test_coverage_is_as_requested():
     for level, coverages in covered.items():
         assert (np.mean(coverages, axis=0) >= level - 0.01).all()
         assert (np.mean(coverages, axis=0) <= level + 0.03).all()
+
+
+def test_a_model_loses_its_intervals_when_it_is_trained_further(tiny_config, tmp_path):
+    """The Trainer kept those of the weights before training."""
+    tiny_config.interval_half_widths = {"0.9": [1.5]}
+    model = ProformerForSequenceClassification(tiny_config).eval()
+    options = TrainingArguments(tmp_path / "training", use_cpu=True, max_steps=1, remove_unused_columns=False)
+    rows = [{"input_ids": [1] * 24, "labels": 1.0}] * 2
+    trainer = Trainer(model, options, train_dataset=rows, eval_dataset=rows)
+    trainer.evaluate()
+    assert model.config.interval_half_widths == {"0.9": [1.5]}
+    trainer.train()
+    assert model.config.interval_half_widths is None
 
 
 def test_the_interval_of_logarithms_is_a_ratio():

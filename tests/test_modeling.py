@@ -1,13 +1,18 @@
 """Tests of the configuration and the four model classes."""
 
 import copy
+import json
 import math
+import os
+import re
+import time
 
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
 from transformers import AutoModelForSequenceClassification as AutoModelForExpression
+from transformers.utils import ModelOutput
 
 from modeling_proformer import (
     ProformerConfig,
@@ -106,6 +111,39 @@ class TestConfiguration:
             ProformerConfig(**fields)
         assert reason in str(error.value.__cause__ or error.value)
 
+    @pytest.mark.parametrize(
+        ("field", "value", "reason"),
+        [
+            ("num_hidden_layers", 10**9, "num_hidden_layers.*1000"),
+            ("hidden_size", 10**9, "hidden_size.*1000000"),
+            ("num_expression_tokens", 10**9, "at most 1,000,000, got 1000000000"),
+            ("head_dim", 10**9, "at most 1,000,000, got 1000000000"),
+            ("num_labels", 10**9, "`num_labels` is 1,000,000,000, but at most 100,000 are possible"),
+            ("expression_bins", list(range(200_000)), "`expression_bins` has 200,000 entries, but at most 10,000"),
+            (
+                "interval_half_widths",
+                {f"0.{number}": [1.0] for number in range(200_000)},
+                "`interval_half_widths` has 200,000 entries, but at most 1,000",
+            ),
+        ],
+        ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+    )
+    def test_sizes_beyond_any_model_are_refused_at_once(self, tmp_path, tiny_config, field, value, reason):
+        """Building such a model computed for over 100 seconds, or until the memory was full."""
+        tiny_config.save_pretrained(tmp_path)
+        path = tmp_path / "config.json"
+        saved = json.loads(path.read_text())
+        if field == "num_labels":
+            del saved["id2label"], saved["label2id"]
+        path.write_text(json.dumps(saved | {field: value}))
+        started = time.perf_counter()
+        with pytest.raises(
+            (ValueError, StrictDataclassFieldValidationError, StrictDataclassClassValidationError)
+        ) as error:
+            AutoConfig.from_pretrained(tmp_path)
+        assert time.perf_counter() - started < 5
+        assert re.search(reason, " ".join(f"{error.value} {error.value.__cause__}".split()))
+
     def test_a_saved_configuration_loads_unchanged(self, tmp_path, tiny_config):
         config = with_fields(tiny_config, num_labels=2, label_mean=[9, 1], label_std=[4, 2.5])
         config.save_pretrained(tmp_path)
@@ -190,6 +228,18 @@ class TestForward:
         unmasked = model(padded["input_ids"], padded["token_type_ids"])
         assert not torch.allclose(unmasked.logits, expected.logits)
 
+    @pytest.mark.parametrize("model_class", HEADS)
+    def test_tuples_have_the_same_values(self, tiny_config, batch, model_class):
+        """With `return_dict=False` in the configuration, every head failed."""
+        model = model_class(tiny_config).eval()
+        expected = model(**batch, output_hidden_states=True)
+        assert isinstance(expected, ModelOutput)
+        model.config.return_dict = False
+        found = model(**batch, output_hidden_states=True)
+        assert type(found) is tuple
+        torch.testing.assert_close(found, expected.to_tuple())
+        torch.testing.assert_close(model(**batch, return_dict=True).logits, expected.logits)
+
     def test_more_kmers_than_positions_are_refused(self, tiny_config):
         with pytest.raises(ValueError, match="25 k-mers, but the model has 24 positions"):
             ProformerModel(tiny_config)(torch.zeros(1, 25, dtype=torch.long))
@@ -206,6 +256,34 @@ class TestForward:
         halved = model.to(torch.bfloat16)(**batch).logits
         assert halved.dtype == torch.float32
         torch.testing.assert_close(halved, outputs.logits, atol=0.2, rtol=0)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.bool])
+    def test_ids_that_are_not_integers_are_refused(self, tiny_config, batch, dtype):
+        """In float32, ids of 10-mers are rounded: 12.68 became 11.03."""
+        with pytest.raises(TypeError, match=f"`input_ids` must be integers, got {dtype}"):
+            ProformerModel(tiny_config)(batch["input_ids"].to(dtype))
+
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16])
+    @pytest.mark.parametrize("wrong", [-1, -343, 7**3, 2**15 - 1])
+    def test_numbers_that_are_no_kmers_are_refused(self, tiny_config, batch, wrong, dtype):
+        """They were computed with, as the k-mer of their last digits."""
+        model = ProformerModel(tiny_config).eval()
+        ids = batch["input_ids"].clamp(max=7**3 - 1).to(dtype)
+        ids[0, :2] = torch.tensor([0, 7**3 - 1])
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        expected = model(ids).last_hidden_state
+        torch.testing.assert_close(compiled(ids).last_hidden_state, expected)
+        ids[2, 5] = wrong
+        with pytest.raises(ValueError, match="not the id of a 3-mer: ids go from 0 to 342"):
+            model(ids)
+        with pytest.raises(RuntimeError, match="not the id of a 3-mer"):
+            compiled(ids)
+
+    def test_ids_of_the_largest_kmers_are_read(self, tiny_config):
+        model = ProformerModel(with_fields(tiny_config, kmer_size=22))
+        model(torch.tensor([[0, 7**22 - 1]]))
+        with pytest.raises(ValueError, match="not the id of a 22-mer"):
+            model(torch.tensor([[0, 7**22]]))
 
     @pytest.mark.parametrize("model_class", HEADS)
     def test_compiles_without_graph_breaks(self, tiny_config, batch, model_class):
@@ -299,6 +377,18 @@ class TestCheckpoints:
             torch.testing.assert_close(found, expected, rtol=0, atol=0)
             heads = {name for name, _ in model.named_parameters() if "head" in name}
             assert report["missing_keys"] == heads - {name for name, _ in saved.named_parameters()}
+
+    @pytest.mark.parametrize("max_shard_size", ["1GB", "20kB"])
+    def test_who_may_read_a_saved_folder_may_read_its_weights(self, tmp_path, tiny_config, max_shard_size):
+        """Only the owner could, whatever the umask."""
+        umask = os.umask(0o027)
+        try:
+            ProformerModel(tiny_config).save_pretrained(tmp_path / "saved", max_shard_size=max_shard_size)
+        finally:
+            os.umask(umask)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "saved").glob("*.*")}
+        assert len(modes) >= 4
+        assert set(modes.values()) == {0o640}
 
     @pytest.mark.parametrize("model_class", [ProformerForSequenceClassification, ProformerForPreTraining])
     def test_another_number_of_outputs(self, tmp_path, tiny_config, batch, model_class):
@@ -395,6 +485,32 @@ class TestPositions:
 
 
 class TestLosses:
+    @pytest.mark.parametrize("shape", [(3,), (3, 1)])
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
+    def test_integers_for_several_outputs_are_classes(self, tiny_config, batch, tmp_path, dtype, shape):
+        """As with the library's own models; the labels were refused because of their shape."""
+        model = ProformerForSequenceClassification(with_fields(tiny_config, num_labels=2))
+        labels = torch.tensor([0, 1, 1])
+        outputs = model(**batch, labels=labels.to(dtype).reshape(shape))
+        torch.testing.assert_close(outputs.loss, torch.nn.functional.cross_entropy(outputs.logits, labels))
+        model.save_pretrained(tmp_path)
+        assert AutoConfig.from_pretrained(tmp_path).problem_type == "single_label_classification"
+
+    def test_other_labels_stay_measurements(self, tiny_config, batch):
+        labels = torch.tensor([0, 1, 1])
+        one = ProformerForSequenceClassification(tiny_config)
+        two = ProformerForSequenceClassification(with_fields(tiny_config, num_labels=2))
+        for model, measured in ((one, labels), (one, labels.float()), (two, torch.stack([labels, 1 - labels], dim=1))):
+            outputs = model(**batch, labels=measured)
+            expected = torch.nn.functional.mse_loss(outputs.logits, measured.reshape(outputs.logits.shape).float())
+            torch.testing.assert_close(outputs.loss, expected)
+            assert model.config.problem_type == "regression"
+        scaled = with_fields(tiny_config, num_labels=2, label_mean=[9.0, 1.0])
+        for config, refused in ((tiny_config, labels.float()), (scaled, labels)):
+            config.num_labels = 2
+            with pytest.raises(ValueError, match=r"Labels of shape \(3,\) for predictions of shape \(3, 2\)"):
+                ProformerForSequenceClassification(config)(**batch, labels=refused)
+
     def test_missing_labels_are_left_out(self, tiny_config, batch):
         config = with_fields(tiny_config, num_labels=2)
         model = ProformerForSequenceClassification(config)

@@ -14,7 +14,8 @@ from fresh_process import make_python_without_package, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TINY
-from transformers import AutoModelForSequenceClassification, pipeline
+from torch.utils.data import Dataset
+from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_proformer import (
@@ -28,6 +29,7 @@ from modeling_proformer import (
     checkpoint_path,
     pipeline_proformer,
     predict,
+    saturation_mutagenesis,
 )
 from modeling_proformer.intervals import prediction_interval
 
@@ -160,6 +162,22 @@ class TestInput:
         assert next(streamed) == expected[0]
         assert list(streamed) == expected[1:]
 
+    def test_a_torch_dataset_ends_where_its_length_says(self, pipe):
+        """Iteration by `__getitem__` alone went on without end, because the dataset raises no IndexError."""
+
+        class Repeated(Dataset):
+            def __len__(self):
+                return 7
+
+            def __getitem__(self, row):
+                return SEQUENCES[row % 5]
+
+        results = list(pipe(Repeated(), batch_size=3, num_workers=0))
+        assert len(results) == 7
+        np.testing.assert_allclose(values(results), values(pipe(SEQUENCES + SEQUENCES[:2])), rtol=1e-5)
+        with pytest.raises(TypeError, match=r"has no len\(\)"):
+            pipe(Dataset())
+
     def test_no_sequences_give_no_results(self, pipe):
         assert pipe([]) == []
         assert list(pipe(iter([]))) == []
@@ -207,7 +225,7 @@ class TestLevels:
     def test_one_that_the_model_does_not_have_is_refused_before_anything_is_computed(self, pipe):
         taken = []
         with pytest.raises(
-            ValueError, match=r"no prediction intervals for a level of 0\.8; it has those for 0\.5, 0\.9, 0\.95"
+            ValueError, match=r"no prediction intervals for the level 0\.8, only for 0\.5, 0\.9, 0\.95"
         ):
             pipe(taken_from(taken), level=0.8)
         assert taken == []
@@ -252,6 +270,23 @@ class TestRefusals:
         with pytest.raises(InvalidSequenceError, match=r"^Sequence 6: "):
             next(results)
 
+    @pytest.mark.parametrize("other", [{"kmer_size": 4}, {"kmer_stride": 2}, {"insert_width": 13}])
+    def test_a_tokenizer_of_another_model(self, pipe, other):
+        """Smaller k-mers and longer strides gave values without a sign."""
+        tokenizer = ProformerTokenizer(**{"kmer_size": 3, "insert_width": 12} | other)
+        for run_model in (
+            lambda: PromoterExpressionPipeline(pipe.model, tokenizer),
+            lambda: predict(pipe.model, tokenizer, SEQUENCES),
+            lambda: next(saturation_mutagenesis(pipe.model, tokenizer, SEQUENCES)),
+        ):
+            with pytest.raises(ValueError, match="the model reads at most 24 of 3 bases with a stride of 1"):
+                run_model()
+
+    def test_a_tokenizer_of_fewer_tokens_is_not_used_without_a_warning(self, pipe, caplog):
+        predict(pipe.model, ProformerTokenizer(kmer_size=3, insert_width=9), ["ACGT"])
+        warning = "The tokenizer makes 18 k-mers, but the model has 24 positions. Predictions are wrong unless"
+        assert warning in caplog.text
+
     def test_a_model_that_does_not_predict_expression(self):
         model = ProformerForMaskedLM(ProformerConfig(**TINY))
         with pytest.raises(TypeError, match="ProformerForMaskedLM does not predict expression"):
@@ -275,14 +310,29 @@ class TestWithThePackage:
         assert type(opened) is PromoterExpressionPipeline
         assert opened(SEQUENCES, batch_size=32) == pipe(SEQUENCES, level=0.5)
 
-    def test_a_model_saved_on_its_own_names_no_pipeline(self, pipe, tmp_path):
-        """The folder of such a model lacks the code of the pipeline."""
+    def test_a_model_and_a_tokenizer_saved_by_themselves_are_a_saved_pipeline(self, pipe, tmp_path):
+        """As `push_to_hub` and the Trainer save them; the pipeline was an unknown task then."""
         pipe.save_pretrained(tmp_path / "saved")
         opened = pipeline("promoter-expression", model=tmp_path / "saved", device="cpu")
         loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
         for name, model in {"first": pipe.model, "opened": opened.model, "loaded": loaded}.items():
             model.save_pretrained(tmp_path / name)
-            assert "promoter-expression" not in (tmp_path / name / "config.json").read_text()
+            pipe.tokenizer.save_pretrained(tmp_path / name)
+            for path in (tmp_path / "saved").iterdir():
+                assert (tmp_path / name / path.name).read_bytes() == path.read_bytes()
+            assert not hasattr(model.config, "custom_pipelines")
+
+    def test_the_trainer_saves_one(self, tmp_path):
+        tokenizer = ProformerTokenizer(kmer_size=3, insert_width=12)
+        options = TrainingArguments(tmp_path / "training", use_cpu=True)
+        Trainer(model_of("bins"), options, processing_class=tokenizer).save_model(tmp_path / "saved")
+        named = json.loads((tmp_path / "saved" / "config.json").read_text())["custom_pipelines"]
+        assert named["promoter-expression"]["impl"] == "pipeline_proformer.PromoterExpressionPipeline"
+        assert {"pipeline_proformer.py", "intervals.py"} <= {path.name for path in (tmp_path / "saved").iterdir()}
+
+    def test_a_model_without_expression_names_no_pipeline(self, tmp_path):
+        ProformerForMaskedLM(ProformerConfig(**TINY)).save_pretrained(tmp_path)
+        assert "custom_pipelines" not in json.loads((tmp_path / "config.json").read_text())
 
     def test_its_example_is_correct(self):
         assert doctest.testmod(pipeline_proformer).attempted > 0
@@ -302,9 +352,9 @@ def observe(sequences: list, folder: str, again: str) -> dict:
     by_itself.save_pretrained(again)
     pipes = [opened, by_itself, transformers.pipeline(model=again, **trust)]
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
-    model.save_pretrained("model alone")
-    with open("model alone/config.json") as config:
-        model_alone = json.load(config)
+    model.save_pretrained("model-alone")
+    opened.tokenizer.save_pretrained("model-alone")
+    pipes.append(transformers.pipeline("promoter-expression", model="model-alone", **trust))
     try:
         opened([*sequences, "ACXT"])
     except ValueError as error:
@@ -316,7 +366,6 @@ def observe(sequences: list, folder: str, again: str) -> dict:
         "generators": [list(pipe(iter(sequences), batch_size=2)) for pipe in pipes],
         "complaint": complaint,
         "configuration": json.loads(opened.model.config.to_json_string(use_diff=False)),
-        "model alone": model_alone,
     }
 
 
@@ -365,9 +414,8 @@ with open("seen.json", "w") as seen:
         assert list(seen["strings"][0]) == ["liver", "blood"]
         assert seen["complaint"].startswith("InvalidSequenceError: Sequence 6: 'X' at position 3 ")
         assert "custom_pipelines" not in seen["configuration"]
-        assert "custom_pipelines" not in seen["model alone"]
-        first, again = (
+        first, again, model_alone = (
             {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-            for folder in (saved, tmp_path / "again")
+            for folder in (saved, tmp_path / "again", tmp_path / "work" / "model-alone")
         )
-        assert again == first
+        assert again == model_alone == first

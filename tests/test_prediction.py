@@ -1,12 +1,14 @@
 """Tests of the prediction of expression by calls of the library."""
 
 import itertools
+import json
 import threading
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from modeling_proformer import (
     InvalidSequenceError,
@@ -72,6 +74,38 @@ def test_a_model_in_training_mode_predicts_without_dropout(tiny_config, tiny_tok
     model = ProformerForPreTraining(tiny_config).train()
     predicted = predict(model, tiny_tokenizer, sequences)
     np.testing.assert_allclose(predicted, direct(model, tiny_tokenizer, sequences), atol=1e-5)
+
+
+def test_a_model_that_returns_tuples_predicts_the_same(model, tiny_tokenizer, sequences):
+    expected = predict(model, tiny_tokenizer, sequences)
+    model.config.return_dict = False
+    np.testing.assert_array_equal(predict(model, tiny_tokenizer, sequences), expected)
+    result = PromoterExpressionPipeline(model, tiny_tokenizer, device="cpu")(sequences[0])
+    assert result["LABEL_0"]["value"] == pytest.approx(float(expected[0, 0]), rel=1e-4)
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_a_wrapped_model_predicts_the_same(model, tiny_tokenizer, sequences, process_group):
+    """A training loop has its model in such a wrapper, which was refused as a model without an expression head."""
+    expected = predict(model, tiny_tokenizer, sequences)
+    for wrap in (
+        torch.nn.DataParallel,
+        torch.nn.parallel.DistributedDataParallel,
+        AveragedModel,
+        lambda model: AveragedModel(torch.nn.DataParallel(model)),
+    ):
+        wrapped = wrap(model).train()
+        np.testing.assert_array_equal(predict(wrapped, tiny_tokenizer, sequences), expected)
+        assert wrapped.training and wrapped.module.training
+    pipe = PromoterExpressionPipeline(wrapped, tiny_tokenizer, device="cpu")
+    assert pipe(sequences[0])["LABEL_0"]["value"] == pytest.approx(float(expected[0, 0]), rel=1e-4)
+    assert len(list(saturation_mutagenesis(wrapped, tiny_tokenizer, ["ACGT"]))) == 1
 
 
 def test_no_sequences_give_no_predictions(model, tiny_tokenizer):
@@ -158,6 +192,26 @@ def test_a_shorter_type_is_close_and_leaves_the_weights_alone(model, tiny_tokeni
     np.testing.assert_allclose(predicted, expected, atol=0.05 * np.ptp(expected))
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     np.testing.assert_array_equal(predict(model, tiny_tokenizer, sequences), expected)
+
+
+def test_weights_of_one_short_type_are_not_computed_in_another(model, tiny_tokenizer, sequences):
+    model.to(torch.float16)
+    assert np.isfinite(predict(model, tiny_tokenizer, sequences, dtype=torch.float16)).all()
+    with pytest.raises(
+        ValueError, match=r"in torch.float16, which cannot be computed in torch.bfloat16: use `model\.f"
+    ):
+        predict(model, tiny_tokenizer, sequences, dtype=torch.bfloat16)
+
+
+def test_a_checkpoint_in_float16_is_computed_in_float32_or_bfloat16(model, tiny_tokenizer, sequences, tmp_path):
+    """`--bf16` failed with a message of torch about parameters of mixed types."""
+    model.to(torch.float16).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    loaded, tokenizer = load_checkpoint(tmp_path)
+    expected = predict(model.float(), tiny_tokenizer, sequences)
+    np.testing.assert_array_equal(predict(loaded, tokenizer, sequences), expected)
+    short = predict(loaded, tokenizer, sequences, dtype=torch.bfloat16)
+    np.testing.assert_allclose(short, expected, atol=0.05 * np.ptp(expected))
 
 
 @pytest.mark.parametrize(
@@ -293,6 +347,21 @@ def test_a_saved_model_predicts_the_same(tiny_config, tiny_tokenizer, sequences,
     assert tokenizer.insert_width == 12
     expected = predict(model, tiny_tokenizer, sequences)
     np.testing.assert_array_equal(predict(loaded, tokenizer, sequences), expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"num_hidden_layers": 10**9}, "'num_hidden_layers': .*smaller or equal to 1000, got 1000000000"),
+        ({"head_dim": 10**9}, "`head_dim` must be at least 1 and at most 1,000,000"),
+    ],
+)
+def test_the_error_names_what_is_wrong_with_a_configuration(tiny_config, tiny_tokenizer, tmp_path, fields, reason):
+    tiny_tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(tiny_config.to_dict() | fields))
+    with pytest.raises(InputError, match=f"^{tmp_path}: no readable Proformer checkpoint \\(.*{reason}") as error:
+        load_checkpoint(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_a_checkpoint_that_does_not_exist_is_not_found(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,6 +262,16 @@ def test_travelling_files_import_only_each_other_or_required_libraries(file):
         elif isinstance(node, ast.ImportFrom):
             # With `__future__.annotations`, strict configurations would no longer be checked.
             assert node.module.split(".")[0] in installed - {"__future__"}
+
+
+def test_a_saved_models_folder_says_that_it_hides_the_package(checkpoints):
+    """Python finds the file of the package's name there first; its relative imports failed without a word why."""
+    folder = checkpoints[THREE_OUTPUTS].folder
+    run = subprocess.run(
+        [sys.executable, "-c", "import modeling_proformer"], cwd=folder, capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith(f"ImportError: {folder} is the folder of a saved model, which hides")
 
 
 @pytest.mark.parametrize("model_class", MODEL_CLASSES)

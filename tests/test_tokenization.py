@@ -1,5 +1,6 @@
 """Tests of the tokenizer against a plain implementation of its definition."""
 
+import json
 import pickle
 import tracemalloc
 
@@ -8,9 +9,15 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, DataCollatorWithPadding
+from transformers import AutoTokenizer, DataCollatorWithPadding, pipeline
 
-from modeling_proformer import InvalidSequenceError, ProformerTokenizer
+from modeling_proformer import (
+    InputError,
+    InvalidSequenceError,
+    ProformerForSequenceClassification,
+    ProformerTokenizer,
+    load_checkpoint,
+)
 
 
 FIVE, THREE = "TGCATTTTTTTCACATC", "GGTTACGGCTGTT"
@@ -281,6 +288,36 @@ def test_a_saved_tokenizer_loads_unchanged(tmp_path):
     assert (tmp_path / "tokenizer_config.json").read_text() == settings
 
 
+def test_arguments_replace_those_that_were_saved(tmp_path):
+    """The saved `model_max_length` was that of another construct, and truncation was refused."""
+    ProformerTokenizer(kmer_size=3, insert_width=4).save_pretrained(tmp_path)
+    for changes in ({"insert_width": 12}, {"strands": "forward"}, {"kmer_stride": 2}, {"kmer_size": 5}):
+        loaded, made = (
+            AutoTokenizer.from_pretrained(tmp_path, **changes),
+            ProformerTokenizer(**{"kmer_size": 3, "insert_width": 4} | changes),
+        )
+        assert loaded("ACGTACGTACGTAC", truncation=True).data == made("ACGTACGTACGTAC", truncation=True).data
+        assert loaded.model_max_length == loaded.num_tokens == made.num_tokens
+
+
+@pytest.mark.parametrize("saved", [None, {}, {"tokenizer_class": "ProformerTokenizer"}], ids=str)
+def test_no_tokenizer_is_made_up_for_a_model_without_one(tmp_path, tiny_config, saved):
+    """It had a width of 100 and no flanks, so the model predicted other values without a sign."""
+    ProformerForSequenceClassification(tiny_config).save_pretrained(tmp_path)
+    if saved is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(saved))
+    for open_folder in (
+        AutoTokenizer.from_pretrained,
+        ProformerTokenizer.from_pretrained,
+        lambda folder: pipeline("text-classification", model=folder, device="cpu"),
+        lambda folder: pipeline("promoter-expression", model=folder, device="cpu"),
+    ):
+        with pytest.raises(FileNotFoundError, match=f"^{tmp_path}: no tokenizer of Proformer was saved here"):
+            open_folder(str(tmp_path))
+    with pytest.raises(InputError, match=f"^{tmp_path}: .*no tokenizer of Proformer was saved here"):
+        load_checkpoint(tmp_path)
+
+
 def test_the_vocabulary_is_computed_and_not_stored():
     tokenizer = ProformerTokenizer()
     assert tokenizer.vocab_size == len(tokenizer) == 282_475_249
@@ -302,12 +339,16 @@ def test_the_largest_kmers_do_not_overflow():
     assert max(ids) == plain_id("M" * 22) == 7**22 - 1
 
 
-def test_the_libraries_padding_collator_works():
+@pytest.mark.parametrize("pad_to_multiple_of", [None, 8])
+def test_the_libraries_padding_collator_makes_batches_that_the_model_has_positions_for(pad_to_multiple_of):
     tokenizer = ProformerTokenizer(kmer_size=3, insert_width=5)
-    rows = [tokenizer("ACG"), tokenizer("TT")]
-    batch = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=4)(rows)
-    assert batch["input_ids"].shape == (2, 12)
-    assert batch["attention_mask"].sum() == 20
+    batch = DataCollatorWithPadding(tokenizer, pad_to_multiple_of=pad_to_multiple_of)(
+        [tokenizer("ACG"), tokenizer("TT")]
+    )
+    expected = tokenizer(["ACG", "TT"], return_tensors="pt")
+    assert batch.keys() == expected.keys()
+    for name, values in expected.items():
+        assert batch[name].tolist() == values.tolist()
 
 
 def test_no_token_can_be_added():

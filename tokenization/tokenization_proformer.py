@@ -4,6 +4,7 @@ This file travels to the Hub with every checkpoint: it imports only numpy and tr
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers.utils.versions import require_version
 require_version("transformers>=5.4.0", "Proformer needs transformers 5.4 or newer: pip install -U 'transformers>=5.4'")
 
 from transformers import BatchEncoding, PreTrainedTokenizer  # noqa: E402
+from transformers.models.auto.tokenization_auto import get_tokenizer_config  # noqa: E402
 from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy  # noqa: E402
 from transformers.utils import is_torch_available  # noqa: E402
 
@@ -171,7 +173,8 @@ class ProformerTokenizer(PreTrainedTokenizer):
         # These are notes of the loader, which would otherwise be saved as if they were settings.
         for name in ("is_local", "local_files_only"):
             kwargs.pop(name, None)
-        kwargs.setdefault("model_max_length", self.num_tokens)
+        # The only length there is. A saved one is that of the construct with which the tokenizer was saved.
+        kwargs["model_max_length"] = self.num_tokens
         super().__init__(
             kmer_size=kmer_size,
             kmer_stride=kmer_stride,
@@ -183,6 +186,29 @@ class ProformerTokenizer(PreTrainedTokenizer):
             pad_token=pad_token,
             **kwargs,
         )
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike, *init_inputs, **kwargs
+    ) -> "ProformerTokenizer":
+        """
+        Return the tokenizer that was saved in a folder or a repository on the Hub.
+
+        Args:
+            pretrained_model_name_or_path: the folder or the name of the repository.
+            init_inputs, kwargs: as in `PreTrainedTokenizer.from_pretrained`; arguments of the tokenizer replace those
+                with which it was saved.
+
+        Raises:
+            FileNotFoundError: no tokenizer was saved there. One with the default construct would disagree with the
+                model without a sign.
+        """
+        if "insert_width" not in get_tokenizer_config(pretrained_model_name_or_path, **kwargs):
+            raise FileNotFoundError(
+                f"{pretrained_model_name_or_path}: no tokenizer of Proformer was saved here (tokenizer_config.json is "
+                "missing or has no `insert_width`). Save the tokenizer next to its model with `save_pretrained`."
+            )
+        return super().from_pretrained(pretrained_model_name_or_path, *init_inputs, **kwargs)
 
     @property
     def num_tokens(self) -> int:
@@ -469,6 +495,15 @@ class ProformerTokenizer(PreTrainedTokenizer):
             # Tensors, because the library would look at every row of an array and copy them all.
             arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return BatchEncoding(arrays, tensor_type=return_tensors)
+
+    def pad(self, encoded_inputs, *args, pad_to_multiple_of: int | None = None, **kwargs) -> BatchEncoding:
+        """
+        Return a batch of tokenized sequences, as the library's collators ask for it.
+
+        All sequences have the same number of tokens, so `pad_to_multiple_of` is left aside: the model may have no
+        positions for more. The other arguments are those of `PreTrainedTokenizer.pad`.
+        """
+        return super().pad(encoded_inputs, *args, **kwargs)
 
     @property
     def vocab_size(self) -> int:
