@@ -799,7 +799,7 @@ class ProformerForSequenceClassification(ProformerPreTrainedModel):
             num_items_in_batch (`int`, *optional*):
                 See `expression_loss`; the Trainer passes it.
         """
-        outputs = self.proformer(input_ids, token_type_ids, attention_mask, return_dict=True, **kwargs)
+        outputs = self.proformer(input_ids, token_type_ids, attention_mask, **(kwargs | {"return_dict": True}))
         scores, position_logits = self.expression_head(outputs.last_hidden_state, attention_mask)
         loss = None
         if labels is not None:
@@ -856,7 +856,7 @@ class ProformerForPreTraining(ProformerPreTrainedModel):
                 passes it. Without it, in a step of several batches, each batch counts by its share of the labels,
                 which is right on average, and exact if all batches have the same number of masked bases.
         """
-        outputs = self.proformer(input_ids, token_type_ids, attention_mask, return_dict=True, **kwargs)
+        outputs = self.proformer(input_ids, token_type_ids, attention_mask, **(kwargs | {"return_dict": True}))
         scores, position_logits = self.expression_head(outputs.last_hidden_state, attention_mask)
         nucleotide_logits = self.nucleotide_head(outputs.last_hidden_state[:, self.config.num_expression_tokens :])
 
@@ -911,7 +911,7 @@ class ProformerForMaskedLM(ProformerPreTrainedModel):
                 Number of masked bases in the whole step, over all its micro-batches and processes; the Trainer passes
                 it.
         """
-        outputs = self.proformer(input_ids, token_type_ids, attention_mask, return_dict=True, **kwargs)
+        outputs = self.proformer(input_ids, token_type_ids, attention_mask, **(kwargs | {"return_dict": True}))
         logits = self.nucleotide_head(outputs.last_hidden_state[:, self.config.num_expression_tokens :])
         loss = None
         if labels is not None:
