@@ -610,8 +610,17 @@ def _find_damaged_flank(
     """
     exact = _find_flank(codes, inner_starts, lengths, flank)
     with_errors = resembles_flank(codes, starts, lengths + inner_starts - starts, flank)
-    begins = np.where(~exact & with_errors, starts, inner_starts)
-    return exact | with_errors | resembles_flank(codes, inner_starts, lengths, flank), begins + len(flank)
+    found = exact | with_errors | resembles_flank(codes, inner_starts, lengths, flank)
+    # The N are errors in the flank where more of its bases agree with them than without.
+    begins = np.where(
+        _count_equal(codes, starts, flank) > _count_equal(codes, inner_starts, flank), starts, inner_starts
+    )
+    return found, begins + len(flank)
+
+
+def _count_equal(codes: np.ndarray, starts: np.ndarray, flank: np.ndarray) -> np.ndarray:
+    """Return how many bases of a flank are the same at `starts` in `codes`, (batch,)."""
+    return (codes.take(starts[:, None] + np.arange(len(flank)), mode="clip") == flank).sum(axis=1)
 
 
 def _number_windows(codes: np.ndarray, size: int) -> np.ndarray:
