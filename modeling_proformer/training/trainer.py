@@ -227,8 +227,9 @@ def find_checkpoint(resume_from_checkpoint: str | os.PathLike | bool, output_dir
     Raises:
         MissingFileError: there is no such checkpoint, or none that was written to its end.
     """
-    given = output_dir if str(resume_from_checkpoint).lower() == "true" else resume_from_checkpoint
-    found = str(given) if _is_whole(Path(given)) else last_checkpoint(given)
+    text = str(resume_from_checkpoint)
+    given = Path(output_dir if text.lower() == "true" else text)
+    found = str(given) if _is_whole(given) else last_checkpoint(given)
     if found is None:
         raise MissingFileError(f"{given}: there is no checkpoint to resume from that was written to its end.")
     return found
