@@ -13,7 +13,7 @@ from packaging.version import Version
 from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
 
-from modeling_proformer import ProformerForPreTraining
+from modeling_proformer import ProformerForPreTraining, ProformerForSequenceClassification
 from modeling_proformer.data.collator import ProformerCollator
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.training.published import PublishedGradientClipping, published_optimization
@@ -134,6 +134,32 @@ def test_true_resumes_from_the_newest_checkpoint(tmp_path, make_trainer):
     assert again.state.global_step == 6
     for name, weight in load_file(tmp_path / "checkpoint-6" / "model.safetensors").items():
         assert torch.equal(again.model.state_dict()[name], weight), name
+
+
+@pytest.mark.parametrize("trainer_class", [Trainer, ProformerTrainer])
+def test_missing_labels_that_are_nan_count_in_no_trainer(tmp_path, tiny_config, trainer_class):
+    """9 of 12 labels are NaN, in batches that a collator of one's own makes."""
+    torch.manual_seed(0)
+    model = ProformerForSequenceClassification(tiny_config)
+    labels = torch.full((12, 1), float("nan"))
+    labels[::4] = torch.tensor([[1.0], [2.0], [3.0]])
+    batch = {"input_ids": torch.randint(0, 7**3, (12, 24)), "labels": labels}
+    expected = model.eval()(**batch).loss.item()
+    arguments = {
+        "max_steps": 1,
+        "per_device_train_batch_size": 12,
+        "per_device_eval_batch_size": 12,
+        "logging_steps": 1,
+    }
+    trainer = trainer_class(
+        model=model,
+        args=TrainingArguments(tmp_path, **arguments, learning_rate=0.0, use_cpu=True, report_to="none"),
+        train_dataset=[{name: values[row] for name, values in batch.items()} for row in range(12)],
+        eval_dataset=[{name: values[row] for name, values in batch.items()} for row in range(12)],
+    )
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_checkpoint_may_be_named_by_its_run_and_must_be_whole(tmp_path, make_trainer):
