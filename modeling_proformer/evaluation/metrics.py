@@ -327,15 +327,12 @@ def drop_missing(references: np.ndarray, predictions: np.ndarray) -> tuple[np.nd
     labels of a model have it.
 
     Raises:
-        ValueError: they are not of one output, or differ in length.
+        ValueError: see `correlation`.
     """
-    references, predictions = as_column(references), as_column(predictions)
-    if references.ndim != 1 or references.shape != predictions.shape:
-        raise ValueError(
-            f"Two arrays of one length are needed, got shapes {references.shape} and {predictions.shape}."
-        )
-    present = ~np.isnan(references) & (references != IGNORED)
-    return references[present], predictions[present]
+    references = as_column(references)
+    missing = np.isnan(references) | (references == IGNORED)
+    references, predictions = _as_checked_values(np.where(missing, 0.0, references), predictions)
+    return references[~missing], predictions[~missing]
 
 
 def _as_checked_classes(measured: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -352,6 +352,21 @@ class TestTargets:
         assert fine_tuned.model.config.id2label == {0: "mean_bin"}
         assert correlation_on_test(fine_tuned) > 0.6
 
+    def test_reads_of_barcodes(self, tmp_path, frame, checkpoint):
+        generator = np.random.default_rng(0)
+        barcodes = pd.concat([frame[["sequence"]]] * 3, ignore_index=True)
+        dna = generator.poisson(30, (2, len(barcodes)))
+        rna = generator.poisson(dna * 2.0 ** barcodes.sequence.str.count("G").to_numpy())
+        counts = barcodes.assign(rna_1=rna[0], rna_2=rna[1], dna_1=dna[0], dna_2=dna[1])
+        options = {"rna": ["rna_1", "rna_2"], "dna": ["dna_1", "dna_2"], "model": checkpoint, **QUICK}
+        fine_tuned = finetune(counts, tmp_path / "tuned", **options)
+        assert correlation_on_test(fine_tuned) > 0.8
+        assert fine_tuned.model.config.id2label == {0: "activity"}
+        card = " ".join((tmp_path / "tuned" / "README.md").read_text().split())
+        assert "the reads of barcodes in `rna_1` and `rna_2` (RNA) and `dna_1` and `dna_2` (DNA). - 1,200 rows" in card
+        assert "1,200 rows of barcodes are combined to 400 sequences." in card
+        assert "predicts `activity`" in card or "the log2 ratio of RNA to DNA" in card
+
     @pytest.mark.parametrize("options", [{}, BINS])
     def test_the_model_is_that_of_the_highest_score(self, fine_tune, options):
         fine_tuned, folder = fine_tune(**options)

@@ -2,7 +2,7 @@
 
 import evaluate
 
-from modeling_proformer.evaluation.metrics import drop_missing, dream_score, metric_features
+from modeling_proformer.evaluation.metrics import dream_score, drop_missing, metric_features
 
 
 class DreamScore(evaluate.Metric):
