@@ -109,4 +109,4 @@ def removed_name(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.removed")
 
 
-__all__ = ["LOCK", "move_contents", "own_folder", "remove_folder", "removed_name"]
+__all__ = ["move_contents", "own_folder", "remove_folder", "removed_name"]

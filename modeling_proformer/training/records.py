@@ -77,4 +77,4 @@ def run_digest(sources: Sequence[SourceTable], settings: Mapping[str, Any]) -> s
     return hashlib.blake2b(json.dumps([tables, dict(settings)]).encode(), digest_size=16).hexdigest()
 
 
-__all__ = ["RECORD", "UNFINISHED_RECORD", "checkpoint_to_resume", "record_run", "run_digest"]
+__all__ = ["RECORD", "checkpoint_to_resume", "record_run", "run_digest"]
