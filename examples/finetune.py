@@ -4,11 +4,14 @@
 
 `proformer finetune` does this in one call, with early stopping, prediction intervals and a report. Here each step
 stands on its own, and all options of the library's Trainer are there (`--help`). On several GPUs, put `torchrun
---nproc_per_node 4` before the script instead of `python`.
+--nproc_per_node 4` before the script instead of `python`. `--resume_from_checkpoint` takes a checkpoint's folder, or
+True for the newest in the output folder.
 """
 
 import sys
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from transformers import HfArgumentParser, TrainingArguments, set_seed
@@ -22,7 +25,10 @@ from modeling_proformer import (
     prepare_assay,
 )
 from modeling_proformer.training.finetune import parameter_groups
+from modeling_proformer.training.folder import own_folder
+from modeling_proformer.training.records import checkpoint_to_resume, record_run
 from modeling_proformer.training.scores import mean_score
+from modeling_proformer.training.trainer import find_checkpoint, last_checkpoint
 from modeling_proformer.training.transfer import build_model, choose_keep, resize_positions
 
 
@@ -54,7 +60,21 @@ def main():
     )
     options, training = parser.parse_args_into_dataclasses()
     training.remove_unused_columns = False  # the collator makes tokens of the sequences
+    # A second run in the same folder is refused; of several processes, the first owns the folder for all.
+    with own_folder(training.output_dir) if training.process_index == 0 else nullcontext():
+        finetune(options, training)
+
+
+def finetune(options: ScriptArguments, training: TrainingArguments):
     set_seed(training.seed)
+    resumed = training.resume_from_checkpoint
+    if resumed:
+        resumed = find_checkpoint(resumed, training.output_dir)
+    elif last_checkpoint(training.output_dir):
+        raise InputError(
+            f"{training.output_dir} has checkpoints, which would be overwritten: give --resume_from_checkpoint True, "
+            "or another --output_dir."
+        )
     config = FinetuneConfig(
         sequence=options.sequence,
         targets=options.targets,
@@ -67,6 +87,10 @@ def main():
     # The table is checked, its construct is detected, and its rows are split so that homologs stay together.
     pretrained, reference = load_checkpoint(config.model)
     assay = prepare_assay(options.data, config, reference, seed=config.seed)
+    # A run goes on with the same rows and options, or not at all.
+    given = asdict(config)
+    if resumed:
+        checkpoint_to_resume(Path(resumed).parent, assay.sources, given)
 
     # The model is the checkpoint's encoder, its positions resized to the construct, with the outputs of this assay.
     # The share that is kept of the encoder depends on how well it knows the assay already.
@@ -86,7 +110,9 @@ def main():
         compute_metrics=mean_score(model.config, assay.measured_of),
         optimizers=(torch.optim.AdamW(parameter_groups(config, model), weight_decay=training.weight_decay), None),
     )
-    trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
+    if trainer.is_world_process_zero():
+        record_run(training.output_dir, assay.sources, given)
+    trainer.train(resume_from_checkpoint=resumed)
     trainer.save_model()
 
     # The test rows show how good the model is on groups that it has not seen.
@@ -99,5 +125,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except InputError as error:
+    except (InputError, BlockingIOError) as error:
         sys.exit(f"finetune.py: {error}")

@@ -5,6 +5,7 @@ import contextlib
 import csv
 import io
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from .evaluation.metrics import correlation
 from .intervals import prediction_interval
 from .options import OptionParser, make_options, name_flags, valid_options
 from .prediction import load_checkpoint, predict_file
+from .signals import Stopped, stop_on_signals
 from .version import __version__
 
 
@@ -243,11 +245,7 @@ def run_finetune(files: FinetuneFiles, config: "FinetuneConfig"):
     """Fine-tune a checkpoint on a table."""
     from .training.finetune import run_finetuning
 
-    try:
-        run_finetuning(_input_path(files.data), files.output, config)
-    except KeyboardInterrupt:
-        print("Stopped. Give the same command again to resume from the last evaluation.", file=sys.stderr)
-        raise
+    run_finetuning(_input_path(files.data), files.output, config)
 
 
 def run_train(files: TrainFiles, config: "TrainConfig", arguments: "TrainerOptions"):
@@ -382,12 +380,14 @@ class Command(NamedTuple):
         description: what its own help says first.
         kinds: returns the dataclasses of its options; they are imported only when the command is asked for.
         run: is called with one of each.
+        resumes: whether the command goes on where it was stopped.
     """
 
     help: str
     description: str
     kinds: Callable[[], tuple[type, ...]]
     run: Callable[..., None]
+    resumes: bool = False
 
 
 def _finetune_kinds() -> tuple[type, ...]:
@@ -417,6 +417,7 @@ COMMANDS = {
         "predictions of the validation and test rows. A run that was interrupted resumes when it is given again.",
         _finetune_kinds,
         run_finetune,
+        resumes=True,
     ),
     "train": Command(
         "train a model from new weights, on any number of processes",
@@ -424,6 +425,7 @@ COMMANDS = {
         "its card into a folder. A run that was interrupted resumes when it is given again.",
         _train_kinds,
         run_train,
+        resumes=True,
     ),
     "export": Command(
         "export a model to ONNX, 8-bit ONNX or torch.export, to serve it",
@@ -483,25 +485,32 @@ def _names_of_options(arguments: Sequence[str]) -> set[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, and return its exit status."""
+    """Run a command, and return its exit status; that of a signal is 128 and its number."""
     arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         # Sequences, names and help are text of any alphabet, whatever the locale.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")
+    command = None
     try:
-        command, options = parse(arguments)
-        # Our own messages are shown, those of the libraries are not.
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        hub_logging.set_verbosity_error()
-        command.run(*options)
+        with stop_on_signals():
+            command, options = parse(arguments)
+            # Our own messages are shown, those of the libraries are not.
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
+            hub_logging.set_verbosity_error()
+            command.run(*options)
     except BrokenPipeError:
         # The reader of our output has stopped; spare the user the interpreter's complaint when it closes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as error:
+        stopped = error.signal if isinstance(error, Stopped) else signal.SIGINT
+        again = (
+            " Give the same command again to resume from the last checkpoint." if command and command.resumes else ""
+        )
+        print(f"proformer: stopped by {stopped.name}.{again}", file=sys.stderr)
+        return 128 + stopped
     # torch raises a RuntimeError for example when memory does not suffice.
     except (InputError, OSError, ImportError, RuntimeError) as error:
         # All processes of a training find the same fault in the input; one of them reports it.

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import logging
 import os
 import tempfile
@@ -135,7 +136,12 @@ def export(
         model.config.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
         comparison = compare(model, tokenizer, unfinished, sequences, batch_size=batch_size, truncation=truncation)
-        os.replace(unfinished, folder)
+        try:
+            os.replace(unfinished, folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise FileExistsError(f"{folder}: another process has written this folder; name a new one.") from error
     return comparison
 
 

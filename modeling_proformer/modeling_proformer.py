@@ -376,7 +376,9 @@ def expression_loss(
             because the loss is divided by the number of labels and not by the sum of weights.
         num_items_in_batch: number of labels in the whole step, over all its micro-batches and processes. The Trainer
             counts every label but -100, and does not average over micro-batches and processes itself: without this
-            divisor the gradient would be too large by their number.
+            divisor the gradient would be too large by their number. It counts NaN too, so it is corrected by the share
+            of this batch's labels that are there. With several micro-batches, that is exact where missing labels are
+            -100, which is what `ProformerCollator` writes; otherwise it is a mean over the micro-batches' means.
 
     Raises:
         ValueError: the shape of `labels` or `sample_weights` does not fit.
@@ -390,6 +392,7 @@ def expression_loss(
         raise ValueError(f"Labels of shape {tuple(labels.shape)} for predictions of shape {tuple(scores.shape)}.")
     labels = labels.to(scores.device).reshape(shape)
     present = ~labels.isnan() & (labels != IGNORED)
+    num_labels = (labels != IGNORED).sum()
     labels = torch.where(present, labels, 0)
     if classes:
         losses = F.cross_entropy(scores, labels.long(), reduction="none")
@@ -399,6 +402,7 @@ def expression_loss(
         if counted:
             shares = labels.float() / labels.sum(dim=-1, keepdim=True)
             present = present.all(dim=-1) & (labels.sum(dim=-1) > 0)
+            num_labels = num_labels / len(config.expression_bins)
             if num_items_in_batch is not None:
                 num_items_in_batch = num_items_in_batch / len(config.expression_bins)
         else:
@@ -414,6 +418,10 @@ def expression_loss(
         losses = losses * sample_weights.to(losses).reshape(-1, *[1] * (losses.dim() - 1))
     if num_items_in_batch is None:
         num_items_in_batch = present.sum().clamp(min=1)
+    else:
+        # Exactly 1 where no label is NaN.
+        share = 1 - (num_labels - present.sum().clamp(min=1)) / num_labels.clamp(min=1)
+        num_items_in_batch = num_items_in_batch * share
     return torch.where(present, losses, 0.0).sum() / num_items_in_batch
 
 

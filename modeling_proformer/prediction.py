@@ -4,9 +4,10 @@ import contextlib
 import copy
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import torch
@@ -241,11 +242,28 @@ def token_batches(
 
 def _prefetch(batches: Iterator[BatchEncoding]) -> Iterator[BatchEncoding]:
     """Yield the same batches, each of them made in another thread while the caller works on the one before."""
-    with ThreadPoolExecutor(max_workers=1) as executor:
-        upcoming = executor.submit(next, batches, None)
-        while (batch := upcoming.result()) is not None:
-            upcoming = executor.submit(next, batches, None)
-            yield batch
+    upcoming = _start_next(batches)
+    while (batch := upcoming.result()) is not None:
+        upcoming = _start_next(batches)
+        yield batch
+
+
+def _start_next(batches: Iterator[BatchEncoding]) -> "Future[BatchEncoding | None]":
+    """
+    Make the next batch, or None at the end, in another thread.
+
+    Python would wait at its end for an executor's thread, which may wait for a pipe that gives nothing.
+    """
+    upcoming: Future[BatchEncoding | None] = Future()
+
+    def make():
+        try:
+            upcoming.set_result(next(batches, None))
+        except BaseException as error:  # the caller gets it
+            upcoming.set_exception(error)
+
+    Thread(target=make, daemon=True).start()
+    return upcoming
 
 
 @contextlib.contextmanager

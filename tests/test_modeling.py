@@ -577,8 +577,8 @@ class TestLosses:
         scores = outputs.position_logits.mean(dim=1).squeeze(1).log_softmax(dim=-1)
         expected = -((counts[0] / 10 * scores[0]).sum() + scores[2, 2]) / 2  # a row without reads does not count
         torch.testing.assert_close(outputs.loss, expected)
-        # The Trainer counts every number in the labels of a step.
-        torch.testing.assert_close(model(**batch, labels=counts, num_items_in_batch=9).loss, expected * 2 / 3)
+        # The Trainer counts every number in the labels of a step; here, of twice as many rows.
+        torch.testing.assert_close(model(**batch, labels=counts, num_items_in_batch=18).loss, expected / 2)
 
     @pytest.mark.parametrize(("transform", "logarithm"), [("log", torch.log), ("log1p", torch.log1p)])
     def test_a_model_trained_on_logarithms_predicts_in_assay_units(self, tiny_config, batch, transform, logarithm):
@@ -619,6 +619,21 @@ class TestLosses:
         masked.load_state_dict(model.state_dict(), strict=False)
         torch.testing.assert_close(masked(**batch, labels=targets).loss, nucleotides)
         assert masked_nucleotide_loss(both.nucleotide_logits, torch.full_like(targets, -100)) == 0
+
+    @pytest.mark.parametrize(
+        "fields", [{}, {"expression_bins": [0.0, 1.0]}, {"problem_type": "multi_label_classification"}]
+    )
+    def test_a_nan_that_the_trainer_counts_does_not_make_the_loss_smaller(self, tiny_config, batch, fields):
+        """`Trainer` counts the labels of a step that are not -100, so it counts those that are NaN."""
+        model = ProformerForSequenceClassification(with_fields(tiny_config, num_labels=2, **fields))
+        nan = float("nan")
+        labels = torch.tensor([[1.0, nan], [nan, -100.0], [-100.0, 0.0]])
+        expected = model(**batch, labels=labels).loss
+        torch.testing.assert_close(model(**batch, labels=labels, num_items_in_batch=torch.tensor(4)).loss, expected)
+        marked = labels.nan_to_num(nan=-100.0)
+        assert model(**batch, labels=marked, num_items_in_batch=torch.tensor(2)).loss == expected
+        nothing = model(**batch, labels=torch.full((3, 2), nan), num_items_in_batch=torch.tensor(6)).loss
+        assert nothing == 0
 
     @pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])
     def test_classification(self, tiny_config, batch, problem_type):

@@ -15,7 +15,7 @@ from .checking import SPLIT_NAMES
 from .config import DataConfig
 from .sequences import Sequences
 from .sources import SourceTable, content_digest, flat_numbers, load_table, name_of, require_datasets
-from .splits import ThreeWaySplit
+from .splits import ThreeWaySplit, number_groups
 from .tables import InputError
 
 
@@ -150,7 +150,7 @@ def load_assay(data: Any, config: DataConfig, validation_data: Any) -> tuple[Ass
         sources=sources,
         table=table,
         source_of=source_of,
-        labels=flat_numbers(table.data.column("labels")).reshape(-1, len(config.targets)),
+        labels=flat_numbers(table.data.column("labels")).reshape(-1, len(config.measured_columns)),
         weights=weights,
         inserts=Sequences(*np.zeros((3, len(table)), dtype=np.uint8)),
         tokenizer=ProformerTokenizer(),
@@ -162,11 +162,11 @@ def load_assay(data: Any, config: DataConfig, validation_data: Any) -> tuple[Ass
         assay, assigned = assay.take(measured), assigned[measured]
     require_rows(assay)
     if config.standard_error:
-        assay.weights = _precision_weights(assay.name, config.standard_error, assay.weights)
+        assay.weights = precision_weights(assay.name, config.standard_error, assay.weights)
         assay.table = with_columns(assay.table, weight=pa.array(assay.weights))
     if config.weight and not assay.weights.any():
         raise InputError(f"{assay.name}, column {config.weight!r}: every weight is 0, so no row counts.")
-    assay.binary = bool((np.isin(assay.labels, (0, 1)) | np.isnan(assay.labels)).all())
+    assay.binary = not config.rna and bool((np.isin(assay.labels, (0, 1)) | np.isnan(assay.labels)).all())
     assay.inserts = encode_table(assay.table["sequence"], assay.location, config.sequence)
     return assay, assigned
 
@@ -197,6 +197,26 @@ def with_columns(table: "datasets.Dataset", **columns: pa.Array) -> "datasets.Da
     for name, values in columns.items():
         arrow = arrow.set_column(arrow.schema.get_field_index(name), arrow.schema.field(name), values)
     return datasets.Dataset(datasets.table.InMemoryTable(arrow))
+
+
+def number_names(assay: Assay, column: str) -> np.ndarray:
+    """Return the number of each row's name in a column of text, (rows,)."""
+    return number_groups(assay.table.select_columns([column]).with_format("arrow")[:][column]).astype(np.int64)
+
+
+def rows_of_inserts(assay: Assay, assigned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return the first row of each insert, (inserts,), and the number of each row's insert among these, (rows,).
+
+    Rows of an insert in different splits (`assigned`) or groups count as those of different inserts.
+    """
+    inserts = assay.inserts.numbers
+    keys = np.stack(
+        [inserts, assigned, number_names(assay, "group") if assay.config.group else np.zeros_like(inserts)]
+    )
+    _, kept, members = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    order = np.argsort(kept)
+    return kept[order], np.argsort(order)[members.ravel()]
 
 
 def require_rows(assay: Assay):
@@ -230,7 +250,7 @@ def varies(values: np.ndarray) -> bool:
     return not np.isnan(values).all() and np.float32(np.nanmin(values)) != np.float32(np.nanmax(values))
 
 
-def _precision_weights(name: str, column: str, errors: np.ndarray) -> np.ndarray:
+def precision_weights(name: str, column: str, errors: np.ndarray) -> np.ndarray:
     """
     Return the weights 1 / (error² + median error²). A precise measurement counts at most twice as much as a usual one,
     because the error of measurement is not all that a model gets wrong.

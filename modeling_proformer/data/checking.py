@@ -1,6 +1,6 @@
 """The one row checker: rows of any source become an Arrow table with fixed columns, or an error that says where."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,14 @@ def checked_schema(config: DataConfig) -> pa.Schema:
     Return the columns of a checked table.
 
     `sequence` is text without blanks at its ends; `labels` are the targets, NaN where missing; `weight` (or the
-    standard errors, from which weights follow), `group` and `split` are there where the configuration names them;
-    `location` says where each row is, such as "line 7". A row without any measurement has empty text and weight 0.
+    standard errors, from which weights follow), `barcode`, `group` and `split` are there where the configuration names
+    them; `location` says where each row is, such as "line 7". A row without any measurement has empty text and weight
+    0.
     """
-    columns = [("sequence", pa.string()), ("labels", pa.list_(pa.float64(), len(config.targets)))]
+    columns = [("sequence", pa.string()), ("labels", pa.list_(pa.float64(), len(config.measured_columns)))]
     if config.weight or config.standard_error:
         columns.append(("weight", pa.float64()))
-    columns += [(name, pa.string()) for name in ("group", "split") if getattr(config, name)]
+    columns += [(name, pa.string()) for name in ("barcode", "group", "split") if getattr(config, name)]
     return pa.schema([*columns, ("location", pa.string())])
 
 
@@ -46,14 +47,15 @@ def check_rows(source: str, rows: Iterable[Row], config: DataConfig) -> pa.Table
             the source, the row and the column.
     """
     checked: list[dict[str, Any]] = []
-    unmeasured = {"sequence": "", "weight": 0.0, "group": "", "split": ""}
+    unmeasured = {"sequence": "", "weight": 0.0, "barcode": "", "group": "", "split": ""}
     for row in rows:
         require_columns(source, row.cells, config.columns)
         labels = [
-            _float32_value(source, row, column, measured_value(source, row, column)) for column in config.targets
+            _float32_value(source, row, column, measured_value(source, row, column))
+            for column in config.measured_columns
         ]
-        if config.bins:
-            labels = _checked_reads(source, row, config.targets, labels)
+        if config.counts_reads:
+            labels = _checked_reads(source, row, config, labels)
         if np.isnan(labels).all():
             checked.append({**unmeasured, "labels": labels, "location": row.location})
             continue
@@ -65,8 +67,10 @@ def check_rows(source: str, rows: Iterable[Row], config: DataConfig) -> pa.Table
             cells["weight"] = _float32_value(source, row, config.weight, weight_value(source, row, config.weight))
         if config.standard_error:
             cells["weight"] = _standard_error(source, row, config.standard_error)
+        if config.barcode:
+            cells["barcode"] = _name(source, row, config.barcode, "barcode")
         if config.group:
-            cells["group"] = _group_name(source, row, config.group)
+            cells["group"] = _name(source, row, config.group, "group")
         if config.split:
             cells["split"] = _split_name(source, row, config.split)
         checked.append(cells)
@@ -83,12 +87,17 @@ def _float32_value(source: str, row: Row, column: str, value: float) -> float:
     return value
 
 
-def _checked_reads(source: str, row: Row, targets: Sequence[str], reads: list[float]) -> list[float]:
-    """Return the reads in each bin, 0 where the cell is empty; NaN in all bins if there are no reads at all."""
+def _checked_reads(source: str, row: Row, config: DataConfig, reads: list[float]) -> list[float]:
+    """Return the reads in each column, 0 where the cell is empty; NaN in all if there are no reads at all."""
     counted = np.nan_to_num(np.array(reads))
     if (counted < 0).any():
-        column = targets[int((counted < 0).argmax())]
+        column = config.measured_columns[int((counted < 0).argmax())]
         raise InputError(_at(source, row, column, f"there cannot be {counted.min():g} reads."))
+    fractions = counted % 1 > 0
+    if config.rna and fractions.any():
+        first = int(fractions.argmax())
+        reason = f"{counted[first]:g} is no number of reads; give the numbers as they were before normalisation."
+        raise InputError(_at(source, row, config.measured_columns[first], reason))
     return counted.tolist() if counted.any() else [float("nan")] * len(reads)
 
 
@@ -99,12 +108,13 @@ def _standard_error(source: str, row: Row, column: str) -> float:
     return error
 
 
-def _group_name(source: str, row: Row, column: str) -> str:
+def _name(source: str, row: Row, column: str, kind: str) -> str:
+    """Return the name of a group or barcode."""
     cell = row.cells[column]
-    group = "" if cell is None else str(cell).strip()
-    if group.lower() in MISSING:
-        raise InputError(_at(source, row, column, "the group is missing."))
-    return group
+    name = "" if cell is None else str(cell).strip()
+    if name.lower() in MISSING:
+        raise InputError(_at(source, row, column, f"the {kind} is missing."))
+    return name
 
 
 def _split_name(source: str, row: Row, column: str) -> str:
@@ -147,15 +157,15 @@ def _check_at_once(table: pa.Table, config: DataConfig, first_row: int) -> pa.Ta
 
     numbers = {}
     weight = config.weight or config.standard_error
-    for name in (*config.targets, *([weight] if weight else [])):
+    for name in (*config.measured_columns, *([weight] if weight else [])):
         values = _numbers(plain[name])
         if values is None or (np.abs(values) > MAX_VALUE).any():
             return None
         numbers[name] = values
-    labels = np.stack([numbers[name] for name in config.targets], axis=1)
-    if config.bins:
+    labels = np.stack([numbers[name] for name in config.measured_columns], axis=1)
+    if config.counts_reads:
         labels = np.nan_to_num(labels)
-        if (labels < 0).any():
+        if (labels < 0).any() or (config.rna and (labels % 1).any()):
             return None
         labels[~labels.any(axis=1)] = np.nan
     measured = ~np.isnan(labels).all(axis=1)
@@ -168,12 +178,12 @@ def _check_at_once(table: pa.Table, config: DataConfig, first_row: int) -> pa.Ta
     flat = pa.array(labels.ravel(), type=pa.float64())
     checked = {
         "sequence": sequences,
-        "labels": pa.FixedSizeListArray.from_arrays(flat, len(config.targets)),
+        "labels": pa.FixedSizeListArray.from_arrays(flat, len(config.measured_columns)),
         "location": location,
     }
     if weight:
         checked["weight"] = pa.array(numbers[weight])
-    for name, names_of in (("group", _group_names), ("split", _split_names)):
+    for name, names_of in (("barcode", _names), ("group", _names), ("split", _split_names)):
         if column := getattr(config, name):
             values = names_of(plain[column])
             if values is None:
@@ -203,7 +213,7 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray | None:
     return None if np.isinf(values).any() else values
 
 
-def _group_names(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
+def _names(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     if column.null_count or not (_is_text(column.type) or pa.types.is_integer(column.type)):
         return None
     names = pc.utf8_trim_whitespace(column.cast(pa.string()))

@@ -65,6 +65,13 @@ class ColumnOptions:
         ["expression"],
     )
     bins: list[float] | None = option("Centres of the sorting bins, evenly spaced; the targets are then read counts.")
+    rna: list[str] | None = option(
+        "Columns with RNA reads of barcodes, one for each replicate; instead of targets, the model predicts the "
+        "activity, the log2 ratio of RNA to DNA."
+    )
+    dna: list[str] | None = option("Columns with DNA reads of barcodes, one for each of rna, or one for all.")
+    barcode: str | None = option("Column with the barcode; by default each row is one.")
+    min_barcodes: int = option("Leave out a sequence in a replicate where fewer of its barcodes were read.", 1)
     weight: str | None = option("Column with the weight of each row (replicates, reads), on any scale.")
     standard_error: str | None = option(
         "Column with the standard error of each measurement; rows are weighted by 1 / (error² + median error²)."
@@ -136,6 +143,7 @@ class DataConfig(ColumnOptions, ConstructOptions, SplitOptions):
                 raise ValueError(f"`bins` has {len(self.bins)} centres for {len(self.targets)} columns of reads.")
             if len(self.bins) < 2 or not all(map(math.isfinite, self.bins)):
                 raise ValueError(f"`bins` must be two or more finite numbers, got {self.bins}.")
+        self._check_counts()
         if self.weight and self.standard_error:
             raise ValueError("Give `weight` or `standard_error`, not both.")
         if self.too_long == "cut" and self.insert_width is None:
@@ -150,16 +158,55 @@ class DataConfig(ColumnOptions, ConstructOptions, SplitOptions):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value}, but must be at least 1.")
 
+    def _check_counts(self):
+        """Check the options of RNA and DNA reads."""
+        if not self.rna:
+            for name in ("dna", "barcode"):
+                if getattr(self, name):
+                    raise ValueError(f"`{name}` needs `rna`, the columns with RNA reads.")
+            if self.min_barcodes != 1:
+                raise ValueError("`min_barcodes` needs `rna`, the columns with RNA reads.")
+            return
+        if not self.dna:
+            raise ValueError("`rna` needs `dna`, the columns with DNA reads.")
+        for name in ("rna", "dna"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"`{name}` is a list of columns, such as [{getattr(self, name)!r}].")
+        if len(self.dna) not in (1, len(self.rna)):
+            raise ValueError(
+                f"`dna` has {len(self.dna)} columns for the {len(self.rna)} of `rna`; give as many, or one."
+            )
+        if repeated := [name for name in self.measured_columns if self.measured_columns.count(name) > 1]:
+            raise ValueError(f"`rna` and `dna` name the column {repeated[0]!r} more than once.")
+        given = ["targets"] if self.targets != ["expression"] else []
+        given += [name for name in ("bins", "weight", "standard_error") if getattr(self, name)]
+        if given:
+            raise ValueError(f"Measurements and weights follow from `rna` and `dna`; leave out `{given[0]}`.")
+        if self.min_barcodes < 1:
+            raise ValueError(f"`min_barcodes` is {self.min_barcodes}, but must be at least 1.")
+
     @property
     def outputs(self) -> list[str]:
         """Names of what the model predicts."""
+        if self.rna:
+            return ["activity"]
         return self.targets if self.bins is None else ["mean_bin"]
+
+    @property
+    def measured_columns(self) -> list[str]:
+        """Names of the columns that measurements are read from: the targets, or those of RNA and then of DNA reads."""
+        return [*self.rna, *(self.dna or [])] if self.rna else self.targets
+
+    @property
+    def counts_reads(self) -> bool:
+        """Return whether these columns hold numbers of reads."""
+        return bool(self.bins or self.rna)
 
     @property
     def columns(self) -> list[str]:
         """Names of the columns that are read."""
-        others = (self.weight, self.standard_error, self.split, self.group)
-        return list(dict.fromkeys([self.sequence, *self.targets, *filter(None, others)]))
+        others = (self.barcode, self.weight, self.standard_error, self.split, self.group)
+        return list(dict.fromkeys([self.sequence, *self.measured_columns, *filter(None, others)]))
 
 
 __all__ = ["ColumnOptions", "ConstructOptions", "DataConfig", "SplitOptions", "option", "require_choice"]

@@ -14,14 +14,17 @@ from .assay import (
     VALIDATION,
     Assay,
     load_assay,
+    number_names,
     require_rows,
     require_variation,
+    rows_of_inserts,
     with_columns,
 )
+from .barcodes import combine_barcodes
 from .config import DataConfig
 from .constructs import construct_tokenizer, count_of_bases, detect_construct, orientation_of
 from .homology import find_homologs, homology_groups
-from .splits import ThreeWaySplit, number_groups, sample_rows, split_groups
+from .splits import ThreeWaySplit, sample_rows, split_groups
 from .tables import InputError
 
 
@@ -58,7 +61,7 @@ def prepare_assay(
             differ; or the rows cannot be split as the configuration says.
     """
     assay, assigned = load_assay(data, config, validation_data)
-    for number, target in enumerate([] if config.bins else config.targets):
+    for number, target in enumerate([] if config.counts_reads else config.targets):
         require_variation(assay.name, target, assay.labels[:, number])
     if assay.weights is not None and not assay.weights.all():
         counted = np.flatnonzero(assay.weights)
@@ -68,7 +71,11 @@ def prepare_assay(
     assay, kept = _fit_construct(assay, reference)
     assigned = assigned[kept]
     require_rows(assay)
-    if config.duplicates != "keep":
+    if config.rna:
+        assay, assigned = combine_barcodes(assay, assigned)
+        require_rows(assay)
+        require_variation(assay.name, config.outputs[0], assay.labels)
+    elif config.duplicates != "keep":
         assay, assigned = _merge_duplicates(assay, assigned)
         require_rows(assay)
     assay.sources = [
@@ -186,12 +193,9 @@ def _merge_duplicates(assay: Assay, assigned: np.ndarray) -> tuple[Assay, np.nda
     config, inserts = assay.config, assay.inserts.numbers
     if config.duplicates == "refuse" and not config.bins:
         _refuse_conflicts(assay, inserts)
-    keys = np.stack([inserts, assigned, _group_numbers(assay) if config.group else np.zeros_like(inserts)])
-    _, kept, members = np.unique(keys, axis=1, return_index=True, return_inverse=True)
+    kept, members = rows_of_inserts(assay, assigned)
     if len(kept) == len(assay):
         return assay, assigned
-    order = np.argsort(kept)
-    kept, members = kept[order], np.argsort(order)[members.ravel()]
     present = ~np.isnan(assay.labels)
     weights = np.ones(len(assay)) if assay.weights is None else assay.weights
     shares = present * (1 if config.bins else weights[:, None])
@@ -229,12 +233,6 @@ def _refuse_conflicts(assay: Assay, inserts: np.ndarray):
         )
 
 
-def _group_numbers(assay: Assay) -> np.ndarray:
-    """Return the number of each row's group in the table's own column, (rows,)."""
-    names = assay.table.select_columns(["group"]).with_format("arrow")[:]["group"]
-    return number_groups(names).astype(np.int64)
-
-
 def _split(assay: Assay, assigned: np.ndarray, seed: int):
     """
     Set the groups, the split and the test rows' homologs of an assay.
@@ -245,7 +243,7 @@ def _split(assay: Assay, assigned: np.ndarray, seed: int):
     config = assay.config
     by_group = config.group is not None
     if by_group:
-        assay.groups = _group_numbers(assay)
+        assay.groups = number_names(assay, "group")
     elif config.split_by == "homology":
         assay.groups = homology_groups(assay.inserts)
     units = assay.groups if len(assay.groups) else np.arange(len(assay))

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from ..data.homology import connect
+from ..data.sources import require_datasets
+from ..modeling_proformer import IGNORED
 from .bootstrap import (
     Interval,
     Subset,
@@ -77,7 +79,8 @@ def correlation(measured: np.ndarray, predicted: np.ndarray) -> Correlation:
     Both are NaN where they are not defined: for fewer than two values, or where either array is constant.
 
     Raises:
-        ValueError: the arrays are not one-dimensional, differ in length or have a value that is not finite.
+        ValueError: the arrays are not (sequences,) or (sequences, 1), differ in length or have a value that is not
+            finite.
     """
     measured, predicted = _as_checked_values(measured, predicted)
     if not has_correlation(measured, predicted):
@@ -272,6 +275,17 @@ def metric_module(name: str) -> Path:
     return folders[name]
 
 
+def metric_features() -> list[Any]:
+    """Return the forms in which the metrics of `metric_module` take values: one output as (n,) or as (n, 1)."""
+    datasets = require_datasets()
+    forms = [datasets.Value("float64"), datasets.Sequence(datasets.Value("float64"))]
+    return [
+        datasets.Features({"predictions": predictions, "references": references})
+        for predictions in forms
+        for references in forms
+    ]
+
+
 def require_scikit_learn():
     """
     Check that scikit-learn is installed; predicting does not need it.
@@ -288,8 +302,8 @@ def require_scikit_learn():
 
 
 def _as_checked_values(measured: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as float64, or raise the errors of `correlation`."""
-    measured, predicted = np.asarray(measured, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    """Return both as float64, (sequences,), or raise the errors of `correlation`."""
+    measured, predicted = as_column(measured), as_column(predicted)
     if measured.ndim != 1 or measured.shape != predicted.shape:
         raise ValueError(f"Two arrays of one length are needed, got shapes {measured.shape} and {predicted.shape}.")
     for name, values in (("measured", measured), ("predicted", predicted)):
@@ -299,6 +313,26 @@ def _as_checked_values(measured: np.ndarray, predicted: np.ndarray) -> tuple[np.
                 f"The {name} value at position {position + 1} is {values[position]}, which is not a finite number."
             )
     return measured, predicted
+
+
+def as_column(values: np.ndarray) -> np.ndarray:
+    """Return values as float64, those of a single output (sequences, 1) as (sequences,)."""
+    values = np.asarray(values, dtype=np.float64)
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+
+
+def drop_missing(references: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return references and predictions, both (sequences,), without those whose reference is missing: NaN, or -100 as the
+    labels of a model have it.
+
+    Raises:
+        ValueError: see `correlation`.
+    """
+    references = as_column(references)
+    missing = np.isnan(references) | (references == IGNORED)
+    references, predictions = _as_checked_values(np.where(missing, 0.0, references), predictions)
+    return references[~missing], predictions[~missing]
 
 
 def _as_checked_classes(measured: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -54,7 +54,7 @@ def dataset_card(data: str | PathLike, config: DataConfig, license: str) -> Data
         others=[column for column in next(read_rows(path)).cells if column not in config.columns],
         measurements=[
             {"column": code(target), "missing": int(np.isnan(values).sum()), **distribution(values)}
-            for target, values in zip(config.targets, labels.T, strict=True)
+            for target, values in zip(config.measured_columns, labels.T, strict=True)
         ],
         used=len(assay),
         inserts=len(np.unique(assay.inserts.numbers)),
@@ -89,9 +89,14 @@ def size_category(rows: int) -> str:
 def _describe_columns(config: DataConfig) -> Iterator[tuple[str, str]]:
     """Yield each column that is read, and what it holds."""
     yield config.sequence, "DNA sequence, from 5′ to 3′"
-    for number, target in enumerate(config.targets):
-        yield target, f"reads in the bin with the centre {config.bins[number]:g}" if config.bins else "measurement"
+    for number, target in enumerate(config.measured_columns):
+        if config.rna:
+            content = f"{'RNA' if number < len(config.rna) else 'DNA'} reads of a barcode"
+        else:
+            content = f"reads in the bin with the centre {config.bins[number]:g}" if config.bins else "measurement"
+        yield target, content
     for column, content in (
+        (config.barcode, "barcode"),
         (config.weight, "weight of the row"),
         (config.standard_error, "standard error of the measurement"),
         (config.split, "split of the row: train, validation or test"),

@@ -92,6 +92,9 @@ class FinetuneConfig(DataConfig, FinetuneOptions):
             raise ValueError(f"The method {self.method!r} needs the whole checkpoint; leave out `{other}`.")
         if self.bins and self.task == "classification":
             raise ValueError("Reads in bins are a regression; leave out `task` or `bins`.")
+        if self.rna and (self.transform or self.task == "classification"):
+            name = "transform" if self.transform else "task"
+            raise ValueError(f"The activity that follows from `rna` and `dna` is a logarithm; leave out `{name}`.")
 
     @property
     def keeps_all(self) -> bool:
@@ -214,6 +217,9 @@ class TrainConfig(_TrainConstructOptions, _TrainSplitOptions, DataConfig, TrainD
             raise ValueError("Nothing is held out of tables that are streamed; give `validation_data`.")
         if self.streaming and (self.group or self.split or self.duplicates != "keep" or self.split_by != "random"):
             raise ValueError("`streaming` takes all rows as they are; leave out `group`, `split` and `duplicates`.")
+        if self.rna and (self.streaming or self.validation_data is not None):
+            name = "streaming" if self.streaming else "validation_data"
+            raise ValueError(f"The barcodes of `rna` and `dna` are combined within one table; leave out `{name}`.")
         if self.streaming and self.standard_error:
             raise ValueError("`streaming` cannot weight by `standard_error`, which needs all rows; give `weight`.")
         if self.dream_pairs and (self.validation_data is None or len(self.dream_pairs) != 3):

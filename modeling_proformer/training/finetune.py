@@ -1,6 +1,7 @@
 """Fine-tuning: from a checkpoint and a plain table to the model of another assay."""
 
 import hashlib
+import os
 import re
 import shutil
 import time
@@ -21,6 +22,8 @@ from ..data.collator import ProformerCollator
 from ..data.prepare import prepare_assay
 from ..data.splits import sample_rows
 from ..data.tables import InputError
+from ..evaluation.cards import RECORD as METRICS
+from ..evaluation.cards import read_record
 from ..evaluation.report import best_step, describe_checkpoint, describe_hardware, write_report
 from ..intervals import half_widths
 from ..modeling_proformer import ProformerForSequenceClassification
@@ -29,7 +32,8 @@ from ..prediction import load_checkpoint, predict
 from ..tokenization import ProformerTokenizer
 from .calibration import rescale, temper
 from .config import FinetuneConfig, require_known_options
-from .records import RECORD, checkpoint_to_resume, record_run
+from .folder import LOCK, move_contents, own_folder, remove_folder, removed_name
+from .records import RECORD, UNFINISHED_RECORD, checkpoint_to_resume, record_run, run_digest
 from .scores import best_step_metric, mean_score
 from .trainer import ProformerTrainer
 from .transfer import build_model, choose_keep, resize_positions
@@ -61,7 +65,7 @@ class FineTuned:
         model: in evaluation mode.
         assay: what it was fine-tuned on.
         predicted: (rows, outputs) in the assay's units for validation and test rows, NaN for the others.
-        log_history: of the Trainer.
+        log_history: of the Trainer; empty where the folder had been finished before.
         seconds: duration of the training; None where it was interrupted.
     """
 
@@ -84,7 +88,7 @@ def finetune(
     Fine-tune a checkpoint on a table, and write a folder with everything there is to have.
 
     The folder holds the model and its tokenizer, a model card, metrics and predictions of the held-out rows, and
-    figures. A run that was interrupted resumes when it is given again.
+    figures. A run that was interrupted resumes when it is given again, and one that was finished is opened.
 
     Args:
         data: file, `pandas.DataFrame`, `datasets.Dataset` or the name of a dataset on the Hub, see `load_table`.
@@ -98,7 +102,8 @@ def finetune(
         TypeError: there is no such option.
         ValueError: an option is outside its range; or (`InputError`) the table or the checkpoint does not suit it.
         ImportError: a library that training needs is not installed.
-        OSError: the folder is in use, or could not be written (`CheckpointError`).
+        OSError: the folder holds something else, another process is writing it (`BlockingIOError`), or it could not
+            be written (`CheckpointError`).
     """
     require_known_options("finetune", options, [option.name for option in fields(FinetuneConfig)])
     columns: dict[str, Any] = {"sequence": sequence, "targets": targets}
@@ -113,11 +118,32 @@ def run_finetuning(data: "Data", output: str | PathLike, config: FinetuneConfig)
     """Fine-tune as `finetune` does, with its options in one object."""
     require_trainer()
     output = Path(output)
+    _refuse_foreign(output)
+    with own_folder(output):
+        # Another process may have written the folder until now.
+        _refuse_foreign(output)
+        return _run_in(output, data, config)
+
+
+def _refuse_foreign(output: Path):
+    """Refuse a folder that holds neither a run nor a finished model."""
     run = output / RUN_FOLDER
-    if output.exists() and not output.is_dir():
-        raise FileExistsError(f"{output}: this is a file; name a folder.")
-    if output.exists() and any(output.iterdir()) and not (run / RECORD).exists():
+    known = {LOCK, removed_name(run).name}
+    if run.is_dir() and not set(os.listdir(run)) - {UNFINISHED_RECORD}:
+        known.add(run.name)  # a run that was killed before it began
+    if not output.is_dir() or (run / RECORD).exists() or _is_finished(output):
+        return
+    if set(os.listdir(output)) - known:
         raise FileExistsError(f"{output}: this folder is not empty; name a new one.")
+
+
+def _is_finished(output: Path) -> bool:
+    return "run_digest" in read_record(output)
+
+
+def _run_in(output: Path, data: "Data", config: FinetuneConfig) -> FineTuned:
+    """Fine-tune in a folder that this process owns."""
+    run = output / RUN_FOLDER
     pretrained, reference = load_checkpoint(config.model)
     assay = prepare_assay(data, config, reference, seed=config.seed)
     before, after = reference.insert_width, assay.tokenizer.insert_width
@@ -127,10 +153,12 @@ def run_finetuning(data: "Data", output: str | PathLike, config: FinetuneConfig)
     config = choose_keep(config, assay, pretrained)
     for finding in assay.findings:
         logger.info(finding)
+    settings = {**asdict(config), "weights": _weights_digest(pretrained)}
+    if _is_finished(output):
+        return _reopen(output, assay, run_digest(assay.sources, settings))
     set_seed(config.seed)
     model = build_model(config, assay, pretrained)
     logger.info(f"Training a {model.config.problem_type.replace('_', ' ')}, {model.num_parameters():,} parameters.")
-    settings = {**asdict(config), "weights": _weights_digest(pretrained)}
     resumed = checkpoint_to_resume(run, assay.sources, settings)
     if resumed:
         logger.info(f"Resuming from {resumed}.")
@@ -140,7 +168,7 @@ def run_finetuning(data: "Data", output: str | PathLike, config: FinetuneConfig)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=resumed)
     if not all(np.isfinite(entry.get("eval_loss", 0.0)) for entry in trainer.state.log_history):
-        shutil.rmtree(run)
+        remove_folder(run)
         raise InputError(DIVERGED)
     seconds = None if resumed else time.perf_counter() - started
     model = _plain_model(trainer)
@@ -155,9 +183,9 @@ def run_finetuning(data: "Data", output: str | PathLike, config: FinetuneConfig)
             assay.measured[validation], predicted[validation], model.config
         )
     fine_tuned = FineTuned(model, assay, predicted, trainer.state.log_history, seconds)
-    PromoterExpressionPipeline(model, assay.tokenizer, device=model.device).save_pretrained(output)
     record = {
         "options": {name: value for name, value in asdict(config).items() if name != "model"},
+        "run_digest": run_digest(assay.sources, settings),
         "checkpoint": describe_checkpoint(model),
         "hardware": describe_hardware(model.device),
         "seconds": None if seconds is None else round(seconds, 1),
@@ -168,9 +196,31 @@ def run_finetuning(data: "Data", output: str | PathLike, config: FinetuneConfig)
         "evaluated_rows": len(trainer.eval_dataset),
         "learning_rate": config.highest_rate,
     }
-    write_report(output, model, assay, predicted, trainer.state.log_history, record)
-    shutil.rmtree(run)
+    # The name of the folder is that of the model.
+    whole = run / "finished" / output.resolve().name
+    shutil.rmtree(whole.parent, ignore_errors=True)
+    PromoterExpressionPipeline(model, assay.tokenizer, device=model.device).save_pretrained(whole)
+    write_report(whole, model, assay, predicted, trainer.state.log_history, record)
+    move_contents(whole, output, last=METRICS)
+    remove_folder(run)
     return fine_tuned
+
+
+def _reopen(output: Path, assay: Assay, digest: str) -> FineTuned:
+    """
+    Return the model of a folder that was finished before.
+
+    Raises:
+        FileExistsError: it was fine-tuned on other tables, from another checkpoint, or with other options.
+    """
+    record = read_record(output)
+    if record["run_digest"] != digest:
+        raise FileExistsError(f"{output}: this folder holds another finished model; name a new one.")
+    # A kill may have left some of it.
+    remove_folder(output / RUN_FOLDER)
+    logger.info(f"{output} holds this model already; it was finished before.")
+    model, _ = load_checkpoint(output)
+    return FineTuned(model, assay, _predict_held_out(model, assay), [], record["seconds"])
 
 
 def require_trainer():

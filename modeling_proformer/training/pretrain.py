@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
@@ -22,12 +23,13 @@ from ..hardware import has_fast_bfloat16
 from ..modeling_proformer import ProformerForPreTraining, ProformerForSequenceClassification
 from .config import TrainConfig, require_known_options
 from .finetune import eager_is_faster, require_trainer
+from .folder import own_folder
 from .pretrain_report import write_pretrain_report
 from .published import PublishedGradientClipping, published_optimization
 from .records import checkpoint_to_resume, record_run
 from .rows import TrainingRows, load_rows, stream_rows
 from .scores import DREAM_METRICS, correlation_metrics, dream_metrics
-from .trainer import ProformerTrainer
+from .trainer import ProformerTrainer, find_checkpoint
 
 
 logger = logging.get_logger(__name__)
@@ -81,6 +83,7 @@ def train(
         TypeError: there is no such option.
         ValueError: an option is outside its range, two contradict each other, or (`InputError`) a table is refused.
         ImportError: a library that training needs is not installed.
+        BlockingIOError: another process is writing the folder.
         CheckpointError: a checkpoint could not be written.
     """
     names = {option.name for option in fields(TrainConfig)}
@@ -94,6 +97,13 @@ def train(
 def run_training(data: Any, config: TrainConfig, arguments: TrainerOptions) -> ProformerTrainer:
     """Train as `train` does, with its options in two objects."""
     require_trainer()
+    # Of several processes, the first owns the folder for all.
+    with own_folder(arguments.output_dir) if arguments.process_index == 0 else nullcontext():
+        return _run_in_folder(data, config, arguments)
+
+
+def _run_in_folder(data: Any, config: TrainConfig, arguments: TrainerOptions) -> ProformerTrainer:
+    """Train in a folder that this process, or the first of several, owns."""
     _choose_best(config, arguments)
     set_seed(arguments.seed)
     dream_test = _read_dream_test(config)
@@ -114,6 +124,7 @@ def run_training(data: Any, config: TrainConfig, arguments: TrainerOptions) -> P
     settings |= {"seed": arguments.seed, "data_seed": arguments.data_seed}
     resumed = arguments.resume_from_checkpoint
     if resumed:
+        resumed = find_checkpoint(resumed, output)
         checkpoint_to_resume(Path(resumed).parent, rows.sources, settings)
     else:
         resumed = checkpoint_to_resume(output, rows.sources, settings)

@@ -1,5 +1,6 @@
 """A run that was interrupted resumes where it was, on the same tables with the same options, or not at all."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from .trainer import last_checkpoint
 
 
 RECORD = "training.json"
+# The record while it is being written.
+UNFINISHED_RECORD = f"{RECORD}.new"
 
 
 def checkpoint_to_resume(
@@ -63,7 +66,15 @@ def record_run(folder: str | os.PathLike, sources: Sequence[SourceTable], settin
     """Write down what a run trains on and how, for `checkpoint_to_resume` and for whoever finds the folder."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     record = {"tables": [table._asdict() for table in sources], "settings": dict(settings)}
-    (Path(folder) / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    unfinished = Path(folder) / UNFINISHED_RECORD
+    unfinished.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(unfinished, Path(folder) / RECORD)
 
 
-__all__ = ["RECORD", "checkpoint_to_resume", "record_run"]
+def run_digest(sources: Sequence[SourceTable], settings: Mapping[str, Any]) -> str:
+    """Return a digest of what a run trains on and how, by which a finished run is recognised; names do not count."""
+    tables = [table._replace(name="") for table in sources]
+    return hashlib.blake2b(json.dumps([tables, dict(settings)]).encode(), digest_size=16).hexdigest()
+
+
+__all__ = ["RECORD", "checkpoint_to_resume", "record_run", "run_digest"]

@@ -15,7 +15,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..data.collator import ProformerCollator
-from ..data.tables import InputError, first_line
+from ..data.tables import InputError, MissingFileError, first_line
 from ..modeling_proformer import IGNORED
 
 
@@ -48,22 +48,21 @@ class ProformerTrainer(Trainer):
             eval_data_collator = self.data_collator.without_masks()
         self.eval_data_collator = eval_data_collator or self.data_collator
         self.train_sampler: FullSteps | None = None
+        # Of the run that is resumed.
+        self.best_before: str | None = None
         self.add_callback(_EpochStart(self))
         # transformers 5.4 and 5.5 let accelerate divide each loss by the number of micro-batches once more.
         self.accelerator.gradient_accumulation_steps = 1
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """Train, or resume from a checkpoint's folder; with True, from the newest one of the output folder."""
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
-            if resume_from_checkpoint is None:
-                raise FileNotFoundError(f"{self.args.output_dir}: there is no checkpoint to resume from.")
+        """Train, or resume from what `find_checkpoint` returns; a run that was finished is not trained any further."""
         if not resume_from_checkpoint:
             return super().train(**kwargs)
+        resume_from_checkpoint = find_checkpoint(resume_from_checkpoint, self.args.output_dir)
         state_file = Path(resume_from_checkpoint, TRAINER_STATE_NAME)
-        if not state_file.exists():
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         state = TrainerState.load_from_json(str(state_file))
+        state.best_model_checkpoint = _best_checkpoint(state, resume_from_checkpoint, self.args.output_dir)
+        self.best_before = state.best_model_checkpoint
         stopped = state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop", False)
         # The library would train one step more each time that a finished run is started again.
         if 0 < self.args.max_steps <= state.global_step or (stopped and state.global_step < state.max_steps):
@@ -154,10 +153,15 @@ class ProformerTrainer(Trainer):
 
 
 class _EpochStart(TrainerCallback):
-    """Tells sampler and collator the epoch before its first batch is made."""
+    """Tells the state where the best checkpoint is, and sampler and collator the epoch before its first batch."""
 
     def __init__(self, trainer: ProformerTrainer):
         self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        # The library forgets the best step of a run whose folder was moved, or is named from another folder.
+        if self.trainer.best_before:
+            state.best_model_checkpoint = self.trainer.best_before
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         # The state holds a fraction where training resumes within an epoch, and nothing at the start.
@@ -207,17 +211,52 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str | None:
 
     The Trainer writes its state last, so a checkpoint whose writing was interrupted lacks it or has only a part of it.
     """
-    for folder in sorted(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=_step_of, reverse=True):
-        try:
-            json.loads((folder / TRAINER_STATE_NAME).read_text())
-            return str(folder)
-        except (OSError, ValueError):
-            continue
-    return None
+    folders = sorted(Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=_step_of, reverse=True)
+    return next((str(folder) for folder in folders if _is_whole(folder)), None)
+
+
+def find_checkpoint(resume_from_checkpoint: str | os.PathLike | bool, output_dir: str | os.PathLike) -> str:
+    """
+    Return the folder of a checkpoint to resume from.
+
+    Args:
+        resume_from_checkpoint: the folder, or that of a run, whose newest whole checkpoint is taken; or True (or its
+            text, as on a command line) for the run in `output_dir`.
+        output_dir: folder of the Trainer's output.
+
+    Raises:
+        MissingFileError: there is no such checkpoint, or none that was written to its end.
+    """
+    text = str(resume_from_checkpoint)
+    given = Path(output_dir if text.lower() == "true" else text)
+    found = str(given) if _is_whole(given) else last_checkpoint(given)
+    if found is None:
+        raise MissingFileError(f"{given}: there is no checkpoint to resume from that was written to its end.")
+    return found
+
+
+def _best_checkpoint(state: TrainerState, resumed: str, output_dir: str | os.PathLike) -> str | None:
+    """Return where the best checkpoint of a run lies now, next to the one that is resumed; its folder may be moved."""
+    if state.best_model_checkpoint is None:
+        return None
+    folder = Path(resumed).parent
+    # The library compares names when it removes old checkpoints.
+    folder = Path(output_dir) if folder.resolve() == Path(output_dir).resolve() else folder
+    best = folder / Path(state.best_model_checkpoint).name
+    return str(best) if best.is_dir() else None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether a checkpoint was written to its end."""
+    try:
+        json.loads((folder / TRAINER_STATE_NAME).read_text())
+        return True
+    except (OSError, ValueError):
+        return False
 
 
 def _step_of(folder: Path) -> int:
     return int(folder.name.rpartition("-")[2])
 
 
-__all__ = ["CheckpointError", "ProformerTrainer", "last_checkpoint"]
+__all__ = ["CheckpointError", "ProformerTrainer", "find_checkpoint", "last_checkpoint"]

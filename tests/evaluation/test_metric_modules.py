@@ -56,6 +56,20 @@ combined = evaluate.combine([load("pearson_r"), str(metric_module("spearman_rho"
 combined.add_batch(**inputs)
 found["combined"] = combined.compute()
 
+with_missing = {"predictions": [1, 2, 5, 3], "references": [1, 2, -100, 4]}
+columns = {name: np.array(values, dtype=float)[:, None] for name, values in with_missing.items()}
+nan = {**with_missing, "references": [1, 2, float("nan"), 4]}
+for name in ("pearson_r", "spearman_rho"):
+    found[f"{name}, missing"] = [
+        load(name).compute(**given)[name]
+        for given in (with_missing, nan, columns, {**columns, "references": with_missing["references"]})
+    ]
+found["dream_score of a column"] = load("dream_score", **test).compute(
+    predictions=predicted[:, None], references=measured
+)
+found["a missing DREAM reference"] = message_of(
+    load("dream_score", **test).compute, predictions=predicted, references=np.where(measured > 1, -100, measured)
+)
 constant = np.ones(len(measured))
 metric = load("pearson_r")
 found["constant predictions"] = [
@@ -122,6 +136,14 @@ def expected(given) -> dict:
 def test_metrics_equal_those_of_the_package_at_once_or_in_batches(name, found, expected):
     assert found[name] == pytest.approx(expected[name])
     assert found[f"{name}, in batches"] == pytest.approx(expected[name])
+
+
+def test_a_missing_reference_does_not_count_and_a_single_output_may_be_a_column(found):
+    assert found["pearson_r, missing"] == pytest.approx([np.corrcoef([1, 2, 3], [1, 2, 4])[0, 1]] * 4)
+    assert found["pearson_r, missing"][0] == pytest.approx(0.98, abs=0.005)
+    assert found["spearman_rho, missing"] == pytest.approx([1] * 4)
+    assert found["dream_score of a column"] == found["dream_score"]
+    assert found["a missing DREAM reference"].startswith("A reference is missing (-100 or NaN), but the DREAM score")
 
 
 def test_the_test_set_can_be_given_on_loading(found):

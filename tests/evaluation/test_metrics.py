@@ -173,11 +173,19 @@ def test_correlation_that_is_not_defined_is_nan(measured, predicted):
     assert count == len(measured)
 
 
+def test_a_single_output_may_be_a_column_as_predict_returns_it():
+    measured, predicted = np.array([1.0, 2.0, 3.0]), np.array([[1.0], [3.0], [2.0]])
+    assert correlation(measured, predicted) == correlation(measured, predicted[:, 0])
+    assert correlation(measured[:, None], predicted) == correlation(measured, predicted[:, 0])
+    assert roc_auc([0, 1, 1], predicted) == roc_auc([0, 1, 1], predicted[:, 0]) == 1
+    assert correlation_intervals(measured, predicted) == correlation_intervals(measured, predicted[:, 0])
+
+
 @pytest.mark.parametrize(
     ("measured", "predicted", "complaint"),
     [
         ([1, 2, 3], [1, 2], r"\(3,\) and \(2,\)"),
-        ([[1], [2]], [[1], [2]], "shapes"),
+        ([[1, 2], [2, 1]], [[1, 2], [2, 1]], "shapes"),
         ([1, 2, 3], [1, np.nan, 3], "predicted value at position 2 is nan"),
         ([1, 2, np.inf], [1, 2, 3], "measured value at position 3 is inf"),
     ],

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,14 +41,36 @@ def run(*command) -> str:
     return finished.stdout
 
 
+def refused(*command) -> str:
+    """Return the last line of a command that must fail."""
+    finished = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+    assert finished.returncode == 1 and "Traceback" not in finished.stderr, finished.stderr
+    return finished.stderr.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_step_by_step(tmp_path, files):
     table, checkpoint = files
     options = "--sequence sequence --targets expression --num_train_epochs 16 --learning_rate 1e-2 --report_to none"
     command = [EXAMPLES / "finetune.py", "--data", table, "--model", checkpoint, *options.split()]
-    run(*command, "--use_cpu", "True", "--output_dir", tmp_path / "tuned")
+    command += ["--use_cpu", "True", "--output_dir", tmp_path / "tuned", "--save_total_limit", "20"]
+    run(*command)
     assert json.loads((tmp_path / "tuned" / "test_results.json").read_text())["test_score"] > 0.6
-    load_checkpoint(tmp_path / "tuned")
+    model, _ = load_checkpoint(tmp_path / "tuned")
+    refusal = r"finetune\.py: .*tuned has checkpoints, which would be overwritten: give --resume_from_checkpoint True"
+    assert re.fullmatch(refusal + r", or another --output_dir\.", refused(*command))
+    # As if it had been stopped after half of the epochs.
+    half = tmp_path / "tuned" / "checkpoint-32"
+    for checkpoint in (tmp_path / "tuned").glob("checkpoint-*"):
+        if int(checkpoint.name[11:]) > 32:
+            shutil.rmtree(checkpoint)
+    assert "holds a training with seed 42, not 1" in refused(*command, "--resume_from_checkpoint", half, "--seed", "1")
+    printed = run(*command, "--resume_from_checkpoint", "True")
+    epochs = re.findall(r"'eval_loss'.*'epoch': '([0-9.]+)'", printed)
+    assert [float(epoch) for epoch in epochs] == [*range(9, 17)]
+    again, _ = load_checkpoint(tmp_path / "tuned")
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name]), name
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from modeling_proformer.prediction import load_checkpoint
 from modeling_proformer.training.calibration import rescale, temper
 from modeling_proformer.training.config import FinetuneConfig
 from modeling_proformer.training.finetune import FineTuned, finetune, parameter_groups
+from modeling_proformer.training.folder import own_folder
 from modeling_proformer.training.scores import weighted_correlation
 from modeling_proformer.training.transfer import bin_shares, build_model, choose_keep, resize_positions
 
@@ -143,6 +144,57 @@ class TestFolder:
         (tmp_path / "file").write_text("")
         with pytest.raises(FileExistsError, match="this is a file; name a folder"):
             finetune(frame, tmp_path / "file", model=checkpoint)
+
+    def test_a_finished_folder_is_opened_by_the_same_call_and_by_no_other(self, frame, checkpoint, fine_tune):
+        fine_tuned, folder = fine_tune()
+        before = (folder / "metrics.json").read_bytes()
+        again = finetune(frame, folder, model=checkpoint, **QUICK)
+        test = fine_tuned.assay.split.test
+        np.testing.assert_allclose(again.predicted[test], fine_tuned.predicted[test], atol=1e-6)
+        assert again.log_history == [] and (folder / "metrics.json").read_bytes() == before
+        for data, options in ((frame, {"seed": 1}), (frame[1:], {})):
+            with pytest.raises(FileExistsError, match="this folder holds another finished model; name a new one"):
+                finetune(data, folder, model=checkpoint, **QUICK | options)
+
+    @pytest.mark.parametrize("moment", ["before it", "while files are moved", "before the removal", "within it"])
+    def test_a_kill_at_the_end_of_a_run_costs_nothing(self, tmp_path, frame, checkpoint, monkeypatch, moment):
+        """The best step is not the last, and its checkpoint is gone first."""
+        arguments = {"data": frame, "output": tmp_path / "tuned", "model": checkpoint, **QUICK, "steps": 10}
+        run, output = tmp_path / "tuned" / "training", tmp_path / "tuned"
+        killed = {"before it": "move_contents", "while files are moved": "move_contents"}.get(moment, "remove_folder")
+
+        def kill(*_, **__):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(f"modeling_proformer.training.finetune.{killed}", kill)
+            with pytest.raises(KeyboardInterrupt):
+                finetune(**arguments)
+        whole = run / "finished" / "tuned"
+        if moment == "before it":
+            assert {path.name for path in output.iterdir()} == {"training"}
+        if moment == "while files are moved":
+            (whole / "config.json").replace(output / "config.json")
+        if moment == "within it":
+            run.rename(output / ".training.removed")
+            shutil.rmtree(next((output / ".training.removed").glob("checkpoint-*")))
+            (output / ".training.removed" / "training.json").unlink()
+        again = finetune(**arguments)
+        assert {path.name for path in output.iterdir()} == RELEASE
+        predicted = predict(*load_checkpoint(output), again.assay.sequences_of(again.assay.split.test))
+        np.testing.assert_allclose(predicted, again.predicted[again.assay.split.test], atol=1e-5)
+
+    def test_a_run_that_was_killed_before_it_began_is_no_obstacle(self, tmp_path, frame, checkpoint):
+        (tmp_path / "tuned" / "training").mkdir(parents=True)
+        (tmp_path / "tuned" / "_proformer.lock").write_text("1 on elsewhere\n")
+        (tmp_path / "tuned" / "training" / "training.json.new").write_text('{"tab')
+        finetune(frame, tmp_path / "tuned", model=checkpoint, **QUICK | {"steps": 5})
+        assert {path.name for path in (tmp_path / "tuned").iterdir()} == RELEASE
+
+    def test_a_folder_that_another_process_writes_is_refused(self, tmp_path, frame, checkpoint):
+        with own_folder(tmp_path / "tuned"), pytest.raises(BlockingIOError, match="another process"):
+            finetune(frame, tmp_path / "tuned", model=checkpoint, **QUICK)
+        assert not (tmp_path / "tuned").exists()
 
 
 class TestMethods:
@@ -299,6 +351,21 @@ class TestTargets:
         assert fine_tuned.model.config.expression_bins == [0.0, 1.0]
         assert fine_tuned.model.config.id2label == {0: "mean_bin"}
         assert correlation_on_test(fine_tuned) > 0.6
+
+    def test_reads_of_barcodes(self, tmp_path, frame, checkpoint):
+        generator = np.random.default_rng(0)
+        barcodes = pd.concat([frame[["sequence"]]] * 3, ignore_index=True)
+        dna = generator.poisson(30, (2, len(barcodes)))
+        rna = generator.poisson(dna * 2.0 ** barcodes.sequence.str.count("G").to_numpy())
+        counts = barcodes.assign(rna_1=rna[0], rna_2=rna[1], dna_1=dna[0], dna_2=dna[1])
+        options = {"rna": ["rna_1", "rna_2"], "dna": ["dna_1", "dna_2"], "model": checkpoint, **QUICK}
+        fine_tuned = finetune(counts, tmp_path / "tuned", **options)
+        assert correlation_on_test(fine_tuned) > 0.8
+        assert fine_tuned.model.config.id2label == {0: "activity"}
+        card = " ".join((tmp_path / "tuned" / "README.md").read_text().split())
+        assert "the reads of barcodes in `rna_1` and `rna_2` (RNA) and `dna_1` and `dna_2` (DNA). - 1,200 rows" in card
+        assert "1,200 rows of barcodes are combined to 400 sequences." in card
+        assert "predicts `activity`" in card or "the log2 ratio of RNA to DNA" in card
 
     @pytest.mark.parametrize("options", [{}, BINS])
     def test_the_model_is_that_of_the_highest_score(self, fine_tune, options):
@@ -519,5 +586,9 @@ class TestCommand:
         first = dict(zip(header.split("\t"), first.split("\t"), strict=True))
         low, middle, high = (float(first[f"predicted_expression{end}"]) for end in ("_low", "", "_high"))
         assert low < middle < high
-        assert cli.main(command) == 1
-        assert "this folder is not empty; name a new one" in capsys.readouterr().err
+        assert cli.main(command) == 0
+        assert "tuned holds this model already; it was finished before." in caplog.text
+        assert cli.main([*command, "--seed", "1"]) == 1
+        assert capsys.readouterr().err == (
+            "proformer: tuned: this folder holds another finished model; name a new one.\n"
+        )

@@ -21,6 +21,7 @@ from modeling_proformer.evaluation.cards import eval_results
 from modeling_proformer.evaluation.metrics import DREAM_PAIRS, DREAM_SUBSETS, correlation
 from modeling_proformer.prediction import load_checkpoint, predict
 from modeling_proformer.training import pretrain
+from modeling_proformer.training.folder import own_folder
 from modeling_proformer.training.pretrain import train
 
 
@@ -60,6 +61,11 @@ def frame(folder) -> pd.DataFrame:
 
 def report(output: str) -> tuple[dict, ModelCard]:
     return json.loads(Path(output, "metrics.json").read_text()), ModelCard.load(Path(output, "README.md"))
+
+
+def test_a_folder_that_another_process_writes_is_refused(folder, frame):
+    with own_folder("run"), pytest.raises(BlockingIOError, match=r"run: another process \(.*\) is writing"):
+        train("data of mine/yeast.csv", "run", sequence="dna", targets=OUTPUTS[:1], **TINY_RUN)
 
 
 TABLES = ["data of mine/yeast.csv"] * 2

@@ -13,12 +13,12 @@ from packaging.version import Version
 from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
 
-from modeling_proformer import ProformerForPreTraining
+from modeling_proformer import ProformerForPreTraining, ProformerForSequenceClassification
 from modeling_proformer.data.collator import ProformerCollator
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.training.published import PublishedGradientClipping, published_optimization
 from modeling_proformer.training.scores import compute_metrics
-from modeling_proformer.training.trainer import FullSteps, ProformerTrainer, last_checkpoint
+from modeling_proformer.training.trainer import FullSteps, ProformerTrainer, find_checkpoint, last_checkpoint
 
 
 CUT_UP_STEP = Path(__file__).parents[1] / "cut_up_step.py"
@@ -133,6 +133,65 @@ def test_true_resumes_from_the_newest_checkpoint(tmp_path, make_trainer):
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 6
     for name, weight in load_file(tmp_path / "checkpoint-6" / "model.safetensors").items():
+        assert torch.equal(again.model.state_dict()[name], weight), name
+
+
+@pytest.mark.parametrize("trainer_class", [Trainer, ProformerTrainer])
+def test_missing_labels_that_are_nan_count_in_no_trainer(tmp_path, tiny_config, trainer_class):
+    """9 of 12 labels are NaN, in batches that a collator of one's own makes."""
+    torch.manual_seed(0)
+    model = ProformerForSequenceClassification(tiny_config)
+    labels = torch.full((12, 1), float("nan"))
+    labels[::4] = torch.tensor([[1.0], [2.0], [3.0]])
+    batch = {"input_ids": torch.randint(0, 7**3, (12, 24)), "labels": labels}
+    expected = model.eval()(**batch).loss.item()
+    arguments = {
+        "max_steps": 1,
+        "per_device_train_batch_size": 12,
+        "per_device_eval_batch_size": 12,
+        "logging_steps": 1,
+    }
+    trainer = trainer_class(
+        model=model,
+        args=TrainingArguments(tmp_path, **arguments, learning_rate=0.0, use_cpu=True, report_to="none"),
+        train_dataset=[{name: values[row] for name, values in batch.items()} for row in range(12)],
+        eval_dataset=[{name: values[row] for name, values in batch.items()} for row in range(12)],
+    )
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_checkpoint_may_be_named_by_its_run_and_must_be_whole(tmp_path, make_trainer):
+    make_trainer(tmp_path / "run", save_strategy="steps", save_steps=3).train()
+    newest = str(tmp_path / "run" / "checkpoint-6")
+    for given in (True, "True", "true", tmp_path / "run", newest):
+        assert find_checkpoint(given, tmp_path / "run") == newest
+    (tmp_path / "run" / "checkpoint-6" / "trainer_state.json").write_text('{"global_step": 6')
+    assert find_checkpoint(True, tmp_path / "run") == str(tmp_path / "run" / "checkpoint-3")
+    for given in ("nowhere", newest):
+        with pytest.raises(InputError, match=rf"{given}: there is no checkpoint to resume from"):
+            make_trainer(tmp_path / "run").train(resume_from_checkpoint=given)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_best_step_is_found_in_a_folder_that_was_moved(tmp_path, make_trainer, finished):
+    """Each step is worse than the one before, so the first is the best."""
+
+    def trainer(folder, **options):
+        every_step = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+        best = {"load_best_model_at_end": True, "metric_for_best_model": "worse", "greater_is_better": False}
+        trainer = make_trainer(folder, **every_step, **best, **options)
+        trainer.compute_metrics = lambda evaluation: {"worse": trainer.state.global_step}
+        return trainer
+
+    trainer(tmp_path / "run").train()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    newest = tmp_path / "moved" / f"checkpoint-{6 if finished else 4}"
+    again = trainer(tmp_path / "moved", save_total_limit=2)
+    again.train(resume_from_checkpoint=newest)
+    assert again.state.best_model_checkpoint == str(tmp_path / "moved" / "checkpoint-1")
+    for name, weight in load_file(tmp_path / "moved" / "checkpoint-1" / "model.safetensors").items():
         assert torch.equal(again.model.state_dict()[name], weight), name
 
 

@@ -1,9 +1,8 @@
 """The scores of the Random Promoter DREAM Challenge 2022 for the evaluate library."""
 
-import datasets
 import evaluate
 
-from modeling_proformer.evaluation.metrics import dream_score
+from modeling_proformer.evaluation.metrics import dream_score, drop_missing, metric_features
 
 
 class DreamScore(evaluate.Metric):
@@ -29,9 +28,7 @@ Returns:
     spearman_score: -1 to 1.
     pearson_r_all, pearson_r_high, …, spearman_rho_all, …: r and ρ of each subset.
 """,
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
-            ),
+            features=metric_features(),
         )
 
     def _compute(self, predictions, references, subsets=None, pairs=None):
@@ -42,6 +39,8 @@ Returns:
                 "The DREAM score needs `subsets` and `pairs`, as modeling_proformer.evaluation.read_dream_test "
                 "returns them: give them to evaluate.load or to compute."
             )
+        if len(drop_missing(references, predictions)[0]) < len(references):
+            raise ValueError("A reference is missing (-100 or NaN), but the DREAM score needs that of every sequence.")
         score = dream_score(references, predictions, subsets, pairs)
         return {
             "pearson_score": score.pearson_score,

@@ -1,9 +1,8 @@
 """Spearman's ρ for the evaluate library."""
 
-import datasets
 import evaluate
 
-from modeling_proformer.evaluation.metrics import correlation
+from modeling_proformer.evaluation.metrics import correlation, drop_missing, metric_features
 
 
 class SpearmanRho(evaluate.Metric):
@@ -13,15 +12,13 @@ class SpearmanRho(evaluate.Metric):
             citation="",
             inputs_description="""
 Args:
-    predictions: predicted expression, one number for each sequence.
-    references: measured expression.
+    predictions: predicted expression, one number for each sequence, or a list of one as a model returns it.
+    references: measured expression; -100 or NaN where it is missing, which does not count.
 Returns:
     spearman_rho: from -1 to 1; NaN for fewer than two sequences, or if either is constant.
 """,
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
-            ),
+            features=metric_features(),
         )
 
     def _compute(self, predictions, references):
-        return {"spearman_rho": correlation(references, predictions).spearman_rho}
+        return {"spearman_rho": correlation(*drop_missing(references, predictions)).spearman_rho}

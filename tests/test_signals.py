@@ -1,0 +1,101 @@
+"""Signals end a command with one line, the exit code 128 + signal, and nothing half-written."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from releases import RELEASE
+from tiny import TINY
+
+from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer
+from modeling_proformer.signals import Stopped, stop_on_signals
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    torch.manual_seed(0)
+    config = ProformerConfig(**TINY, label_mean=[9.0], label_std=[4.0])
+    for part in (ProformerForSequenceClassification(config), ProformerTokenizer(kmer_size=3, insert_width=12)):
+        part.save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def start(*arguments, **options) -> subprocess.Popen:
+    command = [sys.executable, "-m", "modeling_proformer.cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def wait_for(happened):
+    for _ in range(600):
+        if happened():
+            return
+        time.sleep(0.1)
+    raise TimeoutError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGTERM", "SIGINT"])
+def test_predict_stops_although_its_input_gives_nothing(tmp_path, checkpoint, name):
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "o.tsv").write_text("an earlier run")
+    process = start("predict", "-", "--model", checkpoint, "-o", tmp_path / "work" / "o.tsv", "--quiet")
+    with process:
+        process.stdin.write("sequence\nACGTACGTACGT\n")
+        process.stdin.flush()
+        wait_for(lambda: len(os.listdir(tmp_path / "work")) == 2)
+        process.send_signal(signal.Signals[name])
+        assert process.wait(timeout=30) == 128 + signal.Signals[name]
+        assert process.stderr.read().splitlines()[-1] == f"proformer: stopped by {name}."
+    assert os.listdir(tmp_path / "work") == ["o.tsv"]
+    assert (tmp_path / "work" / "o.tsv").read_text() == "an earlier run"
+
+
+@pytest.mark.slow
+def test_finetune_says_how_to_go_on_and_goes_on(tmp_path, checkpoint):
+    bases = np.random.default_rng(0).choice(list("ACGT"), (100, 12))
+    rows = [f"{''.join(each)},{(each == 'G').sum()}" for each in bases]
+    (tmp_path / "assay.csv").write_text("\n".join(["sequence,expression", *rows]))
+    arguments = ["finetune", tmp_path / "assay.csv", "--model", checkpoint, "-o", tmp_path / "tuned"]
+    arguments += ["--steps", "400", "--patience", "99"]
+    with start(*arguments) as process:
+        wait_for(lambda: list(tmp_path.glob("tuned/training/checkpoint-*/trainer_state.json")))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143
+        last = process.stderr.read().splitlines()[-1]
+    again = "Give the same command again to resume from the last checkpoint."
+    assert last == f"proformer: stopped by SIGTERM. {again}"
+    assert os.listdir(tmp_path / "tuned") == ["training"]
+    with start(*arguments) as process:
+        _, printed = process.communicate()
+    assert process.returncode == 0
+    assert re.search(r"^Resuming from .*checkpoint-\d+\.$", printed, re.M)
+    assert {path.name for path in (tmp_path / "tuned").iterdir()} == RELEASE
+
+
+def test_a_signal_that_is_ignored_stays_ignored_and_the_handlers_come_back():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with pytest.raises(Stopped, match="SIGTERM"), stop_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)  # as under nohup
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)  # while it cleans up
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_one_of_several_processes_keeps_the_handlers_of_the_system(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with stop_on_signals():
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
