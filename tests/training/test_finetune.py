@@ -572,7 +572,10 @@ class TestCommand:
         weights = [load_file(f"{folder}/model.safetensors") for folder in ("python", "flags", "config")]
         for name, weight in weights[0].items():
             assert torch.equal(weight, weights[1][name]) and torch.equal(weight, weights[2][name]), name
-        assert "a share of 0.5 was kept and mixed with new weights |" in Path("flags/README.md").read_text()
+        assert (
+            "with each weight matrix mixed from 50 % of the checkpoint and 50 % new weights |"
+            in Path("flags/README.md").read_text()
+        )
 
     def test_what_it_prints(self, tmp_path, frame, checkpoint, monkeypatch, capsys, caplog):
         monkeypatch.chdir(tmp_path)

@@ -293,7 +293,7 @@ class TestStreaming:
     [
         ({"five_prime_flank": "XYZ"}, "Only 0 of 110 sequences have the 5′ flank"),
         ({"hidden_dropout": 7}, "'hidden_dropout': .* between 0.0 and 1.0, got 7"),
-        ({"num_hidden_layers": 0}, "'num_hidden_layers': .* greater or equal to 1, got 0"),
+        ({"num_hidden_layers": 0}, "'num_hidden_layers': .* greater or equal to 1 and .*, got 0"),
         ({"early_stopping_patience": 2}, "`early_stopping_patience` needs `load_best_model_at_end=True`"),
         ({"dream_pairs": ["a"]}, "`dream_pairs` needs `validation_data` and three tables of pairs"),
         ({"targets": ["glucose"]}, "there is no column 'glucose'; there are 'dna'"),
