@@ -28,9 +28,10 @@ from scipy import stats
 
 import modeling_proformer
 from modeling_proformer import ProformerForMaskedLM, ProformerForPreTraining, ProformerTokenizer, cli, predict
-from modeling_proformer.cli import main, output_file, parse
+from modeling_proformer.cli import main, parse
 from modeling_proformer.data.config import DataConfig
 from modeling_proformer.training.config import FinetuneConfig, TrainConfig
+from modeling_proformer.writing import output_file
 
 
 PROMOTERS = {"one": "ACGTACGT", "two": "GGGGCCCC", "three": "ttttACACAA", "four": "ANA", "five": "TGACTCA"}
@@ -282,19 +283,8 @@ BAD_INPUTS = {
     "no_column.csv": (b"seq,expression\nACGT,1\n", [], ["'sequence'", "'seq', 'expression'"]),
     "no_measured.csv": (b"sequence,y\nACGT,1\n", ["--measured", "expression"], ["'expression'", "'sequence', 'y'"]),
     "no_measured.fa": (b">one\nACGT\n", ["--measured", "expression"], ["'expression'", "'name', 'sequence'"]),
-    "nan.tsv": (MEASURED.replace("-3", "NaN").encode(), ["--measured", "expression"], ["line 4", "'expression'"]),
-    "gap.tsv": (
-        MEASURED.replace("2.5", "").encode(),
-        ["--measured", "expression"],
-        ["line 3", "'expression'", "missing"],
-    ),
     "text.tsv": (MEASURED.replace("-3", "low").encode(), ["--measured", "expression"], ["line 4", "'low'", "number"]),
     "infinite.tsv": (MEASURED.replace("-3", "inf").encode(), ["--measured", "expression"], ["line 4", "'inf'"]),
-    "nan.parquet": (
-        parquet(["ACGT"] * 3, [1.0, float("nan"), 2.0], names=["sequence", "y"]),
-        ["--measured", "y"],
-        ["row 2", "'y'", "missing"],
-    ),
     "nameless.fa": (b">one\nACGT\n>\nACGT\n", [], ["line 3", "name"]),
     "headless.fa": (b"ACGT\n", [], ["line 1", "'>'"]),
     "cut.tsv.gz": (PACKED[: len(PACKED) // 2], [], ["gzip", "after line 2", "again"]),
@@ -383,7 +373,7 @@ def test_measurements_are_not_compared_with_several_outputs(refused, folder, tin
     assert "predicted_developmental, predicted_housekeeping" in error
 
 
-@pytest.mark.parametrize("arguments", [["--batch-size", "many"], ["--unheard-of"], ["more.tsv"]])
+@pytest.mark.parametrize("arguments", [["--batch-size", "many"], ["--unheard-of"]])
 def test_arguments_that_are_none_are_refused(proformer, folder, arguments, capsys):
     (folder / "in.tsv").write_text(TSV)
     with pytest.raises(SystemExit, match="2"):
