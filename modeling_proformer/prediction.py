@@ -24,6 +24,7 @@ from transformers import (
 from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file
 
 from .configuration_proformer import ProformerConfig
+from .data.config import require_choice
 from .data.screening import OnError, ScreenedRow, Screening
 from .data.tables import InputError, Row, first_line
 from .linear_layers import fastest_linear_layers
@@ -334,8 +335,7 @@ def predict_file(
             line or row, and how many there are.
         ValueError: `on_error` is something else.
     """
-    if on_error not in get_args(OnError):
-        raise ValueError(f"`on_error` must be one of {', '.join(get_args(OnError))}, got {on_error!r}.")
+    require_choice("on_error", on_error, get_args(OnError))
     screening = Screening(
         tokenizer=tokenizer,
         sequence=sequence,

@@ -106,7 +106,7 @@ class TestBadRows:
         assert time.perf_counter() - start < 30
 
     def test_another_choice_is_refused(self, tiny_tokenizer, model, write):
-        with pytest.raises(ValueError, match="`on_error` must be one of refuse, skip, mark, got 'ignore'"):
+        with pytest.raises(ValueError, match="`on_error` is 'ignore', but must be 'refuse' or 'skip' or 'mark'"):
             next(predict_file(model, tiny_tokenizer, write(GOOD), on_error="ignore"))
 
 
