@@ -56,6 +56,8 @@ setup(
         "lora": ["peft>=0.20"],
         # For examples/docs/attribution.md.
         "attribution": ["captum>=0.8", "ledidi>=2.2", "tangermeme>=1.6"],
+        # For tables in Excel workbooks.
+        "excel": ["openpyxl>=3.1"],
         # For `proformer export --format onnx` and int8; a server needs only onnxruntime and transformers.
         "export": ["onnx>=1.18", "onnxruntime>=1.22", "onnxscript>=0.6"],
         # For `make docs`.
@@ -68,6 +70,7 @@ setup(
             "hypothesis",
             "markdown-it-py",
             "mypy",
+            "openpyxl",
             "pandas",
             "parameterized",
             "playwright",

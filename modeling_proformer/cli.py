@@ -1,87 +1,32 @@
 """The `proformer` command: turns its arguments into options, calls the library, and prints what comes of it."""
 
 import argparse
-import contextlib
-import csv
 import io
 import os
 import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING as REQUIRED
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
-import torch
 from huggingface_hub.utils import logging as hub_logging
-from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from .configuration_proformer import ProformerConfig
 from .data.config import DataConfig, option
-from .data.tables import STANDARD_INPUT, InputError, Row, first_line, is_stream, measured_value, require_columns
-from .evaluation.metrics import correlation
-from .intervals import prediction_interval
+from .data.tables import InputError, is_stream
 from .options import OptionParser, make_options, name_flags, valid_options
-from .prediction import load_checkpoint, predict_file
+from .predict_command import MODEL, TABLE, PredictConfig, input_path, run_predict
+from .prediction import load_checkpoint
 from .signals import Stopped, stop_on_signals
 from .version import __version__
+from .writing import is_standard, output_file
 
 
 if TYPE_CHECKING:
     from .training.config import FinetuneConfig, TrainConfig
     from .training.pretrain import TrainerOptions
-
-
-TABLE = "TSV or CSV (may be gzipped), Parquet or Arrow file"
-MODEL = "Checkpoint, a folder or Hub repository; by default the embedded one."
-
-
-@dataclass(kw_only=True)
-class PredictConfig:
-    """
-    Options of `proformer predict`.
-
-    Raises:
-        ValueError: an option is outside its range, or two contradict each other.
-    """
-
-    input: str = option(f"FASTA, {TABLE}; - is the standard input.", REQUIRED, positional=True)
-    output: str | None = option("TSV file to write; by default the standard output.", aliases=["-o"], metavar="FILE")
-    model: str | None = option(MODEL)
-    sequence: str = option("Column with the sequences.", "sequence", metavar="COLUMN")
-    measured: str | None = option(
-        "Column with measurements to compare with: prints Pearson's r and Spearman's ρ, and draws a figure with the "
-        "name of the output and the ending .png.",
-        metavar="COLUMN",
-    )
-    interval: float | None = option(
-        "Add the ends of the interval that covers the measurement with this probability, such as 0.9; the model has "
-        "to be fine-tuned on enough rows."
-    )
-    truncation: bool = option("Cut inserts that are longer than the model's construct.", False)
-    batch_size: int | None = option("Sequences at a time; by default 64 on a CPU, and 512 on other devices.")
-    device: str | None = option('Where to compute, such as "cuda"; by default the CPU.')
-    bf16: bool = option("Compute in bfloat16, which is faster where the hardware has it.", False)
-    quiet: bool = option("Show no progress bar.", False)
-
-    def __post_init__(self):
-        if self.measured is not None and _is_standard(self.output):
-            raise ValueError("`measured` draws a figure next to the table, so give the table's name with `output`.")
-        if self.measured is not None and self.figure == Path(self.output):
-            raise ValueError(f"{self.output}: `measured` draws a figure of this name; give the table another one.")
-        if self.batch_size is not None and not 1 <= self.batch_size < 2**31:
-            raise ValueError(f"`batch_size` is {self.batch_size}, but must be 1 to {2**31 - 1:,}.")
-        if self.device is not None:
-            available_device(self.device)
-
-    @property
-    def figure(self) -> Path:
-        """File of the figure, next to the table."""
-        return Path(self.output).with_suffix(".png")
 
 
 @dataclass(kw_only=True)
@@ -159,93 +104,11 @@ class DatasetCardFiles:
             raise ValueError(f"{self.data}: a card describes a table in a file of its own; give the file's name.")
 
 
-def run_predict(config: PredictConfig):
-    """Write a table with the predicted expression of each sequence, and compare it with measurements."""
-    path = _input_path(config.input)
-    model, tokenizer = load_checkpoint(config.model)
-    outputs = [model.config.id2label[output] for output in range(model.config.num_labels)]
-    new_columns = [f"predicted_{output}" for output in outputs]
-    if config.measured is not None and len(outputs) > 1:
-        raise InputError(
-            f"`measured` compares one output, but this model has {len(outputs)}: {', '.join(new_columns)}."
-        )
-    if config.interval is not None:
-        _require_interval(config.interval, model.config)
-        new_columns += [f"{name}_{end}" for name in new_columns for end in ("low", "high")]
-    batches = predict_file(
-        model,
-        tokenizer,
-        path,
-        sequence=config.sequence,
-        batch_size=config.batch_size,
-        device=config.device,
-        dtype=torch.bfloat16 if config.bf16 else None,
-        truncation=config.truncation,
-    )
-    measured, predicted = [], []
-    with output_file(config.output) as file, tqdm(unit=" sequences", disable=config.quiet) as progress:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        header = None
-        for rows, values in batches:
-            if header is None:
-                header = _check_header(path, rows[0], new_columns, config.measured)
-                writer.writerow([*header, *new_columns])
-            if config.measured is not None:
-                measured += [measured_value(path, row, config.measured, required=True) for row in rows]
-                predicted.append(values[:, 0])
-            if config.interval is not None:
-                values = _append_interval(values, model.config, config.interval)
-            for row, cells in zip(rows, values, strict=True):
-                writer.writerow([*row.cells.values(), *(f"{value:.6g}" for value in cells)])
-            progress.update(len(rows))
-    if config.measured is not None:
-        _report_agreement(config, np.array(measured), np.concatenate(predicted))
-
-
-def _require_interval(level: float, config: ProformerConfig):
-    try:
-        prediction_interval(np.zeros((1, config.num_labels)), config, level)
-    except ValueError as error:
-        raise InputError(f"`interval` {level}: {error}") from error
-
-
-def _check_header(path: str, row: Row, new_columns: list[str], measured: str | None) -> list[str]:
-    header = list(row.cells)
-    if taken := [name for name in new_columns if name in header]:
-        raise InputError(f"{path}: rename the column {taken[0]!r}, because predictions take that name.")
-    if measured is not None:
-        require_columns(path, row.cells, [measured])
-    return header
-
-
-def _append_interval(predicted: np.ndarray, config: ProformerConfig, level: float) -> np.ndarray:
-    """Return predictions (rows, outputs), followed by both ends of the interval around each."""
-    ends = np.stack(prediction_interval(predicted, config, level), axis=-1)
-    return np.concatenate([predicted, ends.reshape(len(predicted), -1)], axis=1)
-
-
-def _report_agreement(config: PredictConfig, measured: np.ndarray, predicted: np.ndarray):
-    from .evaluation.figures import scatter_plot
-
-    agreement = correlation(measured, predicted)
-    if np.isnan(agreement.pearson_r):
-        raise InputError(
-            f"{config.input}, column {config.measured!r}: a correlation needs at least two different values; the "
-            f"predictions are in {config.output}."
-        )
-    scatter_plot(config.figure, measured, predicted, agreement, label=config.measured)
-    print(
-        f"Pearson r {agreement.pearson_r:.4f}, Spearman ρ {agreement.spearman_rho:.4f} over {agreement.count:,} "
-        f"sequences; figure: {config.figure}",
-        file=sys.stderr,
-    )
-
-
 def run_finetune(files: FinetuneFiles, config: "FinetuneConfig"):
     """Fine-tune a checkpoint on a table."""
     from .training.finetune import run_finetuning
 
-    run_finetuning(_input_path(files.data), files.output, config)
+    run_finetuning(input_path(files.data), files.output, config)
 
 
 def run_train(files: TrainFiles, config: "TrainConfig", arguments: "TrainerOptions"):
@@ -253,7 +116,7 @@ def run_train(files: TrainFiles, config: "TrainConfig", arguments: "TrainerOptio
     from .training.pretrain import run_training
 
     with valid_options():
-        run_training([_input_path(table) for table in files.data], config, arguments)
+        run_training([input_path(table) for table in files.data], config, arguments)
 
 
 def run_export(config: ExportConfig):
@@ -264,7 +127,7 @@ def run_export(config: ExportConfig):
     sequences = None
     if config.sequences is not None:
         sequences = read_sequences(
-            _input_path(config.sequences),
+            input_path(config.sequences),
             tokenizer,
             sequence=config.sequence or "sequence",
             truncation=config.truncation,
@@ -302,7 +165,7 @@ def run_dataset_card(files: DatasetCardFiles, config: DataConfig):
     """Write the card of a dataset."""
     from .hub.dataset_card import dataset_card
 
-    named = not _is_standard(files.output)
+    named = not is_standard(files.output)
     if named and Path(files.output).exists():
         raise FileExistsError(f"{files.output}: this file exists and may have been edited; name another one.")
     card = dataset_card(files.data, config, files.license)
@@ -311,64 +174,6 @@ def run_dataset_card(files: DatasetCardFiles, config: DataConfig):
     if named:
         name = Path(files.data).name
         print(f"Put {files.output} next to {name} in the repository of the dataset.", file=sys.stderr)
-
-
-def _is_standard(path: str | os.PathLike | None) -> bool:
-    """Return whether an output is the standard output."""
-    return path in (None, "-")
-
-
-def _input_path(path: str) -> str:
-    return STANDARD_INPUT if path == "-" else path
-
-
-@contextlib.contextmanager
-def output_file(name: str | os.PathLike | None) -> Iterator[TextIO]:
-    """Open a file that gets its name only once it is complete; without a name, or for "-", the standard output."""
-    if _is_standard(name):
-        if sys.stdout is None:
-            raise OSError("The standard output is closed; name a file with `output`.")
-        yield sys.stdout
-        return
-    path = Path(name)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write to.")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: this is a folder; name a file in it.")
-    if path.exists() and not path.is_file():
-        # A pipe or a device, such as /dev/null, is written to as it is.
-        with open(path, "w", encoding="utf-8", newline="") as file:
-            yield file
-        return
-    # The target of a link is written, not the link.
-    path = path.resolve()
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8", newline="") as file:
-            yield file
-        # Only the user can read the files of mkstemp; the result has the usual permissions.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(unfinished, 0o666 & ~mask)
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
-
-
-def available_device(name: str) -> torch.device:
-    """
-    Return a device.
-
-    Raises:
-        ValueError: it cannot be used here.
-    """
-    try:
-        torch.zeros(1, device=name).item()
-        return torch.device(name)
-    # Torch raises different errors for different kinds of device, and in different builds.
-    except Exception as error:
-        raise ValueError(f"`device` {name!r} cannot be used here: {first_line(error)}") from error
 
 
 class Command(NamedTuple):

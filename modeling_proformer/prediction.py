@@ -3,11 +3,13 @@
 import contextlib
 import copy
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 from threading import Thread
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
@@ -22,7 +24,9 @@ from transformers import (
 from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file
 
 from .configuration_proformer import ProformerConfig
-from .data.tables import InputError, Row, first_line, read_rows, require_columns, sequence_text
+from .data.config import require_choice
+from .data.screening import OnError, ScreenedRow, Screening
+from .data.tables import InputError, Row, first_line
 from .linear_layers import fastest_linear_layers
 from .modeling_proformer import (
     evaluation_mode,
@@ -32,6 +36,8 @@ from .modeling_proformer import (
 )
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
+
+Batch = TypeVar("Batch")
 
 EMBEDDED_CHECKPOINT = "proformer-yeast-small"
 
@@ -240,7 +246,7 @@ def token_batches(
         row += len(batch)
 
 
-def _prefetch(batches: Iterator[BatchEncoding]) -> Iterator[BatchEncoding]:
+def _prefetch(batches: Iterator[Batch]) -> Iterator[Batch]:
     """Yield the same batches, each of them made in another thread while the caller works on the one before."""
     upcoming = _start_next(batches)
     while (batch := upcoming.result()) is not None:
@@ -248,13 +254,13 @@ def _prefetch(batches: Iterator[BatchEncoding]) -> Iterator[BatchEncoding]:
         yield batch
 
 
-def _start_next(batches: Iterator[BatchEncoding]) -> "Future[BatchEncoding | None]":
+def _start_next(batches: Iterator[Batch]) -> "Future[Batch | None]":
     """
     Make the next batch, or None at the end, in another thread.
 
     Python would wait at its end for an executor's thread, which may wait for a pipe that gives nothing.
     """
-    upcoming: Future[BatchEncoding | None] = Future()
+    upcoming: Future[Batch | None] = Future()
 
     def make():
         try:
@@ -295,54 +301,72 @@ def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.d
 def predict_file(
     model: PreTrainedModel,
     tokenizer: ProformerTokenizer,
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     sequence: str = "sequence",
+    measured: str | None = None,
+    on_error: OnError = "refuse",
+    iupac_as_n: bool = False,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     truncation: bool = False,
 ) -> Iterator[tuple[list[Row], np.ndarray]]:
     """
-    Stream a FASTA file or table: yield its rows, and the expression of their sequences, `batch_size` at a time.
+    Stream FASTA files or tables: yield their rows, and the expression of their sequences, `batch_size` at a time.
+
+    A sequence that holds the construct of the tokenizer, with both flanks, among other bases or on the other strand is
+    predicted as this construct alone. It is logged how many these are, how many inserts are cut and how much, and how
+    many rows cannot be predicted.
 
     Args:
         model, tokenizer, batch_size, device, dtype, truncation: see `predict`.
-        path: the file.
+        path: the file, or several with the same columns.
         sequence: column of the sequences.
+        measured: column of measurements, if there is one; its cells must be numbers, or empty.
+        on_error: what to do with rows whose sequence cannot be tokenized or whose measurement is no number.
+            `"refuse"`: an error, before anything is computed. `"skip"`: they are left out. `"mark"`: their `error`
+            says why they have no prediction, which is NaN.
+        iupac_as_n: read the IUPAC codes R Y S W K M B D H V as N.
 
     Raises:
-        InputError: the file cannot be read (see `read_rows`) or has no such column, a sequence cannot be tokenized,
-            or a prediction is not finite. The error says in which line or row.
+        InputError: a file cannot be read (see `read_rows`) or has no such column, its columns differ from those of the
+            first, a prediction is not finite, no row can be predicted, or rows are refused. The error says in which
+            line or row, and how many there are.
+        ValueError: `on_error` is something else.
     """
-    model = unwrap_expression_model(model)
-    waiting: list[Row] = []
-
-    def read_sequences() -> Iterator[str]:
-        for row in read_rows(path):
-            require_columns(path, row.cells, [sequence])
-            waiting.append(row)
-            yield sequence_text(path, row, sequence)
-
-    done = 0
-    batches = predict_batches(
-        model, tokenizer, read_sequences(), batch_size=batch_size, device=device, dtype=dtype, truncation=truncation
+    require_choice("on_error", on_error, get_args(OnError))
+    screening = Screening(
+        tokenizer=tokenizer,
+        sequence=sequence,
+        measured=measured,
+        on_error=on_error,
+        iupac_as_n=iupac_as_n,
+        truncation=truncation,
     )
-    try:
-        for predicted in batches:
-            rows = waiting[: len(predicted)]
-            del waiting[: len(predicted)]
-            unsound = ~np.isfinite(predicted).all(axis=1)
-            if unsound.any():
-                raise InputError(
-                    f"{path}, {rows[int(unsound.argmax())].location}: the prediction is nan or infinite; the weights "
-                    f"of {model.name_or_path} are not sound{'' if dtype is None else f' in {dtype}'}."
-                )
-            done += len(rows)
-            yield rows, predicted
-    except InvalidSequenceError as error:
-        location = waiting[error.row - done].location
-        raise InputError(f"{path}, {location}, column {sequence!r}: {error.reason}") from error
+    model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
+    paths = [os.fspath(each) for each in ([path] if isinstance(path, str | os.PathLike) else path)]
+
+    def read_tokens() -> Iterator[tuple[list[ScreenedRow], BatchEncoding | None]]:
+        for rows in screening.read(paths, batch_size):
+            sequences = [each.sequence for each in rows if not each.row.error]
+            yield rows, next(token_batches(tokenizer, sequences, batch_size, truncation), None)
+
+    for rows, inputs in _prefetch(read_tokens()):
+        predicted = np.full((len(rows), model.config.num_labels), np.nan, dtype=np.float32)
+        sound = np.array([not each.row.error for each in rows])
+        if inputs is not None:
+            predicted[sound] = predict_tokens(model, inputs, dtype)
+        infinite = sound & ~np.isfinite(predicted).all(axis=1)
+        if infinite.any():
+            first = rows[int(infinite.argmax())]
+            raise InputError(
+                f"{first.path}, {first.row.location}: the prediction is nan or infinite; the weights "
+                f"of {model.name_or_path} are not sound{'' if dtype is None else f' in {dtype}'}."
+            )
+        kept = sound if on_error == "skip" else np.ones(len(rows), dtype=bool)
+        if kept.any():
+            yield [each.row for each, is_kept in zip(rows, kept, strict=True) if is_kept], predicted[kept]
 
 
 __all__ = ["checkpoint_path", "load_checkpoint", "predict", "predict_batches", "predict_file"]

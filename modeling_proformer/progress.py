@@ -3,15 +3,16 @@
 import logging
 import sys
 
+from tqdm import tqdm
 
-class _ProgressHandler(logging.StreamHandler):
+
+class _ProgressHandler(logging.Handler):
     """Prints messages on the standard error, unless the program handles messages itself."""
 
     def emit(self, record: logging.LogRecord):
         if not logging.getLogger().handlers:
-            # Notebooks and tests replace the stream.
-            self.stream = sys.stderr
-            super().emit(record)
+            # Above a progress bar, if there is one. Notebooks and tests replace the stream.
+            tqdm.write(self.format(record), file=sys.stderr)
 
 
 def show_progress():

@@ -282,7 +282,8 @@ class TestTheModelIsLeftAsItWas:
 
     def test_by_generators_that_are_closed_early(self, model, tiny_tokenizer, sequences, tmp_path):
         path = tmp_path / "in.tsv"
-        path.write_text("sequence\n" + "\n".join(sequences))
+        # A later one is NA, which says in a table that the sequence is missing.
+        path.write_text("sequence\n" + "\n".join(sequences[:20]))
         for batches in (
             predict_batches(model, tiny_tokenizer, sequences, batch_size=8),
             predict_file(model, tiny_tokenizer, path, batch_size=8),
@@ -319,10 +320,9 @@ def test_a_file_is_predicted_row_by_row(model, tiny_tokenizer, tmp_path):
     np.testing.assert_allclose(np.concatenate([values for _, values in batches]), expected, rtol=1e-4)
 
     path.write_text(path.read_text() + "ACXT\t7\n")
-    batches = predict_file(model, tiny_tokenizer, path, sequence="dna", batch_size=3)
-    assert len([next(batches), next(batches)]) == 2
+    # All rows are checked before the first is predicted.
     with pytest.raises(InputError, match=r"in\.tsv, line 9, column 'dna': 'X' at position 3"):
-        next(batches)
+        next(predict_file(model, tiny_tokenizer, path, sequence="dna", batch_size=3))
 
 
 def test_one_string_is_not_read_as_many_sequences(model, tiny_tokenizer):

@@ -27,11 +27,17 @@ NUCLEOTIDE_N = ALPHABET.index("N")
 NUCLEOTIDE_M = ALPHABET.index("M")
 COMPLEMENT = np.array([ALPHABET.index(base) for base in "-TGCANM"], dtype=np.uint8)
 
+COMPLEMENT_OF_TEXT = str.maketrans("ACGTRYKMBVDH", "TGCAYRMKVBHD")
+
 # The code of each byte of text; bytes that stand for no base have the code INVALID, which is above all others.
 INVALID = 255
 CODE_OF_BYTE = np.full(256, INVALID, dtype=np.uint8)
 for _base, _code in [*((base, ALPHABET.index(base)) for base in "ACGTNM"), ("U", ALPHABET.index("T"))]:
     CODE_OF_BYTE[[ord(_base), ord(_base.lower())]] = _code
+
+# Both flanks together have this many bases or more where a construct is looked for within a longer sequence, so that
+# they are hardly ever there by chance.
+MIN_FLANK_BASES = 16
 
 # Rows computed at a time, so that the work stays in the processor's cache and takes little memory.
 ROWS_AT_A_TIME = 512
@@ -291,6 +297,46 @@ class ProformerTokenizer(PreTrainedTokenizer):
         ends = starts + lengths
         return [bases[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
+    def find_constructs(self, sequence: str) -> list[tuple[int, int, str]]:
+        """
+        Find whole constructs in a sequence, on both strands: the two flanks, without errors, and an insert between
+        them that fits. Flanks that together have fewer than 16 bases are not looked for.
+
+        Returns:
+            for each construct, where it starts in `sequence`, where it ends, and its text on the forward strand of the
+            construct, in upper case.
+        """
+        found = []
+        text = sequence.upper().replace("U", "T")
+        codes = text.encode("ascii", "replace").translate(CODE_OF_BYTE.tobytes())
+        for start, end, is_forward in self._find_constructs_in_codes(codes):
+            part = text[start:end]
+            found.append((start, end, part if is_forward else part.translate(COMPLEMENT_OF_TEXT)[::-1]))
+        return found
+
+    def _find_constructs_in_codes(self, codes: bytes) -> Iterator[tuple[int, int, bool]]:
+        """Yield where each construct starts and ends, and whether it is on the forward strand."""
+        for first, second, is_forward in self._flank_pairs():
+            start = codes.find(first)
+            while start >= 0:
+                inside = start + len(first) + 1
+                window = inside, inside - 1 + self.insert_width + len(second)
+                ends = {codes.find(second, *window), codes.rfind(second, *window)} - {-1}
+                yield from ((start, end + len(second), is_forward) for end in sorted(ends))
+                start = codes.find(first, start + 1)
+
+    def _flank_pairs(self) -> list[tuple[bytes, bytes, bool]]:
+        """Return the codes before and after an insert, on each strand; nothing if flanks may be there by chance."""
+        flanks = [
+            CODE_OF_BYTE[np.frombuffer((flank or "").encode(), dtype=np.uint8)]
+            for flank in (self.five_prime_flank, self.three_prime_flank)
+        ]
+        if not all(map(len, flanks)) or sum(map(len, flanks)) < MIN_FLANK_BASES:
+            return []
+        forward = [flank.tobytes() for flank in flanks]
+        reverse = [COMPLEMENT[flank[::-1]].tobytes() for flank in reversed(flanks)]
+        return [(*forward, True), (*reverse, False)]
+
     @staticmethod
     def read_codes(sequences: Sequence[str], allow_mask: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
@@ -392,6 +438,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
             )
             last[rows] = size - from_end
         trimmed = has_five_prime & has_three_prime
+        self._refuse_constructs_within(codes, starts, ends, np.flatnonzero(~trimmed))
         incomplete &= ~trimmed
         if incomplete.any():
             row = int(incomplete.argmax())
@@ -404,11 +451,32 @@ class ProformerTokenizer(PreTrainedTokenizer):
                 if not present
             ]
             alone = ", or give the insert alone" if self.missing_flanks != "refuse" else ""
-            raise InvalidSequenceError(row, f"{' and '.join(missing)}. Complete the construct{alone}.")
+            damaged = '; missing_flanks="cut" reads flanks with errors' if self.missing_flanks != "cut" else ""
+            raise InvalidSequenceError(row, f"{' and '.join(missing)}. Complete the construct{alone}{damaged}.")
         hollow = trimmed & (last <= first)
         if hollow.any():
             raise InvalidSequenceError(int(hollow.argmax()), "there is no insert between its flanks.")
         return trimmed, first, last
+
+    def _refuse_constructs_within(self, codes: np.ndarray, starts: np.ndarray, ends: np.ndarray, rows: np.ndarray):
+        """Refuse rows that hold a construct somewhere else than from end to end: its insert is not all of them."""
+        if not len(rows):
+            return
+        text = codes.tobytes()
+        # Most tables hold bare inserts alone, with no flank in any of them.
+        if not any(first in text for first, _, _ in self._flank_pairs()):
+            return
+        for row in rows.tolist():
+            found = [*self._find_constructs_in_codes(text[starts[row] : ends[row]])]
+            if found:
+                start, end, is_forward = found[0]
+                strand = "" if is_forward else " on the other strand"
+                times = f"{len(found)} times, first" if len(found) > 1 else "with both flanks"
+                raise InvalidSequenceError(
+                    row,
+                    f"it holds the construct {times} at positions {start + 1} to {end}{strand}. Give "
+                    f"{'one construct' if len(found) > 1 else 'that part'} alone, on the forward strand.",
+                )
 
     def encode_kmers(self, codes: np.ndarray) -> np.ndarray:
         """

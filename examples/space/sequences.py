@@ -80,7 +80,7 @@ def read_text(text: str) -> Entries:
             column = find_columns(path)[1]
             if column is None:
                 raise InputError(f"{path}: no column has only sequences; name the one to read “sequence”.")
-            return read_entries(PASTED, read_rows(path), column)
+            return read_entries(PASTED, read_rows(path, warn=False), column)
 
 
 def kind_of_text(text: str) -> str | None:
@@ -112,7 +112,7 @@ def read_file(path: str | Path | None, column: str | None) -> Entries:
     if column is None:
         raise InputError(f"{path.name}: choose the column with the sequences.")
     with errors_name(path, path.name):
-        return read_entries(path.name, read_rows(path), column)
+        return read_entries(path.name, read_rows(path, warn=False), column)
 
 
 def columns_of_file(path: str | Path) -> tuple[list[str], str | None]:
@@ -130,7 +130,7 @@ def columns_of_file(path: str | Path) -> tuple[list[str], str | None]:
 
 def find_columns(path: Path) -> tuple[list[str], str | None]:
     """Return what `columns_of_file` does, for a file of any name."""
-    first_rows = [row.cells for row in islice(read_rows(path), 20)]
+    first_rows = [row.cells for row in islice(read_rows(path, warn=False), 20)]
     columns = list(first_rows[0])
     texts = {column: [cells[column].strip() for cells in first_rows] for column in columns}
     dna = [column for column in columns if all(DNA.fullmatch(text) for text in texts[column])]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .config import DataConfig
-from .tables import MISSING, InputError, Row, measured_value, require_columns, sequence_text, weight_value
+from .rows import MISSING, InputError, Row, measured_value, require_columns, sequence_text, weight_value
 
 
 # Models are trained in float32, where a larger number would be infinite.

@@ -70,7 +70,7 @@ def load_table(data: "Data", config: DataConfig, split: str = "train") -> "datas
     datasets library, and found there the next time.
 
     Args:
-        data: a table file (TSV, CSV, Parquet, Arrow), a `pandas.DataFrame`, a `pyarrow.Table`, a
+        data: a table file (TSV, CSV, Excel, Parquet, Arrow), a `pandas.DataFrame`, a `pyarrow.Table`, a
             `datasets.Dataset`, or the name of a dataset on the Hub (`"owner/name"` or `"owner/name:configuration"`, or
             a folder with such a dataset's files).
         config: names the columns.
@@ -267,10 +267,16 @@ def stream_table(data: str, config: DataConfig, split: str = "train") -> "datase
         name, _, configuration = data.partition(":")
         arguments: dict[str, Any] = {"path": name, "name": configuration or None}
     else:
-        kind = {".parquet": "parquet", ".arrow": "arrow"}.get(kind_of_file(Path(data)))
-        if kind is None:
-            raise InputError(f"{data}: a table that is streamed is a Parquet or Arrow file, or a dataset on the Hub.")
-        arguments, split = {"path": kind, "data_files": {"train": data}}, "train"
+        suffix = kind_of_file(Path(data))
+        if suffix not in COLUMNAR_KINDS:
+            raise InputError(
+                f"{data}: a table that is streamed is a Parquet, Arrow or Feather file, or a dataset on the Hub."
+            )
+        with readable(Path(data)):
+            # It checks the columns.
+            next(record_batches(Path(data), config.columns), None)
+        arguments = {"path": "parquet" if suffix == ".parquet" else "arrow", "data_files": {"train": data}}
+        split = "train"
     try:
         stream = datasets.load_dataset(**arguments, split=split, streaming=True)
         columns = stream.column_names or list(next(iter(stream)))

@@ -32,6 +32,9 @@ def test_pasted_lines_and_fasta():
     assert (lines.names, lines.sequences) == (["line 1", "line 3"], ["ACGT", "ttgca"])
     fasta = sequences.read_text("\n>first one\nACGT\nAAAA\n>second\nTT\n")
     assert (fasta.names, fasta.sequences) == (["first one", "second"], ["ACGTAAAA", "TT"])
+    assert sequences.read_text(">same\nAC\n>same\nGT").sequences == ["AC", "GT"]
+    table = sequences.read_text("first,ACGTACGT\nsecond,GGGG")
+    assert (table.names, table.sequences) == (["line 1", "line 2"], ["ACGTACGT", "GGGG"])
 
 
 @pytest.mark.parametrize("delimiter", ["\t", ","])

@@ -1,0 +1,148 @@
+"""Rows of tables, and what their cells hold: sequences, measurements and weights."""
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"}
+TRUTH_VALUES = {"true": 1.0, "false": 0.0}
+
+# Python also reads 1_2 as 12, which may be the label of a well.
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+# An error names at most so many columns.
+MAX_COLUMNS_NAMED = 20
+
+
+class InputError(ValueError):
+    """An input is wrong. The message says in one line what is wrong, where, and what to do about it."""
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """Error about an input that is not there."""
+
+
+class Row(NamedTuple):
+    """
+    A row of a table, or a record of a FASTA file with the columns `name` (its whole header) and `sequence`.
+
+    Attributes:
+        location: where it is, such as "line 7".
+        cells: its columns.
+        decimal_comma: whether 1,5 is a number in this table.
+        error: why it has no prediction; empty if it has one.
+    """
+
+    location: str
+    cells: dict[str, Any]
+    decimal_comma: bool = False
+    error: str = ""
+
+
+def require_columns(path: str | os.PathLike, cells: Collection[str], columns: Sequence[str]):
+    """
+    Check that a table has these columns.
+
+    Raises:
+        InputError: a column is missing.
+    """
+    for column in columns:
+        if column not in cells:
+            raise InputError(f"{path}: there is no column {column!r}; there are {name_columns(cells)}.")
+
+
+def name_columns(columns: Collection[str]) -> str:
+    """Return the names of columns for a message; of very many, the first ones."""
+    named = ", ".join(map(repr, list(columns)[:MAX_COLUMNS_NAMED]))
+    more = len(columns) - MAX_COLUMNS_NAMED
+    return f"{named} and {more:,} more" if more > 0 else named
+
+
+def measured_value(path: str | os.PathLike, row: Row, column: str, required: bool = False) -> float:
+    """
+    Return a cell's number, 1 or 0 for TRUE or FALSE; NaN if it is missing (empty, NA, NaN, null or none) and not
+    required.
+
+    Raises:
+        InputError: the cell holds something else, or is missing but required.
+    """
+    cell = row.cells[column]
+    text = "" if cell is None else str(cell).strip().lower()
+    if text in MISSING:
+        if required:
+            raise InputError(
+                f"{path}, {row.location}, column {column!r}: the measurement is missing; leave the row out."
+            )
+        return float("nan")
+    if text in TRUTH_VALUES:
+        return TRUTH_VALUES[text]
+    if isinstance(cell, str):
+        if row.decimal_comma and DECIMAL_COMMA.fullmatch(text):
+            text = text.replace(",", ".")
+        value = float(text) if NUMBER.fullmatch(text) else float("inf")
+    else:
+        try:
+            value = float(cell)
+        except (TypeError, ValueError, OverflowError):
+            value = float("inf")
+    if not np.isfinite(value):
+        comma = "; write decimals with a point" if DECIMAL_COMMA.fullmatch(text) else ""
+        raise InputError(f"{path}, {row.location}, column {column!r}: {cell!r} is not a finite number{comma}.")
+    return value
+
+
+def sequence_text(path: str | os.PathLike, row: Row, column: str) -> str:
+    """
+    Return a cell's sequence without white space at its ends.
+
+    Raises:
+        InputError: the cell is empty, says that the sequence is missing (NA), or is not text.
+    """
+    sequence = row.cells[column]
+    if sequence is not None and not isinstance(sequence, str):
+        raise InputError(f"{path}, {row.location}, column {column!r}: {sequence!r} is not a sequence.")
+    sequence = (sequence or "").strip()
+    if sequence.lower() in MISSING:
+        raise InputError(f"{path}, {row.location}, column {column!r}: the sequence is empty.")
+    return sequence
+
+
+def weight_value(path: str | os.PathLike, row: Row, column: str) -> float:
+    """
+    Return a cell's weight.
+
+    Raises:
+        InputError: the cell is missing, negative or not a finite number.
+    """
+    weight = measured_value(path, row, column)
+    if np.isnan(weight):
+        raise InputError(
+            f"{path}, {row.location}, column {column!r}: the weight is missing; give 0 to a row that should not count."
+        )
+    if weight < 0:
+        raise InputError(f"{path}, {row.location}, column {column!r}: the weight is {weight:g}, which is below 0.")
+    return weight
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class if it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+__all__ = [
+    "MISSING",
+    "InputError",
+    "MissingFileError",
+    "Row",
+    "first_line",
+    "measured_value",
+    "name_columns",
+    "require_columns",
+    "sequence_text",
+    "weight_value",
+]

@@ -1,0 +1,239 @@
+"""The rows of files whose sequences are to be predicted: read, and checked before anything is computed."""
+
+import logging
+import pickle
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal, NamedTuple, TypeAlias
+
+from ..tokenization import InvalidSequenceError, ProformerTokenizer
+from .rows import InputError, Row, measured_value, name_columns, require_columns, sequence_text
+from .tables import is_stream, read_rows
+
+
+logger = logging.getLogger(__name__)
+
+#: What to do with rows that cannot be predicted.
+OnError: TypeAlias = Literal["refuse", "skip", "mark"]
+
+IUPAC_TO_N = str.maketrans(dict.fromkeys("RYSWKMBDHVryswkmbdhv", "N"))
+
+# A message quotes at most so many rows.
+MAX_QUOTED = 3
+
+
+class ScreenedRow(NamedTuple):
+    """
+    A row of a file, and what the tokenizer reads of it.
+
+    Attributes:
+        path: the file.
+        row: the row; its `error` says why it has no prediction.
+        sequence: what is tokenized.
+    """
+
+    path: str
+    row: Row
+    sequence: str
+
+
+@dataclass
+class Findings:
+    """
+    What is to be said about the rows of files, once all of them are read.
+
+    Attributes:
+        rows: number of rows.
+        bad_rows, bad: number of those that cannot be predicted, and the first errors.
+        cut, longest: number of inserts that are cut, and the length and location of the longest.
+        within_rows, within: number of constructs found within longer sequences, and the first locations.
+        unknown: number of sequences with IUPAC codes of several bases.
+    """
+
+    rows: int = 0
+    bad_rows: int = 0
+    bad: list[str] = field(default_factory=list)
+    cut: int = 0
+    longest: tuple[int, str] = (0, "")
+    within_rows: int = 0
+    within: list[str] = field(default_factory=list)
+    unknown: int = 0
+
+
+def _quote(quoted: Sequence[str], count: int) -> str:
+    more = f"; and {count - len(quoted):,} more" if count > len(quoted) else ""
+    return f"{'; '.join(text.rstrip('.') for text in quoted)}{more}."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screening:
+    """
+    How rows to predict are read.
+
+    Attributes:
+        tokenizer: checks the sequences.
+        sequence: column of the sequences.
+        measured: column of measurements, if there is one; its cells must be numbers or empty.
+        on_error: what to do with rows that cannot be predicted. "refuse": all rows are checked before anything is
+            computed, and the files are refused; "skip": the rows are left out; "mark": they have no prediction.
+        iupac_as_n: read the IUPAC codes of several bases as N.
+        truncation: cut inserts that are longer than the construct.
+    """
+
+    tokenizer: ProformerTokenizer
+    sequence: str = "sequence"
+    measured: str | None = None
+    on_error: OnError = "refuse"
+    iupac_as_n: bool = False
+    truncation: bool = False
+
+    def read(self, paths: Sequence[str], batch_size: int) -> Iterator[list[ScreenedRow]]:
+        """
+        Yield rows, `batch_size` at a time, and log what was found.
+
+        Raises:
+            InputError: a file cannot be read (see `read_rows`), has not the columns or others than the first file, or
+                no row can be predicted; or, with "refuse", some row cannot.
+        """
+        findings = Findings()
+        batches = self._screen(paths, batch_size, findings, warn=True)
+        if self.on_error != "refuse":
+            yield from batches
+        elif any(map(is_stream, paths)):
+            # It cannot be read twice.
+            with tempfile.TemporaryFile() as copy:
+                for batch in batches:
+                    pickle.dump(batch, copy)
+                self._refuse(findings)
+                copy.seek(0)
+                yield from _unpickle(copy)
+        else:
+            for _ in batches:
+                pass
+            self._refuse(findings)
+            yield from self._screen(paths, batch_size, Findings(), warn=False)
+        if findings.bad_rows == findings.rows:
+            self._refuse(findings)
+        for sentence in self._sentences(findings):
+            logger.warning(sentence)
+
+    def _sentences(self, findings: Findings) -> Iterator[str]:
+        """Yield a sentence on each kind of finding."""
+        of_all = f"of {findings.rows:,} rows"
+        if findings.bad_rows:
+            done = "are left out" if self.on_error == "skip" else "have no prediction"
+            yield f"{findings.bad_rows:,} {of_all} {done}: {_quote(findings.bad, findings.bad_rows)}"
+        if findings.cut:
+            bases, location = findings.longest
+            yield (
+                f"The inserts of {findings.cut:,} {of_all} were cut to {self.tokenizer.insert_width:,} bases; the "
+                f"longest had {bases:,} ({location})."
+            )
+        if findings.within_rows:
+            yield (
+                f"{findings.within_rows:,} {of_all} hold the construct within a longer sequence or on the other "
+                f"strand, and its insert alone was predicted: {_quote(findings.within, findings.within_rows)}"
+            )
+        if findings.unknown and self.iupac_as_n:
+            yield f"{findings.unknown:,} {of_all} have IUPAC codes, which were read as N."
+
+    def _refuse(self, findings: Findings):
+        if not findings.bad_rows:
+            return
+        remedies = []
+        if findings.unknown and not self.iupac_as_n:
+            remedies.append("`iupac_as_n` reads IUPAC codes as N.")
+        if findings.bad_rows < findings.rows:
+            remedies.append("`on_error` 'skip' or 'mark' predicts the other rows.")
+        of_all = "" if findings.bad_rows == 1 else f"{findings.bad_rows:,} of {findings.rows:,} rows are bad: "
+        raise InputError(" ".join([of_all + _quote(findings.bad, findings.bad_rows), *remedies]))
+
+    def _screen(
+        self, paths: Sequence[str], batch_size: int, findings: Findings, warn: bool
+    ) -> Iterator[list[ScreenedRow]]:
+        columns: list[str] | None = None
+        for path in paths:
+            rows = read_rows(path, warn=warn)
+            while batch := list(islice(rows, batch_size)):
+                cells = batch[0].cells
+                columns = columns or list(cells)
+                if list(cells) != columns:
+                    raise InputError(
+                        f"{path}: the columns are {name_columns(cells)}, but those of {paths[0]} are "
+                        f"{name_columns(columns)}; files that are predicted together have the same columns."
+                    )
+                require_columns(path, cells, [self.sequence, *filter(None, [self.measured])])
+                yield self._screen_batch(path, batch, findings)
+
+    def _screen_batch(self, path: str, rows: Sequence[Row], findings: Findings) -> list[ScreenedRow]:
+        screened = [self._screen_cells(path, row, findings) for row in rows]
+        sound = [number for number, each in enumerate(screened) if not each.row.error]
+        for number, reason in self._find_errors([screened[number].sequence for number in sound]).items():
+            number = sound[number]
+            screened[number] = self._find_within(screened[number], reason, findings)
+        findings.rows += len(rows)
+        for each in screened:
+            if each.row.error:
+                findings.bad_rows += 1
+                findings.bad += [f"{path}, {each.row.location}, {each.row.error}"][: MAX_QUOTED - len(findings.bad)]
+        if self.truncation:
+            self._count_cut([each for each in screened if not each.row.error], findings)
+        return screened
+
+    def _screen_cells(self, path: str, row: Row, findings: Findings) -> ScreenedRow:
+        try:
+            text = sequence_text(path, row, self.sequence)
+            if self.measured is not None:
+                measured_value(path, row, self.measured)
+        except InputError as error:
+            reason = str(error).removeprefix(f"{path}, {row.location}, ")
+            return ScreenedRow(path, row._replace(error=reason), "")
+        known = text.translate(IUPAC_TO_N)
+        findings.unknown += known != text
+        return ScreenedRow(path, row, known if self.iupac_as_n else text)
+
+    def _find_errors(self, sequences: Sequence[str]) -> dict[int, str]:
+        """Return the sequences that cannot be tokenized, and why."""
+        try:
+            self.tokenizer.encode_letters(sequences, truncation=self.truncation)
+        except InvalidSequenceError as error:
+            if len(sequences) == 1:
+                return {0: error.reason}
+            half = len(sequences) // 2
+            others = self._find_errors(sequences[half:])
+            return self._find_errors(sequences[:half]) | {half + row: reason for row, reason in others.items()}
+        return {}
+
+    def _find_within(self, screened: ScreenedRow, reason: str, findings: Findings) -> ScreenedRow:
+        """Return the row with the only construct that its sequence holds; if there is none, with an error."""
+        path, row, sequence = screened
+        found = self.tokenizer.find_constructs(sequence)
+        if len(found) != 1 or self._find_errors([found[0][2]]):
+            return ScreenedRow(path, row._replace(error=f"column {self.sequence!r}: {reason}"), "")
+        ((start, end, text),) = found
+        findings.within_rows += 1
+        if len(findings.within) < MAX_QUOTED:
+            is_forward = text == sequence[start:end].upper().replace("U", "T")
+            strand = "" if is_forward else " on the other strand"
+            findings.within.append(f"{path}, {row.location}, positions {start + 1:,} to {end:,}{strand}")
+        return ScreenedRow(path, row, text)
+
+    def _count_cut(self, screened: Sequence[ScreenedRow], findings: Findings):
+        lengths = self.tokenizer.insert_lengths([each.sequence for each in screened])
+        for each, length in zip(screened, lengths.tolist(), strict=True):
+            if length > self.tokenizer.insert_width:
+                findings.cut += 1
+                findings.longest = max(findings.longest, (length, f"{each.path}, {each.row.location}"))
+
+
+def _unpickle(file) -> Iterator[list[ScreenedRow]]:
+    while True:
+        try:
+            yield pickle.load(file)
+        except EOFError:
+            return
+
+
+__all__ = ["Findings", "OnError", "ScreenedRow", "Screening"]

@@ -1,0 +1,403 @@
+"""Text files of sequences and measurements: FASTA, and tables with any delimiter, as people save them."""
+
+import csv
+import gzip
+import io
+import logging
+import re
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+from .rows import DECIMAL_COMMA, NUMBER, InputError, Row
+
+
+logger = logging.getLogger(__name__)
+
+#: Name of the standard input.
+STANDARD_INPUT = "/dev/stdin"
+
+# A cell of more characters is no sequence that a model of promoters reads, and may not fit the memory.
+MAX_CHARACTERS = 2**26
+MAX_COLUMNS = 10_000
+
+# The csv module has this limit for the whole process; its own is shorter than a plasmid may be.
+csv.field_size_limit(MAX_CHARACTERS)
+
+# Lines by which the delimiter and the header are recognised.
+LINES_LOOKED_AT = 20
+
+SPREADSHEET = "an Excel workbook, or another zip archive"
+# How files begin that are no text, whatever their name says.
+MAGIC = {
+    b"PAR1": "a Parquet file; let its name end in .parquet",
+    b"ARROW1": "an Arrow file; let its name end in .arrow",
+    b"FEA1": "a Feather file of the old version 1; write it again with a current library",
+    b"PK\x03\x04": f"{SPREADSHEET}; let the workbook's name end in .xlsx, or save its sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save its sheet as CSV or .xlsx",
+    b"BZh": "compressed with bzip2; unpack it, or compress it with gzip",
+    b"\xfd7zXZ": "compressed with xz; unpack it, or compress it with gzip",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it, or compress it with gzip",
+}
+PIPES_ARE_TEXT = "Parquet and Arrow cannot be read from a pipe; give the name of a file"
+
+# A line of a table that holds this much DNA in a cell is a row, and not the header.
+DNA_CELL = re.compile("[ACGTUN]{8,}", re.IGNORECASE)
+
+
+class TextLines:
+    """The lines of a text file or pipe, gzipped or not; errors say where the file is damaged."""
+
+    def __init__(self, path: Path, is_stream: bool = False):
+        self.path = path
+        # The standard input can be read even where it cannot be opened again: as a socket, or as another user's pipe.
+        name = 0 if str(path) == STANDARD_INPUT else path
+        self.binary = open(name, "rb", closefd=name != 0)  # noqa: SIM115
+        gzipped = self.binary.peek(2)[:2] == b"\x1f\x8b"
+        content = gzip.GzipFile(fileobj=self.binary) if gzipped else self.binary
+        self.number = self.lines_read = 0
+        self.peeked: list[str] = []
+        with self._readable():
+            start = content.peek(6)[:6]
+        for magic, kind in MAGIC.items():
+            if start.startswith(magic):
+                columnar = is_stream and magic in (b"PAR1", b"ARROW1")
+                raise InputError(f"{path}: {PIPES_ARE_TEXT if columnar else f'this is {kind}'}.")
+        # Excel writes its “Unicode text” in UTF-16.
+        encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        self.file = io.TextIOWrapper(content, encoding=encoding, newline=None)  # type: ignore[type-var]
+
+    def __enter__(self) -> "TextLines":
+        return self
+
+    def __exit__(self, *exception):
+        self.file.close()
+        self.binary.close()
+
+    def __iter__(self) -> "TextLines":
+        return self
+
+    def __next__(self) -> str:
+        line = self.peeked.pop(0) if self.peeked else self._read()
+        if not line:
+            raise StopIteration
+        self.number += 1
+        return line
+
+    def put_back(self, line: str):
+        """Let this line be the next one again."""
+        self.peeked.insert(0, line)
+        self.number -= 1
+
+    def peek(self, count: int) -> list[str]:
+        """Return the next lines, which will come again."""
+        while len(self.peeked) < count and (line := self._read()):
+            self.peeked.append(line)
+        return self.peeked[:count]
+
+    def skip_blank(self):
+        """Skip blank lines."""
+        while (lines := self.peek(1)) and not lines[0].strip():
+            next(self)
+
+    def _read(self) -> str:
+        """Return the next line, or "" at the end."""
+        with self._readable():
+            line = self.file.readline(MAX_CHARACTERS + 1)
+        self.lines_read += 1
+        if len(line) > MAX_CHARACTERS:
+            raise InputError(
+                f"{self.path}, line {self.lines_read}: the line has more than {MAX_CHARACTERS:,} characters; this is "
+                "no table of promoters."
+            )
+        return line
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except EOFError as error:
+            raise InputError(
+                f"{self.path}: the gzip data ends early, after line {self.lines_read}; copy or compress it again."
+            ) from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{self.path}: damaged gzip data after line {self.lines_read} ({error}).") from error
+        except UnicodeError as error:
+            reason = getattr(error, "reason", str(error))
+            raise InputError(
+                f"{self.path}: not UTF-8 text after line {self.lines_read} ({reason}); save it as UTF-8."
+            ) from error
+
+
+def read_text(path: Path, delimiter: str | None, is_stream: bool, warn: bool) -> Iterator[Row]:
+    """
+    Stream the rows of a text file.
+
+    Args:
+        path: the file.
+        delimiter: the one that its name stands for, "" for FASTA; None for a pipe, whose name tells nothing.
+        is_stream: whether it is a pipe.
+        warn: log what may be a mistake.
+
+    Raises:
+        InputError: see `read_rows`.
+    """
+    with TextLines(path, is_stream) as lines:
+        lines.skip_blank()
+        first = "".join(lines.peek(1))
+        if delimiter == "" or first.lstrip().startswith(">"):
+            yield from _read_fasta(path, lines, warn)
+        else:
+            yield from _read_delimited(path, lines, delimiter or ("\t" if "\t" in first else ","), warn)
+
+
+def _read_fasta(path: Path, lines: TextLines, warn: bool) -> Iterator[Row]:
+    # These take 16 bytes a record, so that repeated names are found in a large file too.
+    names, header_lines = array("q"), array("q")
+    header, parts, length = None, [], 0
+    for line in lines:
+        line = line.strip()
+        if line.startswith(">"):
+            if header is not None:
+                yield Row(f"line {header_lines[-1]}", {"name": header, "sequence": "".join(parts)})
+            header, parts, length = line[1:].strip(), [], 0
+            if not header:
+                raise InputError(f"{path}, line {lines.number}: the record has no name.")
+            names.append(hash(header))
+            header_lines.append(lines.number)
+        elif line and header is None:
+            raise InputError(f"{path}, line {lines.number}: expected a FASTA header that starts with '>'.")
+        elif line:
+            parts.append(line)
+            length += len(line)
+            if length > MAX_CHARACTERS:
+                raise InputError(
+                    f"{path}, line {header_lines[-1]}: the record has more than {MAX_CHARACTERS:,} bases; this is no "
+                    "promoter."
+                )
+    if header is not None:
+        yield Row(f"line {header_lines[-1]}", {"name": header, "sequence": "".join(parts)})
+    if warn:
+        _report_repeated_names(path, np.frombuffer(names, dtype=np.int64), header_lines)
+
+
+def _report_repeated_names(path: Path, names: np.ndarray, header_lines: Sequence[int]):
+    different, counts = np.unique(names, return_counts=True)
+    repeated = np.isin(names, different[counts > 1])
+    if repeated.any():
+        first, second = np.flatnonzero(names == names[repeated.argmax()])[:2]
+        logger.warning(
+            f"{path}: {(counts > 1).sum():,} names occur more than once, the first of them in lines "
+            f"{header_lines[first]} and {header_lines[second]}. Each record has a row of its own."
+        )
+
+
+def _read_delimited(path: Path, lines: TextLines, usual: str, warn: bool) -> Iterator[Row]:
+    header, delimiter = _read_header(path, lines, usual, warn)
+    # German spreadsheets use the semicolon because their decimals have commas.
+    decimal_comma = delimiter == ";"
+    styles = _DecimalStyles(path) if decimal_comma else None
+    for start, cells in _split_rows(path, lines, delimiter, len(header)):
+        # Spreadsheets leave such rows where something was deleted.
+        if not any(cells):
+            continue
+        if len(cells) != len(header):
+            quote = " A quote is open at its end." if sum(cell.count('"') for cell in cells) % 2 else ""
+            raise InputError(
+                f"{path}, line {start}: {len(cells)} cells under a header of {len(header)} columns.{quote}"
+            )
+        row = Row(f"line {lines.number}", dict(zip(header, cells, strict=True)), decimal_comma)
+        if styles is not None:
+            styles.check(row)
+        yield row
+
+
+def _read_header(path: Path, lines: TextLines, usual: str, warn: bool) -> tuple[list[str], str]:
+    """Return the names of the columns and the delimiter, and leave `lines` at the first row."""
+    given = comment = None
+    for line in lines:
+        text = line.rstrip("\n")
+        if comment is None and given is None and (found := re.fullmatch('"?sep=(.)"?', text.strip(" "))):
+            given = found[1]
+        elif text.lstrip().startswith("#"):
+            comment = text.lstrip().lstrip("#").strip(" ")
+        elif text.strip():
+            lines.put_back(line)
+            break
+    sample = lines.peek(LINES_LOOKED_AT)
+    if not sample:
+        return [], usual
+    delimiter = given or _find_delimiter(sample, usual)
+    first, *others = [*_sample_rows(sample, delimiter), []]
+    if any(DNA_CELL.fullmatch(cell.strip()) for cell in first):
+        names = [] if comment is None else _sample_rows([comment], delimiter)[0]
+        # The header itself may be such a comment.
+        if len(names) != len(first) or len(names) < 2:
+            names = _name_columns(first)
+            if warn:
+                logger.warning(
+                    f"{path}: the table has no header, so its columns are read as {', '.join(names)}. To name them "
+                    "yourself, put a line with their names above the first row."
+                )
+    else:
+        _, names = next(_split_rows(path, lines, delimiter, None))
+        # R writes the names of the rows, but no name above them.
+        if delimiter != "," and _have_row_names(len(names), [row for row in others if row]):
+            names = ["row_names", *names]
+    check_header(path, names)
+    return names, delimiter
+
+
+def check_header(path: Path, header: Sequence[str]):
+    """
+    Check the names of a table's columns.
+
+    Raises:
+        InputError: a name occurs twice, or there are too many.
+    """
+    if len(header) > MAX_COLUMNS:
+        raise InputError(
+            f"{path}: the table has {len(header):,} columns, but at most {MAX_COLUMNS:,} are read; one row is one "
+            "sequence, so leave out other columns, or transpose it."
+        )
+    for name, count in Counter(header).items():
+        if count > 1:
+            raise InputError(f"{path}: the column {name!r} occurs {count} times in the header.")
+
+
+def _find_delimiter(sample: list[str], usual: str) -> str:
+    """Return the delimiter that divides the header and the first rows into most cells, and alike."""
+    best, best_rank = usual, (False, 0, False)
+    for delimiter in dict.fromkeys([usual, *"\t,;"]):
+        sizes = [len(cells) for cells in _sample_rows(sample, delimiter) if cells]
+        if sizes and sizes[0] > 1:
+            alike = len(set(sizes)) == 1 or (set(sizes[1:]) == {sizes[0] + 1} and delimiter != ",")
+            rank = (alike, sizes[0] if alike else 0, delimiter == usual)
+            best, best_rank = max((best, best_rank), (delimiter, rank), key=lambda found: found[1])
+    if best_rank == (False, 0, False) and not any(mark in sample[0] for mark in "\t,;"):
+        # R's own delimiter.
+        header, *rows = (len(cells) for cells in _sample_rows(sample, " ") or [[]])
+        quoted = sample[0].startswith('"')
+        if len(set(rows)) == 1 and (rows[0] == header > 1 or (rows[0] == header + 1 and (quoted or header > 1))):
+            return " "
+    return best
+
+
+def _sample_rows(sample: list[str], delimiter: str) -> list[list[str]]:
+    """Return the cells of each row in these lines; the last row is left out if it may go on after them."""
+    if delimiter == "\t":
+        return [_split_tabs(line.rstrip("\n"), None) for line in sample if line.strip("\n")]
+    rows = []
+    with suppress(csv.Error):
+        rows.extend(cells for cells in csv.reader(sample, delimiter=delimiter) if cells)
+    return rows[:-1] if len(rows) > 1 and len(sample) == LINES_LOOKED_AT else rows
+
+
+def _have_row_names(columns: int, rows: list[list[str]]) -> bool:
+    """Return whether rows have one cell more than the header, and it is not a delimiter at the end of each line."""
+    return bool(rows) and all(len(cells) == columns + 1 and cells[0] and cells[-1] for cells in rows)
+
+
+def _name_columns(cells: Sequence[str]) -> list[str]:
+    """Return names for the columns of a table without a header, by the cells of its first row."""
+    dna = [bool(DNA_CELL.fullmatch(cell.strip())) for cell in cells]
+    numbers = [bool(NUMBER.fullmatch(cell.strip()) or DECIMAL_COMMA.fullmatch(cell.strip())) for cell in cells]
+    names = [f"column_{number}" for number in range(1, len(cells) + 1)]
+    for name, fits in (("sequence", dna), ("expression", numbers)):
+        if sum(fits) == 1:
+            names[fits.index(True)] = name
+    return names
+
+
+def _split_rows(path: Path, lines: TextLines, delimiter: str, columns: int | None) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each row that is not blank, and the number of its first line."""
+    if delimiter == "\t":
+        # A tab-separated row is one line: whoever writes 5" or 5' end does not mean a quotation that ends lines later.
+        for line in lines:
+            if text := line.rstrip("\n"):
+                yield lines.number, _split_tabs(text, columns)
+        return
+    start = lines.number + 1
+    physical: list[str] = []
+
+    def remember() -> Iterator[str]:
+        for line in lines:
+            physical.append(line)
+            yield line
+
+    try:
+        for cells in csv.reader(remember(), delimiter=delimiter, strict=True):
+            if cells:
+                if len(physical) > 1 and columns is not None:
+                    _refuse_swallowed_rows(path, start, physical, delimiter, columns)
+                yield start, cells
+            start = lines.number + 1
+            physical.clear()
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {start}: not a well-formed table ({error}); look for a quote that is not closed."
+        ) from error
+
+
+def _refuse_swallowed_rows(path: Path, start: int, physical: list[str], delimiter: str, columns: int):
+    """Refuse a cell that runs over several lines, each of which is a row by itself: a stray quote swallowed them."""
+    if columns > 1 and all(line.count(delimiter) == columns - 1 for line in physical):
+        raise InputError(
+            f"{path}, line {start}: a quote that opens here closes in line {start + len(physical) - 1}, and the lines "
+            "between look like rows. Remove both quotes, or double those that are part of a name."
+        )
+
+
+def _split_tabs(line: str, columns: int | None) -> list[str]:
+    """Return the cells of a tab-separated row. A cell is quoted only if its quotes open and close around it."""
+    cells = line.split("\t")
+    if '"' not in line:
+        return cells
+    if columns is not None and len(cells) > columns:
+        # There may be tabs within quotes.
+        try:
+            (quoted,) = csv.reader([line], delimiter="\t", strict=True)
+        except csv.Error:
+            quoted = []
+        if len(quoted) == columns:
+            return quoted
+    return [*map(_unquote, cells)]
+
+
+def _unquote(cell: str) -> str:
+    if len(cell) < 2 or cell[0] != '"' or cell[-1] != '"':
+        return cell
+    inside = cell[1:-1].split('""')
+    return cell if any('"' in part for part in inside) else '"'.join(inside)
+
+
+class _DecimalStyles:
+    """Checks that no column has decimals with commas and decimals with points, which may mean thousands there."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.first: dict[tuple[str, str], str] = {}
+
+    def check(self, row: Row):
+        for column, cell in row.cells.items():
+            text = cell.strip()
+            mark = "," if DECIMAL_COMMA.fullmatch(text) else "." if "." in text and NUMBER.fullmatch(text) else None
+            if mark is None:
+                continue
+            self.first.setdefault((column, mark), row.location)
+            if other := self.first.get((column, "." if mark == "," else ",")):
+                raise InputError(
+                    f"{self.path}, {row.location}, column {column!r}: {cell!r} has a decimal {_MARKS[mark]}, but a "
+                    f"number in {other} has the other; write all numbers alike, without marks between thousands."
+                )
+
+
+_MARKS = {",": "comma", ".": "point"}
+
+
+__all__ = ["MAX_CHARACTERS", "MAX_COLUMNS", "STANDARD_INPUT", "TextLines", "check_header", "read_text"]

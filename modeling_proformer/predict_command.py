@@ -1,0 +1,213 @@
+"""The options of `proformer predict`, and what it does with them."""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import MISSING as REQUIRED
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from .configuration_proformer import ProformerConfig
+from .data.config import option
+from .data.tables import STANDARD_INPUT, InputError, Row, column_types, first_line, is_stream, measured_value
+from .evaluation.metrics import correlation
+from .intervals import prediction_interval
+from .prediction import load_checkpoint, predict_file
+from .tokenization import ProformerTokenizer
+from .writing import FORMATS, is_standard, output_table, table_suffix_of
+
+
+TABLE = "TSV or CSV (may be gzipped), Excel, Parquet or Arrow file"
+MODEL = "Checkpoint, a folder or Hub repository; by default the embedded one."
+
+
+@dataclass(kw_only=True)
+class PredictConfig:
+    """
+    Options of `proformer predict`.
+
+    Raises:
+        ValueError: an option is outside its range, or two contradict each other.
+    """
+
+    input: list[str] = option(
+        f"One or more files with the same columns, each a FASTA, {TABLE}; - is the standard input.",
+        REQUIRED,
+        positional=True,
+    )
+    output: str | None = option(
+        f"File to write, whose name ends in one of {', '.join(FORMATS)}; by default TSV on the standard output.",
+        aliases=["-o"],
+        metavar="FILE",
+    )
+    model: str | None = option(MODEL)
+    sequence: str = option("Column with the sequences.", "sequence", metavar="COLUMN")
+    measured: str | None = option(
+        "Column with measurements to compare with, which may have empty cells: prints Pearson's r and Spearman's ρ, "
+        "and draws a figure with the name of the output and the ending .png.",
+        metavar="COLUMN",
+    )
+    interval: float | None = option(
+        "Add the ends of the interval that covers the measurement with this probability, such as 0.9; the model has "
+        "to be fine-tuned on enough rows."
+    )
+    on_error: Literal["refuse", "skip", "mark"] = option(
+        "What to do with rows that cannot be predicted: refuse the files before anything is computed, skip the rows, "
+        "or mark them with the reason in a column error.",
+        "refuse",
+    )
+    iupac_as_n: bool = option("Read the IUPAC codes R Y S W K M B D H V as N.", False)
+    missing_flanks: Literal["keep", "cut", "refuse"] | None = option(
+        "How to read a sequence without the exact flanks, see ProformerTokenizer; by default as the model was trained."
+    )
+    truncation: bool = option("Cut inserts that are longer than the model's construct.", False)
+    batch_size: int | None = option("Sequences at a time; by default 64 on a CPU, and 512 on other devices.")
+    device: str | None = option('Where to compute, such as "cuda"; by default the CPU.')
+    bf16: bool = option("Compute in bfloat16, which is faster where the hardware has it.", False)
+    quiet: bool = option("Show no progress bar.", False)
+
+    def __post_init__(self):
+        if isinstance(self.input, str):
+            raise ValueError(f"`input` is a list of files, such as [{self.input!r}].")
+        if sum(path in ("-", STANDARD_INPUT) for path in self.input) > 1:
+            raise ValueError("`input` names the standard input more than once.")
+        table_suffix_of(self.output)
+        if self.measured is not None and is_standard(self.output):
+            raise ValueError("`measured` draws a figure next to the table, so give the table's name with `output`.")
+        if self.batch_size is not None and not 1 <= self.batch_size < 2**31:
+            raise ValueError(f"`batch_size` is {self.batch_size}, but must be 1 to {2**31 - 1:,}.")
+        if self.device is not None:
+            available_device(self.device)
+
+    @property
+    def suffix(self) -> str:
+        """End of the output's name that says its format."""
+        return table_suffix_of(self.output)
+
+    @property
+    def figure(self) -> Path:
+        """File of the figure, next to the table."""
+        name = self.output[: -len(self.suffix)] if self.output.lower().endswith(self.suffix) else self.output
+        return Path(f"{name}.png")
+
+
+def run_predict(config: PredictConfig):
+    """Write a table with the predicted expression of each sequence, and compare it with measurements."""
+    paths = [input_path(path) for path in config.input]
+    model, tokenizer = load_checkpoint(config.model)
+    if config.missing_flanks is not None:
+        _set_missing_flanks(tokenizer, config.missing_flanks)
+    outputs = [model.config.id2label[output] for output in range(model.config.num_labels)]
+    new_columns = [f"predicted_{output}" for output in outputs]
+    if config.measured is not None and len(outputs) > 1:
+        raise InputError(
+            f"`measured` compares one output, but this model has {len(outputs)}: {', '.join(new_columns)}."
+        )
+    if config.interval is not None:
+        _require_interval(config.interval, model.config)
+        new_columns += [f"{name}_{end}" for name in new_columns for end in ("low", "high")]
+    if config.on_error == "mark":
+        new_columns.append("error")
+    batches = predict_file(
+        model,
+        tokenizer,
+        paths,
+        sequence=config.sequence,
+        measured=config.measured,
+        on_error=config.on_error,
+        iupac_as_n=config.iupac_as_n,
+        batch_size=config.batch_size,
+        device=config.device,
+        dtype=torch.bfloat16 if config.bf16 else None,
+        truncation=config.truncation,
+    )
+    types = column_types(paths[0]) if config.suffix == ".parquet" and not is_stream(paths[0]) else {}
+    measured, predicted = [], []
+    with output_table(config.output, types) as table, tqdm(unit=" sequences", disable=config.quiet) as progress:
+        for rows, values in batches:
+            columns = [*rows[0].cells]
+            _require_new(paths[0], columns, new_columns)
+            if config.measured is not None:
+                measured += [measured_value(paths[0], row, config.measured) for row in rows if not row.error]
+                predicted += [value for value, row in zip(values[:, 0], rows, strict=True) if not row.error]
+            if config.interval is not None:
+                values = _append_interval(values, model.config, config.interval)
+            table.write([*columns, *new_columns], _cells(rows, values, is_marked=config.on_error == "mark"))
+            progress.update(len(rows))
+    if config.measured is not None:
+        _report_agreement(config, np.array(measured), np.array(predicted))
+
+
+def input_path(path: str) -> str:
+    """Return the path of an input, for which "-" is the standard input."""
+    return STANDARD_INPUT if path == "-" else path
+
+
+def _set_missing_flanks(tokenizer: ProformerTokenizer, missing_flanks: str):
+    if not (tokenizer.five_prime_flank or tokenizer.three_prime_flank):
+        raise InputError("`missing_flanks`: the construct of this model has no flanks.")
+    tokenizer.missing_flanks = missing_flanks
+
+
+def _require_interval(level: float, config: ProformerConfig):
+    try:
+        prediction_interval(np.zeros((1, config.num_labels)), config, level)
+    except ValueError as error:
+        raise InputError(f"`interval` {level}: {error}") from error
+
+
+def _require_new(path: str, columns: list[str], new_columns: list[str]):
+    if taken := [name for name in new_columns if name in columns]:
+        raise InputError(f"{path}: rename the column {taken[0]!r}, because predictions take that name.")
+
+
+def _append_interval(predicted: np.ndarray, config: ProformerConfig, level: float) -> np.ndarray:
+    """Return predictions (rows, outputs), followed by both ends of the interval around each."""
+    ends = np.stack(prediction_interval(predicted, config, level), axis=-1)
+    return np.concatenate([predicted, ends.reshape(len(predicted), -1)], axis=1)
+
+
+def _cells(rows: list[Row], values: np.ndarray, is_marked: bool) -> list[list]:
+    errors: Iterable[list[str]] = ([row.error] if is_marked else [] for row in rows)
+    return [[*row.cells.values(), *numbers, *error] for row, numbers, error in zip(rows, values, errors, strict=True)]
+
+
+def _report_agreement(config: PredictConfig, measured: np.ndarray, predicted: np.ndarray):
+    from .evaluation.figures import scatter_plot
+
+    is_measured = ~np.isnan(measured)
+    agreement = correlation(measured[is_measured], predicted[is_measured])
+    if np.isnan(agreement.pearson_r):
+        raise InputError(
+            f"{', '.join(config.input)}, column {config.measured!r}: a correlation needs at least two different "
+            f"values; the predictions are in {config.output}."
+        )
+    scatter_plot(config.figure, measured[is_measured], predicted[is_measured], agreement, label=config.measured)
+    without = f" ({(~is_measured).sum():,} others have no measurement)" if not is_measured.all() else ""
+    print(
+        f"Pearson r {agreement.pearson_r:.4f}, Spearman ρ {agreement.spearman_rho:.4f} over {agreement.count:,} "
+        f"sequences{without}; figure: {config.figure}",
+        file=sys.stderr,
+    )
+
+
+def available_device(name: str) -> torch.device:
+    """
+    Return a device.
+
+    Raises:
+        ValueError: it cannot be used here.
+    """
+    try:
+        torch.zeros(1, device=name).item()
+        return torch.device(name)
+    # Torch raises different errors for different kinds of device, and in different builds.
+    except Exception as error:
+        raise ValueError(f"`device` {name!r} cannot be used here: {first_line(error)}") from error
+
+
+__all__ = ["MODEL", "TABLE", "PredictConfig", "available_device", "input_path", "run_predict"]

@@ -1,0 +1,184 @@
+"""Files that get their names only once they are complete, and tables in the format that a name says."""
+
+import csv
+import gzip
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .data.tables import InputError, first_line, is_stream
+
+
+# The delimiter of each format; Parquet has none.
+FORMATS = {".tsv": "\t", ".csv": ",", ".tsv.gz": "\t", ".csv.gz": ",", ".parquet": None}
+
+# In a TSV, a cell has no tab and no line end; tools such as cut know no quotes.
+BLANKS = str.maketrans("\t\n\r", "   ")
+
+
+def is_standard(path: str | os.PathLike | None) -> bool:
+    """Return whether an output is the standard output."""
+    return path in (None, "-")
+
+
+def table_suffix_of(output: str | os.PathLike | None) -> str:
+    """
+    Return the end of an output's name that says its format, one of `FORMATS`; ".tsv" for the standard output, a pipe
+    or a device.
+
+    Raises:
+        IsADirectoryError: it is the name of a folder.
+        ValueError: the name ends otherwise.
+    """
+    if is_standard(output) or is_stream(output):
+        return ".tsv"
+    if os.path.isdir(output):
+        raise IsADirectoryError(f"{output}: this is a folder; name a file in it.")
+    name = str(output).lower()
+    suffix = next((suffix for suffix in FORMATS if name.endswith(suffix)), None)
+    if suffix is None:
+        raise ValueError(f"{output}: the name says the format, so it must end in one of {', '.join(FORMATS)}.")
+    return suffix
+
+
+@contextmanager
+def output_file(name: str | os.PathLike | None, binary: bool = False) -> Iterator[IO]:
+    """Open a file that gets its name only once it is complete; without a name, or for "-", the standard output."""
+    if is_standard(name):
+        if sys.stdout is None:
+            raise OSError("The standard output is closed; name a file with `output`.")
+        yield sys.stdout
+        return
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent} to write to.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: this is a folder; name a file in it.")
+    text: dict[str, Any] = {"mode": "wb"} if binary else {"mode": "w", "encoding": "utf-8", "newline": ""}
+    if is_stream(path):
+        # A pipe or a device, such as /dev/null, is written to as it is.
+        with open(path, **text) as file:
+            yield file
+        return
+    # The target of a link is written, not the link.
+    path = path.resolve()
+    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, **text) as file:
+            yield file
+        # Only the user can read the files of mkstemp; the result has the usual permissions.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(unfinished, 0o666 & ~mask)
+        os.replace(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+
+
+class TableWriter(Protocol):
+    """Writes a table a few rows at a time."""
+
+    def write(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]):
+        """Write rows, and before the first of them the names of the columns."""
+
+
+@contextmanager
+def output_table(name: str | os.PathLike | None, types: Mapping[str, pa.DataType]) -> Iterator[TableWriter]:
+    """
+    Open a table in the format that its name says.
+
+    Args:
+        name: see `output_file`.
+        types: types of some columns of a Parquet file; the others are text.
+    """
+    suffix = table_suffix_of(name)
+    delimiter = FORMATS[suffix]
+    if delimiter is None:
+        with output_file(name, binary=True) as file:
+            table = _ParquetTable(name, file, types)
+            yield table
+            table.close()
+    elif suffix.endswith(".gz"):
+        # Without a time and a name in it, equal tables are equal files.
+        with (
+            output_file(name, binary=True) as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
+            io.TextIOWrapper(packed, encoding="utf-8", newline="") as text,
+        ):
+            yield _TextTable(text, delimiter)
+    else:
+        with output_file(name) as file:
+            yield _TextTable(file, delimiter)
+
+
+class _TextTable:
+    """A TSV or CSV file, in which NumPy's numbers have six digits, and are empty where they are NaN."""
+
+    def __init__(self, file: IO[str], delimiter: str):
+        self.writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        self.format = _tsv_cell if delimiter == "\t" else _csv_cell
+        self.is_empty = True
+
+    def write(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]):
+        if self.is_empty:
+            self.writer.writerow(map(self.format, columns))
+            self.is_empty = False
+        self.writer.writerows(map(self.format, row) for row in rows)
+
+
+def _csv_cell(cell: Any) -> Any:
+    if isinstance(cell, np.floating):
+        return "" if np.isnan(cell) else f"{cell:.6g}"
+    return cell
+
+
+def _tsv_cell(cell: Any) -> Any:
+    return cell.translate(BLANKS) if isinstance(cell, str) else _csv_cell(cell)
+
+
+class _ParquetTable:
+    """A Parquet file, in which NumPy's numbers are float32, and null where they are NaN."""
+
+    def __init__(self, name: Any, file: IO[bytes], types: Mapping[str, pa.DataType]):
+        self.name, self.file, self.types = name, file, types
+        self.writer: pq.ParquetWriter | None = None
+
+    def write(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]):
+        if self.writer is None:
+            kinds = [
+                pa.float32() if isinstance(cell, np.floating) else self.types.get(column, pa.string())
+                for column, cell in zip(columns, rows[0], strict=True)
+            ]
+            self.writer = pq.ParquetWriter(self.file, pa.schema(zip(columns, kinds, strict=True)))
+        arrays = []
+        for (column, kind), cells in zip(self._fields(), zip(*rows, strict=True), strict=True):
+            if kind == pa.string():
+                cells = tuple(None if cell is None else str(cell) for cell in cells)
+            try:
+                arrays.append(pa.array(cells, kind, from_pandas=kind == pa.float32()))
+            except (pa.ArrowException, TypeError, ValueError) as error:
+                raise InputError(
+                    f"{self.name}: the column {column!r} does not have one type in all inputs ({first_line(error)}); "
+                    "write a TSV instead."
+                ) from error
+        self.writer.write_table(pa.table(arrays, schema=self.writer.schema))
+
+    def _fields(self) -> Iterator[tuple[str, pa.DataType]]:
+        return ((field.name, field.type) for field in self.writer.schema)
+
+    def close(self):
+        if self.writer is not None:
+            self.writer.close()
+
+
+__all__ = ["FORMATS", "is_standard", "output_file", "output_table", "table_suffix_of"]
