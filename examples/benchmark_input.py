@@ -114,7 +114,7 @@ def measure_input(path: Path, streamed: bool, batch_size: int, workers: list[int
         if streamed:
             held_out = str(path.parent / "held_out.parquet")
             write_promoters(Path(held_out), 1000)
-            data = stream_rows(str(path), TrainConfig(streaming=True, validation_data=held_out), seed=0)
+            data = stream_rows(str(path), TrainConfig(streaming=True, validation_data=held_out), 0, batch_size)
         else:
             data = load_rows(str(path), TrainConfig(), seed=0)
         elapsed = time.perf_counter() - start

@@ -404,6 +404,15 @@ class TestSeveralTables:
         with pytest.raises(ValueError, match="leave out `split` or `validation_data`"):
             prepare_assay(train, DataConfig(split="gene"), reference, validation_data=validation)
 
+    def test_without_a_validation_row_that_can_be_used_no_training_row_takes_its_place(self, tables, reference):
+        train, validation = tables
+        config = DataConfig(insert_width=60, too_long="leave_out", test_fraction=0)
+        longer = validation.assign(sequence=validation.sequence + "ACGT")
+        with pytest.raises(InputError, match="the DataFrame: no insert fits the construct's 60 bases"):
+            prepare_assay(train, config, reference, validation_data=longer)
+        with pytest.raises(InputError, match="the validation split has 0 rows with a measurement"):
+            prepare_assay(train, config, reference, validation_data=validation.assign(expression=None))
+
     def test_rows_too_long_for_the_construct_are_left_out_of_their_table(self, tables, reference):
         first, second = tables
         second = second.assign(sequence=second.sequence.where(second.reads > 65, second.sequence + "ACGT"))
