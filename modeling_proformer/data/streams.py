@@ -69,7 +69,11 @@ def stream_table(data: Any, config: DataConfig, tokenizer: ProformerTokenizer | 
     """
     name = name_of(data)
     try:
-        stream = _builder_of(data).as_streaming_dataset(split="train")
+        builder = _builder_of(data)
+        if hasattr(builder.config, "batch_size"):
+            # As a batch, Parquet reads a row group, and it reads many batches ahead.
+            builder.config.batch_size = READ_ROWS
+        stream = builder.as_streaming_dataset(split="train")
         columns = stream.column_names or list(next(iter(stream)))
     except InputError:
         raise
