@@ -295,7 +295,7 @@ def _split_as_assigned(
     assigned: np.ndarray, groups: np.ndarray, config: DataConfig, seed: int
 ) -> ThreeWaySplit | None:
     """
-    Return the split that the rows are assigned to; None if none is. Where a column assigns no row to validation, whole
+    Return the split that the rows are assigned to; None if none is. Where no row is assigned to validation, whole
     groups of the training rows, or random ones, are held out.
 
     Raises:
@@ -304,7 +304,7 @@ def _split_as_assigned(
     if (assigned == UNASSIGNED).all():
         return None
     train, validation, test = (np.flatnonzero(assigned == number) for number in (TRAIN, VALIDATION, TEST))
-    if config.split and len(validation) == 0 and len(train):
+    if len(validation) == 0 and len(train):
         units = np.arange(len(train)) if config.split_by == "random" else groups[train]
         held_out = split_groups(units, config.validation_fraction, seed=seed)
         train, validation = train[held_out.train], train[held_out.validation]
