@@ -114,7 +114,7 @@ def measure_input(path: Path, streamed: bool, batch_size: int, workers: list[int
         if streamed:
             held_out = str(path.parent / "held_out.parquet")
             write_promoters(Path(held_out), 1000)
-            data = stream_rows(str(path), TrainConfig(streaming=True, validation_data=held_out), seed=0)
+            data = stream_rows(str(path), TrainConfig(streaming=True, validation_data=held_out), 0, batch_size)
         else:
             data = load_rows(str(path), TrainConfig(), seed=0)
         elapsed = time.perf_counter() - start
@@ -177,7 +177,9 @@ def main():
     parser.add_argument("--batch-size", type=int, default=512, help="promoters in a batch")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of loader workers")
     parser.add_argument("--measured-rows", type=int, default=200_000, help="promoters to load with each")
-    parser.add_argument("--model-batch-size", type=int, default=4, help="promoters in a step of the published model")
+    parser.add_argument(
+        "--model-batch-size", type=int, default=4, help="promoters in a step of the published model; 0 for none"
+    )
     parser.add_argument("--folder", help="where the temporary file and cache lie")
     arguments = parser.parse_args()
 
@@ -199,8 +201,9 @@ def main():
             measured.join()
             if measured.exitcode:
                 raise SystemExit(measured.exitcode)
-    print()
-    measure_model(arguments.model_batch_size)
+    if arguments.model_batch_size:
+        print()
+        measure_model(arguments.model_batch_size)
 
 
 if __name__ == "__main__":

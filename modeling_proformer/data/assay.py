@@ -1,7 +1,7 @@
 """An assay: one checked table with its tokenizer, its groups of related sequences and its split."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -92,6 +92,13 @@ class Assay:
         """Return the source of a row and its location there, for an error."""
         return f"{self.sources[self.source_of[row]].name}, {self.table[int(row)]['location']}"
 
+    def by_source(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the name of each source that has rows, and which rows these are, (rows,) of bool."""
+        for number, source in enumerate(self.sources):
+            rows = self.source_of == number
+            if rows.any():
+                yield source.name, rows
+
     @cached_property
     def measured(self) -> np.ndarray:
         """Measured values of what a model predicts, (rows, outputs) of float64, NaN where missing."""
@@ -120,15 +127,20 @@ class Assay:
         )
 
 
-def load_assay(data: Any, config: DataConfig, validation_data: Any) -> tuple[Assay, np.ndarray]:
-    """Return all rows, with their constructs instead of inserts, and the split each is assigned to, (rows,)."""
+def load_assay(
+    data: Any, config: DataConfig, validation_data: Any, load: "Callable[[Any, DataConfig], datasets.Dataset]"
+) -> tuple[Assay, np.ndarray]:
+    """
+    Return all rows, with their constructs instead of inserts, and the split each is assigned to, (rows,). `load` loads
+    each table of `data`.
+    """
     datasets = require_datasets()
     if config.split and validation_data is not None:
         raise ValueError(f"The column {config.split!r} assigns the splits; leave out `split` or `validation_data`.")
     given = list(data) if isinstance(data, list | tuple) else [data]
     distinct = [each for number, each in enumerate(given) if not any(_is_same(each, one) for one in given[:number])]
     times = [sum(_is_same(each, one) for one in given) for each in distinct]
-    tables = [load_table(each, config) for each in distinct]
+    tables = [load(each, config) for each in distinct]
     if validation_data is not None:
         distinct, times = [*distinct, validation_data], [*times, 1]
         tables.append(load_table(validation_data, config, split="validation"))
@@ -164,8 +176,9 @@ def load_assay(data: Any, config: DataConfig, validation_data: Any) -> tuple[Ass
     if config.standard_error:
         assay.weights = precision_weights(assay.name, config.standard_error, assay.weights)
         assay.table = with_columns(assay.table, weight=pa.array(assay.weights))
-    if config.weight and not assay.weights.any():
-        raise InputError(f"{assay.name}, column {config.weight!r}: every weight is 0, so no row counts.")
+    for name, rows in assay.by_source() if config.weight else ():
+        if not assay.weights[rows].any():
+            raise InputError(f"{name}, column {config.weight!r}: every weight is 0, so no row counts.")
     assay.binary = not config.rna and bool((np.isin(assay.labels, (0, 1)) | np.isnan(assay.labels)).all())
     assay.inserts = encode_table(assay.table["sequence"], assay.location, config.sequence)
     return assay, assigned

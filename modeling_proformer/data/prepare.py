@@ -1,7 +1,8 @@
 """A table to an assay: its construct is detected, duplicates are merged, and the rows are split."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +25,13 @@ from .barcodes import combine_barcodes
 from .config import DataConfig
 from .constructs import construct_tokenizer, count_of_bases, detect_construct, orientation_of
 from .homology import find_homologs, homology_groups
+from .sources import load_table
 from .splits import ThreeWaySplit, sample_rows, split_groups
 from .tables import InputError
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 # Fewer held-out rows give neither a correlation nor an interval.
@@ -43,6 +49,7 @@ def prepare_assay(
     *,
     validation_data: Any = None,
     seed: int = 0,
+    load: "Callable[[Any, DataConfig], datasets.Dataset]" = load_table,
 ) -> Assay:
     """
     Read a table, detect its construct, and split its rows.
@@ -54,13 +61,14 @@ def prepare_assay(
             the same.
         validation_data: table of the validation rows; the rows of `data` are then all trained on.
         seed: of the split.
+        load: loads each table of `data`; only its first rows, if it is streamed.
 
     Raises:
         ImportError: the datasets library is missing.
         InputError: a table or a row is refused, see `load_table`; the sequences do not fit the construct; duplicates
             differ; or the rows cannot be split as the configuration says.
     """
-    assay, assigned = load_assay(data, config, validation_data)
+    assay, assigned = load_assay(data, config, validation_data, load)
     for number, target in enumerate([] if config.counts_reads else config.targets):
         require_variation(assay.name, target, assay.labels[:, number])
     if assay.weights is not None and not assay.weights.all():
@@ -151,11 +159,12 @@ def _rows_within(assay: Assay, width: int) -> np.ndarray:
     if assay.config.too_long == "cut":
         assay.findings.append(f"{others}; their ends are cut off.")
         return np.arange(len(assay))
-    if longer.all():
-        raise InputError(
-            f"{assay.name}: no insert fits the construct's {count_of_bases(width)}. Are there flanks to trim "
-            "(`five_prime_flank`, `three_prime_flank`), or is `insert_width` too small?"
-        )
+    for name, rows in assay.by_source():
+        if longer[rows].all():
+            raise InputError(
+                f"{name}: no insert fits the construct's {count_of_bases(width)}. Are there flanks to trim "
+                "(`five_prime_flank`, `three_prime_flank`), or is `insert_width` too small?"
+            )
     assay.findings.append(f"{others}; they are left out.")
     return np.flatnonzero(~longer)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..version import __version__
 from .checking import check_rows, check_table, checked_schema
@@ -49,10 +48,10 @@ class SourceTable(NamedTuple):
     Attributes:
         name: file, Hub dataset, or kind of object.
         times: how often it was given; each time its training rows count once more.
-        rows: number of rows.
+        rows: number of rows; 0 if they are streamed, and so not counted.
         left_out: number of these that are not used, because they have no measurement, are too long, have weight 0, or
             are merged with an earlier row of the same insert.
-        digest: of the rows' content.
+        digest: of the rows' content; of a stream, see `streams.version_of`.
     """
 
     name: str
@@ -218,12 +217,10 @@ def _load_hub_dataset(source: str, config: DataConfig, split: str) -> "datasets.
     require_columns(source, dict.fromkeys(dataset.column_names), config.columns)
     if len(dataset) == 0:
         raise InputError(f"{source}: its split {split!r} has no rows.")
-    return _map_checked(
-        _check_numbered, dataset, source, config, writer_batch_size=READ_ROWS, desc=f"checking {source}"
-    )
+    return map_checked(check_numbered, dataset, source, config, writer_batch_size=READ_ROWS, desc=f"checking {source}")
 
 
-def _map_checked(check: Callable[..., pa.Table], dataset: Any, source: str, config: DataConfig, **arguments) -> Any:
+def map_checked(check: Callable[..., pa.Table], dataset: Any, source: str, config: DataConfig, **arguments) -> Any:
     """Return a dataset, or a stream of one, whose rows `check` checks; `arguments` are those of its `map`."""
     schema = checked_schema(config)
     return (
@@ -243,52 +240,8 @@ def _map_checked(check: Callable[..., pa.Table], dataset: Any, source: str, conf
     )
 
 
-def _check_numbered(table: pa.Table, numbers: Sequence[int], source: str, config: DataConfig) -> pa.Table:
+def check_numbered(table: pa.Table, numbers: Sequence[int], source: str, config: DataConfig) -> pa.Table:
     return check_table(source, table, config, first_row=numbers[0])
-
-
-def _check_measured(table: pa.Table, numbers: Sequence[int], source: str, config: DataConfig) -> pa.Table:
-    """Check rows, and leave out those without a measurement."""
-    checked = _check_numbered(table, numbers, source, config)
-    return checked.filter(pc.not_equal(checked["sequence"], ""))
-
-
-def stream_table(data: str, config: DataConfig, split: str = "train") -> "datasets.IterableDataset":
-    """
-    Return the checked rows of a file or Hub dataset as a stream, for tables that do not fit the disk a second time.
-    Rows without a measurement are left out.
-
-    Raises:
-        ImportError: the datasets library is missing.
-        InputError: the table cannot be opened; or, while it is read, a row is refused by `check_rows`.
-    """
-    datasets = require_datasets()
-    if is_hub_dataset(data):
-        name, _, configuration = data.partition(":")
-        arguments: dict[str, Any] = {"path": name, "name": configuration or None}
-    else:
-        suffix = kind_of_file(Path(data))
-        if suffix not in COLUMNAR_KINDS:
-            raise InputError(
-                f"{data}: a table that is streamed is a Parquet, Arrow or Feather file, or a dataset on the Hub."
-            )
-        with readable(Path(data)):
-            # It checks the columns.
-            next(record_batches(Path(data), config.columns), None)
-        arguments = {"path": "parquet" if suffix == ".parquet" else "arrow", "data_files": {"train": data}}
-        split = "train"
-    try:
-        stream = datasets.load_dataset(**arguments, split=split, streaming=True)
-        columns = stream.column_names or list(next(iter(stream)))
-    except (OSError, ValueError, StopIteration) as error:
-        raise InputError(f"{data}: neither a table nor a dataset on the Hub: {first_line(error)}") from error
-    require_columns(data, dict.fromkeys(columns), config.columns)
-    return _map_checked(_check_measured, stream, data, config)
-
-
-def first_rows(stream: "datasets.IterableDataset", count: int) -> pa.Table:
-    """Return the first rows of a stream as a table."""
-    return pa.concat_tables([*stream.take(count).with_format("arrow").iter(batch_size=READ_ROWS)])
 
 
 def content_digest(dataset: "datasets.Dataset") -> str:
@@ -322,4 +275,4 @@ def flat_numbers(column: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate([np.empty(0), *(part.to_numpy(zero_copy_only=False) for part in parts)])
 
 
-__all__ = ["SourceTable", "content_digest", "is_hub_dataset", "load_table", "name_of", "stream_table"]
+__all__ = ["SourceTable", "content_digest", "is_hub_dataset", "load_table", "name_of"]

@@ -192,6 +192,10 @@ class TrainDataOptions:
     )
 
 
+# These options cannot be followed in a stream, whose rows are seen one after the other.
+_NEED_ALL_ROWS = ("group", "split", "duplicates", "split_by", "validation_fraction", "test_fraction", "train_rows")
+
+
 @dataclass(kw_only=True)
 class TrainConfig(_TrainConstructOptions, _TrainSplitOptions, DataConfig, TrainDataOptions, ModelOptions):
     """
@@ -213,19 +217,25 @@ class TrainConfig(_TrainConstructOptions, _TrainSplitOptions, DataConfig, TrainD
         super().__post_init__()
         if self.bins and self.expression_bins:
             raise ValueError("`bins` are the expression bins already; leave out `expression_bins`.")
-        if self.streaming and self.validation_data is None:
-            raise ValueError("Nothing is held out of tables that are streamed; give `validation_data`.")
-        if self.streaming and (self.group or self.split or self.duplicates != "keep" or self.split_by != "random"):
-            raise ValueError("`streaming` takes all rows as they are; leave out `group`, `split` and `duplicates`.")
         if self.rna and (self.streaming or self.validation_data is not None):
             name = "streaming" if self.streaming else "validation_data"
             raise ValueError(f"The barcodes of `rna` and `dna` are combined within one table; leave out `{name}`.")
-        if self.streaming and self.standard_error:
-            raise ValueError("`streaming` cannot weight by `standard_error`, which needs all rows; give `weight`.")
+        if self.streaming:
+            self._check_stream()
         if self.dream_pairs and (self.validation_data is None or len(self.dream_pairs) != 3):
             raise ValueError("`dream_pairs` needs `validation_data` and three tables of pairs.")
         if self.dream_pairs and len(self.outputs) > 1:
             raise ValueError("`dream_pairs` is for a single output.")
+
+    def _check_stream(self):
+        if self.validation_data is None:
+            raise ValueError("Nothing is held out of tables that are streamed; give `validation_data`.")
+        if self.standard_error:
+            raise ValueError("`streaming` cannot weight by `standard_error`, which needs all rows; give `weight`.")
+        default = TrainConfig()
+        for name in _NEED_ALL_ROWS:
+            if getattr(self, name) != getattr(default, name):
+                raise ValueError(f"`streaming` takes all rows as they are; leave out `{name}`.")
 
 
 __all__ = ["FinetuneConfig", "FinetuneOptions", "TrainConfig", "require_known_options"]

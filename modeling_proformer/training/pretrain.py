@@ -1,8 +1,8 @@
 """Training from new weights, with the library's Trainer and on any number of processes."""
 
 import json
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils import logging
 
 from ..configuration_proformer import ProformerConfig
@@ -24,7 +25,7 @@ from ..modeling_proformer import ProformerForPreTraining, ProformerForSequenceCl
 from .config import TrainConfig, require_known_options
 from .finetune import eager_is_faster, require_trainer
 from .folder import own_folder
-from .pretrain_report import write_pretrain_report
+from .pretrain_report import rows_per_step, write_pretrain_report
 from .published import PublishedGradientClipping, published_optimization
 from .records import checkpoint_to_resume, record_run
 from .rows import TrainingRows, load_rows, stream_rows
@@ -111,7 +112,7 @@ def _run_in_folder(data: Any, config: TrainConfig, arguments: TrainerOptions) ->
         if config.streaming:
             if arguments.max_steps <= 0:
                 raise InputError("A stream has no known length; give `max_steps`.")
-            rows = stream_rows(data, config, arguments.seed)
+            rows = stream_rows(data, config, arguments.seed, arguments.train_batch_size, arguments.data_seed)
         else:
             rows = load_rows(data, config, arguments.seed)
     if dream_test and len(rows.held_out) != len(dream_test.measured):
@@ -128,6 +129,13 @@ def _run_in_folder(data: Any, config: TrainConfig, arguments: TrainerOptions) ->
         checkpoint_to_resume(Path(resumed).parent, rows.sources, settings)
     else:
         resumed = checkpoint_to_resume(output, rows.sources, settings)
+    callbacks: list[TrainerCallback] = []
+    if resumed and config.streaming:
+        # The stream skips its rows itself, which need not become tokens.
+        arguments.ignore_data_skip = True
+        state = TrainerState.load_from_json(str(Path(resumed, TRAINER_STATE_NAME)))
+        rows.train.skip_rows(state.global_step * rows_per_step(arguments))
+        callbacks.append(_ProgressOfResumedStream())
     model = _build_model(config, arguments, rows)
     collator = ProformerCollator(
         rows.tokenizer,
@@ -137,7 +145,7 @@ def _run_in_folder(data: Any, config: TrainConfig, arguments: TrainerOptions) ->
         truncation=config.too_long == "cut",
         seed=arguments.seed,
     )
-    optimizers, callbacks = (None, None), []
+    optimizers = (None, None)
     if config.published_optimization:
         arguments.max_grad_norm = 0.0
         optimizers = published_optimization(model.to(arguments.device), config.hidden_size)
@@ -161,7 +169,8 @@ def _run_in_folder(data: Any, config: TrainConfig, arguments: TrainerOptions) ->
             logger.info(finding)
         logger.info(f"Training {model.num_parameters():,} parameters.")
         record_run(output, rows.sources, settings)
-    trainer.train(resume_from_checkpoint=resumed)
+    with _errors_of_loader_workers():
+        trainer.train(resume_from_checkpoint=resumed)
     trainer.save_model()
     # `predict` does what `evaluate` does, and gives the predictions too.
     evaluation = trainer.predict(rows.held_out, metric_key_prefix="eval")
@@ -174,6 +183,25 @@ def _run_in_folder(data: Any, config: TrainConfig, arguments: TrainerOptions) ->
         write_pretrain_report(trainer, rows, config, evaluation, resumed=bool(resumed))
     trainer.end_processes()
     return trainer
+
+
+class _ProgressOfResumedStream(TrainerCallback):
+    """Counts the epoch from the start of the training, as in one that was not interrupted."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        state.epoch = state.global_step / state.max_steps
+
+
+@contextmanager
+def _errors_of_loader_workers() -> Iterator[None]:
+    """Reduce an InputError of a loader worker, to which torch adds the worker's traceback, to its own line."""
+    try:
+        yield
+    except InputError as error:
+        name = f"{InputError.__module__}.{InputError.__qualname__}: "
+        if name not in str(error):
+            raise
+        raise InputError(str(error).rpartition(name)[2].strip()) from error
 
 
 def _choose_best(config: TrainConfig, arguments: TrainerOptions):

@@ -79,7 +79,7 @@ def write_pretrain_report(
         "yaml": _options_as_yaml(config, arguments),
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step if arguments.load_best_model_at_end else None,
-        "rows_per_step": arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size,
+        "rows_per_step": rows_per_step(arguments),
         "arithmetic": "bfloat16" if arguments.bf16 else "float16" if arguments.fp16 else "float32",
         "hardware": describe_hardware(arguments.device, arguments.world_size * max(arguments.n_gpu, 1)),
         "seconds": None if resumed else _seconds_of_training(trainer),
@@ -92,6 +92,11 @@ def write_pretrain_report(
         "held_out": {"validation": _evaluated_outputs(evaluation, rows, model.config)},
     }
     write_record_and_card(folder, record)
+
+
+def rows_per_step(arguments: TrainingArguments) -> int:
+    """Return the number of rows in a step, over all its micro-batches and processes."""
+    return arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
 
 
 def _table_row(table: Mapping[str, Any], held_out: bool, streamed: bool) -> dict[str, str]:
@@ -154,4 +159,4 @@ def _options_as_yaml(config: TrainConfig, arguments: TrainingArguments) -> str:
     return "\n".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in given.items())
 
 
-__all__ = ["write_pretrain_report"]
+__all__ = ["rows_per_step", "write_pretrain_report"]

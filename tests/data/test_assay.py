@@ -314,7 +314,7 @@ class TestSplit:
     def test_validation_rows_of_which_none_fits_are_refused(self, reference, rows, tmp_path):
         path = tmp_path / "long.tsv"
         path.write_text("sequence\texpression\n" + "".join(f"{'ACGTTGCA' * 20}\t{row}\n" for row in range(20)))
-        with pytest.raises(InputError, match=r"long\.tsv: none of the rows that should validate the model is left"):
+        with pytest.raises(InputError, match=r"long\.tsv: no insert fits the construct's 70 bases"):
             config = DataConfig(insert_width=70, too_long="leave_out")
             prepare_assay(written(tmp_path, rows), config, reference, validation_data=path)
 
@@ -403,6 +403,11 @@ class TestSeveralTables:
         assert (assay.groups[:60] == -1).all() and len(set(assay.groups[60:])) == 40
         with pytest.raises(ValueError, match="leave out `split` or `validation_data`"):
             prepare_assay(train, DataConfig(split="gene"), reference, validation_data=validation)
+
+    def test_without_a_measured_validation_row_no_training_row_takes_its_place(self, tables, reference):
+        train, validation = tables
+        with pytest.raises(InputError, match="the DataFrame: none of the rows that should validate the model is left"):
+            prepare_assay(train, DataConfig(), reference, validation_data=validation.assign(expression=None))
 
     def test_rows_too_long_for_the_construct_are_left_out_of_their_table(self, tables, reference):
         first, second = tables

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,11 +21,13 @@ from columnar import write_columns
 from huggingface_hub import constants
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from modeling_proformer.data import sources
 from modeling_proformer.data.checking import check_rows
 from modeling_proformer.data.config import DataConfig
-from modeling_proformer.data.sources import content_digest, load_table, stream_table
+from modeling_proformer.data.sources import content_digest, load_table
+from modeling_proformer.data.streams import EndlessStream, stream_table, version_of
 from modeling_proformer.data.tables import InputError, read_rows
 
 
@@ -135,6 +138,10 @@ BAD_CELLS = [
 ]
 
 
+def streamed_rows(source: Path | str, config: DataConfig) -> list[dict]:
+    return [row for file in stream_table(source, config) for table in file.read() for row in table.to_pylist()]
+
+
 @pytest.mark.parametrize("kind", ["frame", "dataset", ".tsv", ".parquet", "stream"])
 @pytest.mark.parametrize(("column", "value", "complaint"), BAD_CELLS)
 def test_a_bad_cell_is_refused_alike_from_every_source(tmp_path, kind, column, value, complaint):
@@ -160,7 +167,7 @@ def test_a_bad_cell_is_refused_alike_from_every_source(tmp_path, kind, column, v
             frame.to_parquet(tmp_path / "table.parquet")
             if kind == ".parquet":
                 load_table(tmp_path / "table.parquet", CONFIG)
-            list(stream_table(str(tmp_path / "table.parquet"), CONFIG))
+            streamed_rows(tmp_path / "table.parquet", CONFIG)
 
 
 def test_missing_columns_and_files(tmp_path, cache):
@@ -288,10 +295,10 @@ def test_a_dataset_repository_in_a_folder(tmp_path, cache):
     loaded = load_table(source, CONFIG)
     assert content_digest(loaded) == content_digest(load_table(frame, CONFIG))
     assert loaded["location"][200] == "row 201"
-    streamed = list(stream_table(source, CONFIG))
+    streamed = streamed_rows(source, CONFIG)
     assert [row["sequence"] for row in streamed] == frame.sequence.tolist()
-    # As text, in which NaN is equal to itself.
-    assert repr(streamed[200]) == repr(loaded[200])
+    # As text, in which NaN is equal to itself. The rows of a stream are numbered in each file.
+    assert repr(streamed[200]) == repr(loaded[200] | {"location": "row 51"})
     for read in (load_table, stream_table):
         with pytest.raises(InputError, match=r"repository: there is no column 'glucose'; there are 'sequence'"):
             read(source, DataConfig(targets=["glucose"]))
@@ -306,8 +313,9 @@ def test_a_bad_row_of_a_hub_dataset_is_named(tmp_path, cache):
     promoters(100).assign(sequence=["ACGT"] * 60 + [None] + ["ACGT"] * 39).to_csv(folder / "train2.csv", index=False)
     with pytest.raises(InputError, match=r"repository, row 161, column 'sequence': the sequence is empty"):
         load_table(str(folder), DataConfig())
-    with pytest.raises(InputError, match=r"repository, row 161, column 'sequence': the sequence is empty"):
-        list(stream_table(str(folder), DataConfig()))
+    place = r"repository, file 2 of 2, row 61, column 'sequence'"
+    with pytest.raises(InputError, match=rf"{place}: the sequence is empty"):
+        streamed_rows(folder, DataConfig())
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -386,8 +394,20 @@ def hub(tmp_path, monkeypatch) -> pd.DataFrame:
 
 
 def test_from_the_hub(tmp_path, hub):
-    streamed = [row["sequence"] for row in stream_table("me/promoters", DataConfig())]
+    streamed = [row["sequence"] for row in streamed_rows("me/promoters", DataConfig())]
     assert streamed == hub.sequence.tolist()
     assert not list(tmp_path.glob("hub/**/*.parquet")), "streamed, not downloaded"
     assert load_table("me/promoters", DataConfig())["sequence"][:] == streamed
     assert list(tmp_path.glob("hub/**/*.parquet"))
+    assert Hub.revision in version_of("me/promoters")
+
+
+def test_loader_workers_stream_from_the_hub(hub, tiny_tokenizer):
+    stream = EndlessStream(
+        stream_table("me/promoters", DataConfig(), tiny_tokenizer), ["sequence"], batch_size=10, seed=0
+    )
+    rows = next(iter(stream))
+    for workers in (0, 2):
+        loader = DataLoader(stream, 10, num_workers=workers, collate_fn=list)
+        first, second = islice(loader, 2)
+        assert first[0] == rows and len({row["sequence"] for row in first + second}) == 20

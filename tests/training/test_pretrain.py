@@ -235,59 +235,6 @@ def test_reads_in_bins_are_trained_on(folder, frame):
     assert report("my-run")[0]["held_out"]["validation"]["mean_bin"]["rows"] > 20
 
 
-class TestStreaming:
-    @pytest.fixture
-    def stream(self, frame) -> dict:
-        frame[[*frame]].to_parquet("training.parquet", row_group_size=20)
-        frame.to_csv("held_out.csv", index=False)
-        columns = {"sequence": "dna", "targets": OUTPUTS[:1], "validation_data": "held_out.csv"}
-        return {"data": "training.parquet", "streaming": True, **columns, **TINY_RUN}
-
-    def test_the_card_says_so_and_the_scale_is_that_of_the_rows(self, frame, stream):
-        train(output="my-run", **stream)
-        record, card = report("my-run")
-        assert record["rows"] == {"train": None, "validation": 107}
-        values = frame[OUTPUTS[0]]
-        assert f"{values.mean():.4g} ± {values.std(ddof=0):.4g}" in card.text
-        assert "| `training.parquet` | streamed |  | training |" in card.text
-
-    def test_a_resumed_stream_ends_with_the_same_weights(self, stream):
-        """Step 8 lies in the second epoch: 107 rows are 6 whole steps."""
-        stream |= {"save_strategy": "steps", "save_steps": 4, "lr_scheduler_type": "constant"}
-        train(output="whole", **stream | {"max_steps": 12})
-        train(output="stopped", **stream | {"max_steps": 8})
-        train(output="stopped", **stream | {"max_steps": 12})
-        whole, resumed = (load_file(f"{name}/model.safetensors") for name in ("whole", "stopped"))
-        for name, weight in whole.items():
-            assert torch.equal(weight, resumed[name]), name
-
-    @pytest.mark.parametrize(
-        ("column", "value", "complaint"),
-        [
-            ("dna", "ACXT", r"training\.parquet, row 71, column 'dna': 'X' at position 3"),
-            (OUTPUTS[0], 1e300, r"training\.parquet, row 71, column .*: 1e\+300 is too large"),
-        ],
-    )
-    def test_a_bad_row_is_named(self, frame, stream, column, value, complaint):
-        frame.loc[70, column] = value
-        frame.to_parquet("training.parquet", row_group_size=20)
-        with pytest.raises(InputError, match=complaint):
-            train(output="my-run", **stream)
-
-    @pytest.mark.parametrize(
-        ("options", "complaint"),
-        [
-            ({"validation_data": None}, "Nothing is held out of tables that are streamed; give `validation_data`"),
-            ({"group": "family"}, "`streaming` takes all rows as they are; leave out `group`"),
-            ({"max_steps": -1}, "A stream has no known length; give `max_steps`"),
-            ({"data": "held_out.csv"}, "a table that is streamed is a Parquet or Arrow file, or a dataset on the Hub"),
-        ],
-    )
-    def test_what_a_stream_cannot_do_is_refused(self, stream, options, complaint):
-        with pytest.raises(ValueError, match=complaint):
-            train(output="my-run", **stream | options)
-
-
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
