@@ -74,6 +74,10 @@ def test_tables_come_back_as_they_were_written(folder, table, kind, line_end, gz
     assert [row.location for row in found] == [f"line {line}" for line in range(2, len(rows) + 2)]
 
 
+def test_a_tab_in_quotes_is_no_second_cell(tmp_path):
+    assert list(read_rows(write(tmp_path / "a.tsv", 'note\n"a\tb"\n'))) == [Row("line 2", {"note": "a\tb"})]
+
+
 def test_a_cell_of_a_csv_may_have_several_lines(tmp_path):
     path = write(
         tmp_path / "table.csv", 'sequence,"expression\n(log2)",note\nACGT,1,"one,\ntwo"\nGGCC,2,"say ""so"""\n'
