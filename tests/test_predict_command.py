@@ -157,7 +157,7 @@ def test_missing_flanks_of_a_model_without_flanks_are_refused(proformer, checkpo
     assert proformer("in.tsv", "--missing_flanks", "cut") == (
         1,
         "",
-        "proformer: `missing_flanks`: the construct of this model has no flanks.\n",
+        "proformer: --missing_flanks: the construct of this model has no flanks.\n",
     )
 
 
@@ -190,4 +190,4 @@ def test_several_inputs_and_the_standard_input(proformer, checkpoint):
         done = subprocess.run(["bash", "-c", f"{command} {words}"], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (0, out), (words, done.stderr)
     code, _, error = proformer("-", "/dev/stdin")
-    assert code == 1 and "`input` names the standard input more than once" in error
+    assert code == 1 and "--input names the standard input more than once" in error

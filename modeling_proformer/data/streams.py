@@ -18,6 +18,7 @@ from .config import DataConfig
 from .constructs import count_of_bases
 from .sources import check_numbered, is_hub_dataset, map_checked, name_of, require_datasets
 from .tables import COLUMNAR_KINDS, READ_ROWS, InputError, first_line, kind_of_file, require_columns
+from .text import check_header
 
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def stream_table(data: Any, config: DataConfig, tokenizer: ProformerTokenizer | 
         raise
     except (OSError, ValueError, StopIteration) as error:
         raise InputError(f"{name}: neither a table nor a dataset on the Hub: {first_line(error)}") from error
-    require_columns(name, dict.fromkeys(columns), config.columns)
+    check_header(Path(name), columns)
+    require_columns(name, columns, config.columns)
     check, count = partial(_check_fitting, tokenizer=tokenizer), stream.num_shards
     names = [name] if count == 1 else [f"{name}, file {number} of {count}" for number in range(1, count + 1)]
     return [

@@ -233,7 +233,7 @@ def _read_header(path: Path, lines: TextLines, usual: str, warn: bool) -> tuple[
     if not sample:
         return [], usual
     delimiter = given or _find_delimiter(sample, usual)
-    first, *others = [*_sample_rows(sample, delimiter), []]
+    first = [*_sample_rows(sample, delimiter), []][0]
     if any(DNA_CELL.fullmatch(cell.strip()) for cell in first):
         names = [] if comment is None else _sample_rows([comment], delimiter)[0]
         # The header itself may be such a comment.
@@ -247,7 +247,7 @@ def _read_header(path: Path, lines: TextLines, usual: str, warn: bool) -> tuple[
     else:
         _, names = next(_split_rows(path, lines, delimiter, None))
         # R writes the names of the rows, but no name above them.
-        if delimiter != "," and _have_row_names(len(names), [row for row in others if row]):
+        if delimiter != "," and _have_row_names(len(names), _sample_rows(sample, delimiter, len(names))[1:]):
             names = ["row_names", *names]
     check_header(path, names)
     return names, delimiter
@@ -288,10 +288,10 @@ def _find_delimiter(sample: list[str], usual: str) -> str:
     return best
 
 
-def _sample_rows(sample: list[str], delimiter: str) -> list[list[str]]:
+def _sample_rows(sample: list[str], delimiter: str, columns: int | None = None) -> list[list[str]]:
     """Return the cells of each row in these lines; the last row is left out if it may go on after them."""
     if delimiter == "\t":
-        return [_split_tabs(line.rstrip("\n"), None) for line in sample if line.strip("\n")]
+        return [_split_tabs(line.rstrip("\n"), columns) for line in sample if line.strip("\n")]
     rows = []
     with suppress(csv.Error):
         rows.extend(cells for cells in csv.reader(sample, delimiter=delimiter) if cells)

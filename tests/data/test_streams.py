@@ -188,7 +188,7 @@ def test_only_names_are_streamed(tmp_path):
     with pytest.raises(TypeError, match="is a file or the name of a dataset on the Hub, not the DataFrame"):
         stream_table(promoters(), CONFIG)
     promoters().to_csv(tmp_path / "table.csv")
-    with pytest.raises(InputError, match="a table that is streamed is a Parquet or Arrow file"):
+    with pytest.raises(InputError, match="a table that is streamed is a Parquet, Arrow or Feather file"):
         stream_table(tmp_path / "table.csv", CONFIG)
     with pytest.raises(InputError, match=r"none\.parquet: no such file"):
         stream_table(tmp_path / "none.parquet", CONFIG)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from columnar import write_columns
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from modeling_proformer.data.tables import InputError, Row, measured_value, read_rows, sequence_text
@@ -67,11 +67,17 @@ def test_fasta_comes_back_as_it_was_written(folder, records, width, line_end, gz
 )
 def test_tables_come_back_as_they_were_written(folder, table, kind, line_end, gzipped, marked):
     (header, rows), (name, delimiter) = table, kind
+    # One column alone shows no semicolons.
+    assume(delimiter != ";" or len(header) > 1)
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter, lineterminator=line_end).writerows([header, *rows])
     found = list(read_rows(write(folder / name, text.getvalue(), gzipped, marked)))
     assert [row.cells for row in found] == [dict(zip(header, row, strict=True)) for row in rows]
     assert [row.location for row in found] == [f"line {line}" for line in range(2, len(rows) + 2)]
+
+
+def test_a_tab_in_quotes_is_no_second_cell(tmp_path):
+    assert list(read_rows(write(tmp_path / "a.tsv", 'note\n"a\tb"\n'))) == [Row("line 2", {"note": "a\tb"})]
 
 
 def test_a_cell_of_a_csv_may_have_several_lines(tmp_path):
