@@ -106,7 +106,8 @@ def plain_identity(one: str, other: str) -> bool:
 
 
 def plain_likeness(sequences: Sequence[str]) -> np.ndarray:
-    """Align all pairs, (rows, rows) of bool."""
+    """Align all pairs, (rows, rows) of bool; N at the ends are no bases."""
+    sequences = [sequence.strip("N") for sequence in sequences]
     alike = [plain_identity(one, other) for one in sequences for other in sequences]
     return np.array(alike, dtype=bool).reshape(len(sequences), len(sequences))
 
