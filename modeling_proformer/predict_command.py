@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from .configuration_proformer import ProformerConfig
 from .data.config import option
-from .data.tables import STANDARD_INPUT, InputError, Row, column_types, first_line, is_stream, measured_value
+from .data.tables import InputError, Row, column_types, first_line, is_stream, measured_value
+from .data.text import STANDARD_INPUT
 from .evaluation.metrics import correlation
 from .intervals import prediction_interval
 from .prediction import load_checkpoint, predict_file
@@ -210,4 +211,4 @@ def available_device(name: str) -> torch.device:
         raise ValueError(f"`device` {name!r} cannot be used here: {first_line(error)}") from error
 
 
-__all__ = ["MODEL", "TABLE", "PredictConfig", "available_device", "input_path", "run_predict"]
+__all__ = ["PredictConfig", "available_device", "input_path", "run_predict"]

@@ -181,4 +181,4 @@ class _ParquetTable:
             self.writer.close()
 
 
-__all__ = ["FORMATS", "is_standard", "output_file", "output_table", "table_suffix_of"]
+__all__ = ["is_standard", "output_file", "output_table", "table_suffix_of"]

@@ -135,7 +135,6 @@ def first_line(error: BaseException) -> str:
 
 
 __all__ = [
-    "MISSING",
     "InputError",
     "MissingFileError",
     "Row",

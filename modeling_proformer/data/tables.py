@@ -18,7 +18,7 @@ from .rows import (
     sequence_text,
     weight_value,
 )
-from .text import MAX_CHARACTERS, STANDARD_INPUT, check_header, read_text
+from .text import check_header, read_text
 
 
 FASTA_SUFFIXES = (".fa", ".fasta", ".fna", ".fas", ".ffn", ".fsa")
@@ -222,11 +222,6 @@ def _validate(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 __all__ = [
-    "COLUMNAR_KINDS",
-    "DELIMITERS",
-    "FASTA_SUFFIXES",
-    "MAX_CHARACTERS",
-    "STANDARD_INPUT",
     "InputError",
     "MissingFileError",
     "Row",

@@ -400,4 +400,4 @@ class _DecimalStyles:
 _MARKS = {",": "comma", ".": "point"}
 
 
-__all__ = ["MAX_CHARACTERS", "MAX_COLUMNS", "STANDARD_INPUT", "TextLines", "check_header", "read_text"]
+__all__ = ["TextLines", "check_header", "read_text"]

@@ -47,7 +47,7 @@ def test_each_combination_is_trained_once(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--max_steps", "1", "--layers", "0"], "'num_hidden_layers': .* greater or equal to 1, got 0."),
+        (["--max_steps", "1", "--layers", "0"], "'num_hidden_layers': .* greater or equal to 1 and .*, got 0."),
         ([], "Give --max_steps: "),
         (["--max_steps", "1", "--group", "famly"], r"table\.tsv: there is no column 'famly'"),
     ],

@@ -40,6 +40,10 @@ PAGES = {path.name: path for path in [ROOT / "README.md", *sorted(DOCS.glob("*.m
 NOT_RUN = {
     ("README.md", "make demo"): "sets up an environment and runs all tests; .ci/run runs both commands",
     ("quick_start.md", "pip install"): "would change the environment that the tests run in",
+    (
+        "fine_tune.md",
+        "proformer finetune counts.tsv",
+    ): "needs a table of counts",
     ("train.md", "proformer train HuggingFaceBio/"): "downloads 6.7 M promoters",
     ("train.md", "torchrun"): "needs several GPUs and Slurm",
     ("attribution.md", "pip install"): "would change the environment that the tests run in",

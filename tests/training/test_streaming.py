@@ -212,7 +212,7 @@ def test_validation_rows_that_do_not_fit_are_treated_as_without_streaming(frame,
         ({"test_fraction": 0.2}, ValueError, "leave out `test_fraction`"),
         ({"validation_fraction": 0.5}, ValueError, "leave out `validation_fraction`"),
         ({"max_steps": -1}, ValueError, "A stream has no known length; give `max_steps`"),
-        ({"data": "held_out.csv"}, ValueError, "that is streamed is a Parquet or Arrow file, or a dataset on the Hub"),
+        ({"data": "held_out.csv"}, ValueError, "that is streamed is a Parquet, Arrow or Feather file"),
         ({"data": pd.DataFrame({"dna": ["A"]})}, TypeError, "is a file or the name of a dataset .* not the DataFrame"),
     ],
 )
