@@ -91,7 +91,11 @@ def measured_value(path: str | os.PathLike, row: Row, column: str, required: boo
         except (TypeError, ValueError, OverflowError):
             value = float("inf")
     if not np.isfinite(value):
-        comma = "; write decimals with a point" if DECIMAL_COMMA.fullmatch(text) else ""
+        comma = (
+            "; write a point for a decimal comma, and no mark between thousands"
+            if DECIMAL_COMMA.fullmatch(text)
+            else ""
+        )
         raise InputError(f"{path}, {row.location}, column {column!r}: {cell!r} is not a finite number{comma}.")
     return value
 

@@ -145,7 +145,7 @@ WRONG = {
     ),
     "commas.tsv": (
         f"sequence\texpression\n{ONE}\t1,234\n".encode(),
-        "line 2, column 'expression': '1,234' is not a finite number; write decimals with a point",
+        "line 2, column 'expression': '1,234' is not a finite number; write a point for a decimal comma",
     ),
     "commas.csv": (f"expression,sequence\n1,5,{ONE}\n2,5,{TWO}\n".encode(), "line 2: 3 cells under a header of 2"),
     "ends.tsv": (f"sequence\texpression\n{ONE}\t1\t\n".encode(), "line 2: 3 cells under a header of 2"),
