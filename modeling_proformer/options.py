@@ -1,7 +1,6 @@
 """Options of the commands: dataclasses become flags, and the lines of a YAML file become flags too."""
 
 import argparse
-import difflib
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ import yaml
 from huggingface_hub.errors import StrictDataclassError
 from transformers.hf_argparser import HfArgumentParser, string_to_bool
 
+from .data.config import did_you_mean
 from .data.tables import InputError, first_line
 
 
@@ -75,7 +75,7 @@ class OptionParser(HfArgumentParser):
         del namespace.config
         words = [word for word in others if word == "-" or not word.startswith("-")]
         if unknown := [word for word in others if word not in words]:
-            self.error(f"unrecognized option {unknown[0]}.{_similar(unknown[0].partition('=')[0], self._flags())}")
+            self.error(f"unrecognized option {unknown[0]}.{did_you_mean(unknown[0].partition('=')[0], self._flags())}")
         self._take_positionals(namespace, words, given)
         return namespace, []
 
@@ -189,7 +189,7 @@ def read_config(path: str | os.PathLike, known: Collection[str]) -> list[str]:
         location = f"{path}, line {key.start_mark.line + 1}"
         name = str(key.value).replace("-", "_")
         if name not in known:
-            raise InputError(f"{location}: there is no option {key.value!r}.{_similar(name, known)}")
+            raise InputError(f"{location}: there is no option {key.value!r}.{did_you_mean(name, known)}")
         if name in arguments:
             raise InputError(f"{location}: the option {name!r} occurs twice.")
         values = value.value if isinstance(value, yaml.SequenceNode) else [value]
@@ -199,11 +199,6 @@ def read_config(path: str | os.PathLike, known: Collection[str]) -> list[str]:
         texts = [each.value for each in values]
         arguments[name] = [f"--{name}={texts[0]}"] if len(texts) == 1 else [f"--{name}", *texts]
     return [argument for several in arguments.values() for argument in several]
-
-
-def _similar(name: str, known: Collection[str]) -> str:
-    similar = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
 def name_flags(message: str, names: Collection[str]) -> str:

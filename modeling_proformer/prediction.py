@@ -64,7 +64,8 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
     source = str(checkpoint_path() if folder_or_repo is None else folder_or_repo)
     try:
         base = _base_of_adapter(source)
-        config = AutoConfig.from_pretrained(_place_of(CONFIG_NAME, source, base), trust_remote_code=False)
+        place_of_config = _place_of(CONFIG_NAME, source, base)
+        config = AutoConfig.from_pretrained(place_of_config, trust_remote_code=False)
         if not isinstance(config, ProformerConfig):
             raise InputError(f"{source}: this checkpoint is a {config.model_type!r} model, not a Proformer.")
         place = _place_of("tokenizer_config.json", source, base)
@@ -110,7 +111,7 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
         raise InputError(f"{source}: {error}") from None
     if base:
         model = _merge_adapter(model, source)
-        if _place_of(CONFIG_NAME, source, base) == base:
+        if place_of_config == base:
             # These were measured without the adapter.
             model.config.interval_half_widths = None
     return model.eval(), tokenizer

@@ -10,7 +10,7 @@ import modeling_proformer
 
 
 ROOT = Path(modeling_proformer.__file__).parent
-# From the lowest to the highest; what is above all of them is only the command line.
+# The lowest comes first; only the command line is above all of them.
 LAYERS = ["data", "evaluation", "training", "hub"]
 TRAVELLING = {"configuration_proformer", "intervals", "modeling_proformer", "pipeline_proformer"}
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "metric_modules" not in path.parts)

@@ -327,10 +327,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
 
     def _flank_pairs(self) -> list[tuple[bytes, bytes, bool]]:
         """Return the codes before and after an insert, on each strand; nothing if flanks may be there by chance."""
-        flanks = [
-            CODE_OF_BYTE[np.frombuffer((flank or "").encode(), dtype=np.uint8)]
-            for flank in (self.five_prime_flank, self.three_prime_flank)
-        ]
+        flanks = [codes_of(flank or "") for flank in (self.five_prime_flank, self.three_prime_flank)]
         if not all(map(len, flanks)) or sum(map(len, flanks)) < MIN_FLANK_BASES:
             return []
         forward = [flank.tobytes() for flank in flanks]
@@ -415,19 +412,16 @@ class ProformerTokenizer(PreTrainedTokenizer):
         Raises:
             InvalidSequenceError: see `trim_flanks`.
         """
-        five_prime, three_prime = (
-            CODE_OF_BYTE[np.frombuffer((flank or "").encode(), dtype=np.uint8)]
-            for flank in (self.five_prime_flank, self.three_prime_flank)
-        )
+        five_prime, three_prime = (codes_of(flank or "") for flank in (self.five_prime_flank, self.three_prime_flank))
         lengths = inner_ends - inner_starts
         has_five_prime = _find_flank(codes, inner_starts, lengths, five_prime)
         has_three_prime = _find_flank(codes, inner_ends - len(three_prime), lengths, three_prime)
         first, last = inner_starts + len(five_prime), inner_ends - len(three_prime)
         incomplete = ~(has_five_prime & has_three_prime)
+        rows = np.flatnonzero(incomplete)
         if self.missing_flanks != "refuse":
             # An insert on its own has neither.
             incomplete &= (has_five_prime & (len(five_prime) > 0)) | (has_three_prime & (len(three_prime) > 0))
-        rows = np.flatnonzero(~(has_five_prime & has_three_prime))
         if self.missing_flanks == "cut" and len(rows):
             size = len(codes)
             has_five_prime[rows], first[rows] = _find_damaged_flank(
@@ -629,6 +623,11 @@ def _find_flank(codes: np.ndarray, starts: np.ndarray, lengths: np.ndarray, flan
     return found
 
 
+def codes_of(text: str) -> np.ndarray:
+    """Return the code of each character, (characters,) of uint8; `INVALID` for what is not a base."""
+    return CODE_OF_BYTE[np.frombuffer(text.encode("ascii", "replace"), dtype=np.uint8)]
+
+
 def set_padding_aside(codes: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     Return where each sequence begins without the N at its ends, and its length, (batch,) each. N alone stays whole.
@@ -676,9 +675,9 @@ def _find_damaged_flank(
         lengths: of each without N at its ends.
         flank: its codes.
     """
-    exact = _find_flank(codes, inner_starts, lengths, flank)
-    with_errors = resembles_flank(codes, starts, lengths + inner_starts - starts, flank)
-    found = exact | with_errors | resembles_flank(codes, inner_starts, lengths, flank)
+    found = resembles_flank(codes, inner_starts, lengths, flank)
+    padded = np.flatnonzero(starts < inner_starts)
+    found[padded] |= resembles_flank(codes, starts[padded], (lengths + inner_starts - starts)[padded], flank)
     # The N are errors in the flank where more of its bases agree with them than without.
     begins = np.where(
         _count_equal(codes, starts, flank) > _count_equal(codes, inner_starts, flank), starts, inner_starts
@@ -702,4 +701,4 @@ def _number_windows(codes: np.ndarray, size: int) -> np.ndarray:
     return numbers
 
 
-__all__ = ["InvalidSequenceError", "ProformerTokenizer", "resembles_flank", "set_padding_aside"]
+__all__ = ["InvalidSequenceError", "ProformerTokenizer", "codes_of", "resembles_flank", "set_padding_aside"]

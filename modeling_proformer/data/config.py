@@ -1,14 +1,15 @@
 """Options that say how a table becomes an assay: the Python keywords, flags, YAML keys and documentation at once."""
 
+import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 
-# What an option of each kind may be, and what errors call it.
+# The values of an option of each kind have this type, and errors call them by this name.
 KINDS = {bool: (bool, "true or false"), int: (Integral, "a whole number"), float: (Real, "a number")}
 
 
@@ -17,6 +18,12 @@ def option(help: str, default=None, **metadata):
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata={"help": help, **metadata})
     return field(default=default, metadata={"help": help, **metadata})
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """Return a question that names the option that is most like an unknown one; "" if none is like it."""
+    similar = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
 def require_types(options: Any):
@@ -209,4 +216,12 @@ class DataConfig(ColumnOptions, ConstructOptions, SplitOptions):
         return list(dict.fromkeys([self.sequence, *self.measured_columns, *filter(None, others)]))
 
 
-__all__ = ["ColumnOptions", "ConstructOptions", "DataConfig", "SplitOptions", "option", "require_choice"]
+__all__ = [
+    "ColumnOptions",
+    "ConstructOptions",
+    "DataConfig",
+    "SplitOptions",
+    "did_you_mean",
+    "option",
+    "require_choice",
+]

@@ -8,9 +8,9 @@ import numpy as np
 from ..tokenization import ProformerTokenizer
 from ..tokenization.tokenization_proformer import (
     ALPHABET,
-    CODE_OF_BYTE,
     COMPLEMENT,
     NUCLEOTIDE_N,
+    codes_of,
     resembles_flank,
 )
 from .sequences import Sequences
@@ -184,29 +184,25 @@ def _find_flank(sequences: Sequences) -> Flank | None:
     if len(flank) < MIN_FLANK_BASES or _insert_agreement(sequences, exact, len(flank)) > MAX_INSERT_AGREEMENT:
         return None
     codes = np.array(flank, dtype=np.uint8)
-    return Flank(codes, exact, _find_similar(sequences, codes, exact))
+    return Flank(codes, exact, _mark_similar(sequences, codes, exact))
 
 
 def _given_flank(sequences: Sequences, spelling: str, end: str, required: bool) -> Flank | None:
     """Return the flank that the sequences are said to begin with; None if it has no bases."""
     if not spelling:
         return None
-    flank = _codes_of(spelling)
+    flank = codes_of(spelling)
     exact = np.logical_and.reduce([sequences.column(position) == code for position, code in enumerate(flank)])
     if required and exact.mean() < 0.5:
         raise ValueError(f"Only {exact.sum():,} of {len(exact):,} sequences have the {end} flank that was given.")
-    return Flank(flank, exact, _find_similar(sequences, flank, exact))
+    return Flank(flank, exact, _mark_similar(sequences, flank, exact))
 
 
-def _find_similar(sequences: Sequences, flank: np.ndarray, exact: np.ndarray) -> np.ndarray:
+def _mark_similar(sequences: Sequences, flank: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """Return which sequences begin with a flank, exactly or with errors, (sequences,); `exact` is known already."""
     similar, others = exact.copy(), sequences.take(~exact)
     similar[~exact] = resembles_flank(others.codes, others.starts, others.lengths, flank)
     return similar
-
-
-def _codes_of(spelling: str) -> np.ndarray:
-    return CODE_OF_BYTE[np.frombuffer(spelling.encode("ascii", "replace"), dtype=np.uint8)]
 
 
 def _count_bases(column: np.ndarray) -> np.ndarray:
@@ -272,7 +268,7 @@ def orientation_of(construct: Construct, reference: ProformerTokenizer) -> Liter
 def _outward_flanks(construct: Construct | ProformerTokenizer) -> tuple[np.ndarray, np.ndarray]:
     """Return the codes of the 5′ and the 3′ flank, each from the insert outwards."""
     five_prime, three_prime = (
-        _codes_of(flank or "") for flank in (construct.five_prime_flank, construct.three_prime_flank)
+        codes_of(flank or "") for flank in (construct.five_prime_flank, construct.three_prime_flank)
     )
     return five_prime[::-1], three_prime
 

@@ -29,7 +29,7 @@ SUFFIXES = (*FASTA_SUFFIXES, *DELIMITERS, *COLUMNAR_KINDS, EXCEL_SUFFIX)
 # bgzip writes gzip.
 COMPRESSED_SUFFIXES = (".gz", ".bgz")
 
-# What to do about files that are not read.
+# These files are not read; an error says so, and what to do instead.
 OTHER_KINDS = {
     (".xls", ".xlsm", ".xlsb", ".ods", ".numbers"): "a spreadsheet; save its sheet as CSV or .xlsx",
     (".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz"): "compressed; unpack it, or compress it with gzip",

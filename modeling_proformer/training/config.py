@@ -1,6 +1,5 @@
 """Options of fine-tuning and of training from new weights."""
 
-import difflib
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -8,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..data.config import ColumnOptions, ConstructOptions, DataConfig, SplitOptions, option
+from ..data.config import ColumnOptions, ConstructOptions, DataConfig, SplitOptions, did_you_mean, option
 
 
 # The best of several tried for each method.
@@ -24,9 +23,7 @@ def require_known_options(function: str, options: Iterable[str], known: Collecti
     """
     for name in options:
         if name not in known:
-            similar = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {similar[0]!r}?" if similar else ""
-            raise TypeError(f"{function}() has no option {name!r}.{hint}")
+            raise TypeError(f"{function}() has no option {name!r}.{did_you_mean(name, known)}")
 
 
 @dataclass(kw_only=True)

@@ -154,8 +154,9 @@ def _run_in(output: Path, data: "Data", config: FinetuneConfig) -> FineTuned:
     for finding in assay.findings:
         logger.info(finding)
     settings = {**asdict(config), "weights": _weights_digest(pretrained)}
+    digest = run_digest(assay.sources, settings)
     if _is_finished(output):
-        return _reopen(output, assay, run_digest(assay.sources, settings))
+        return _reopen(output, assay, digest)
     set_seed(config.seed)
     model = build_model(config, assay, pretrained)
     logger.info(f"Training a {model.config.problem_type.replace('_', ' ')}, {model.num_parameters():,} parameters.")
@@ -185,7 +186,7 @@ def _run_in(output: Path, data: "Data", config: FinetuneConfig) -> FineTuned:
     fine_tuned = FineTuned(model, assay, predicted, trainer.state.log_history, seconds)
     record = {
         "options": {name: value for name, value in asdict(config).items() if name != "model"},
-        "run_digest": run_digest(assay.sources, settings),
+        "run_digest": digest,
         "checkpoint": describe_checkpoint(model),
         "hardware": describe_hardware(model.device),
         "seconds": None if seconds is None else round(seconds, 1),

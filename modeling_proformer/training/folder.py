@@ -23,7 +23,7 @@ logger = logging.get_logger(__name__)
 #: library's Trainer leave out names that begin so.
 LOCK = "_proformer.lock"
 
-# What a file system without locks answers.
+# A file system without locks answers with one of these errors.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 

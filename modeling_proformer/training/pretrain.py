@@ -98,7 +98,7 @@ def train(
 def run_training(data: Any, config: TrainConfig, arguments: TrainerOptions) -> ProformerTrainer:
     """Train as `train` does, with its options in two objects."""
     require_trainer()
-    # Of several processes, the first owns the folder for all.
+    # The first of several processes owns the folder for all of them.
     with own_folder(arguments.output_dir) if arguments.process_index == 0 else nullcontext():
         return _run_in_folder(data, config, arguments)
 

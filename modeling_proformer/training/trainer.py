@@ -48,7 +48,7 @@ class ProformerTrainer(Trainer):
             eval_data_collator = self.data_collator.without_masks()
         self.eval_data_collator = eval_data_collator or self.data_collator
         self.train_sampler: FullSteps | None = None
-        # Of the run that is resumed.
+        # A run that is resumed has its best checkpoint here.
         self.best_before: str | None = None
         self.add_callback(_EpochStart(self))
         # transformers 5.4 and 5.5 let accelerate divide each loss by the number of micro-batches once more.

@@ -157,7 +157,7 @@ def test_short_sequences_one_base_apart_are_homologs(seed, length, rows):
 
 
 def test_all_neighbours_of_a_random_6_mer_are_found():
-    """Of 4,096 6-mers 1,500 were measured: nearly every one has another a base away."""
+    """If 1,500 of the 4,096 6-mers were measured, nearly every one has another a base away."""
     rng = np.random.default_rng(0)
     mers = ["".join(bases) for bases in product("ACGT", repeat=6)]
     library = [mers[number] for number in rng.permutation(len(mers))[:1500]]

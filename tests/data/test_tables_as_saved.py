@@ -216,7 +216,7 @@ def test_cells_that_are_no_measurements(cell):
 
 
 class TestSizes:
-    """What unpacks to more than fits the memory is refused in one line, and soon."""
+    """A file that unpacks to more than fits the memory is refused in one line, and soon."""
 
     def test_a_line_without_end(self, tmp_path, monkeypatch):
         monkeypatch.setattr(text, "MAX_CHARACTERS", 10**6)

@@ -1,4 +1,4 @@
-"""What the tests of the examples share."""
+"""The tests of the examples share these fixtures."""
 
 import pytest
 from space import make_tuned

@@ -67,7 +67,7 @@ def test_a_folder_is_renamed_before_it_is_removed(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             remove_folder(folder)
     assert os.listdir(tmp_path) == [removed_name(folder).name]
-    # What a kill has left goes with the next call, with or without a new folder.
+    # The next call removes what a kill has left, whether or not there is a new folder.
     remove_folder(folder)
     assert os.listdir(tmp_path) == []
 
