@@ -27,6 +27,14 @@ def checkpoint(tmp_path) -> Path:
     return tmp_path / "checkpoint"
 
 
+@pytest.fixture(autouse=True)
+def heeds_ctrl_c():
+    """Processes that a shell starts in the background ignore SIGINT, and so would those that the tests start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def start(*arguments, **options) -> subprocess.Popen:
     command = [sys.executable, "-m", "modeling_proformer.cli", *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
