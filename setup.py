@@ -20,7 +20,10 @@ setup(
     keywords="promoter gene expression MPRA DNA transformer regulatory genomics",
     packages=[
         "modeling_proformer",
-        *(f"modeling_proformer.{name}" for name in ("data", "evaluation", "hub", "tokenization", "training")),
+        *(
+            f"modeling_proformer.{name}"
+            for name in ("commands", "data", "evaluation", "hub", "tokenization", "training")
+        ),
     ],
     # "tokenization" is too general a name for a top-level package in site-packages.
     package_dir={"modeling_proformer": "modeling_proformer", "modeling_proformer.tokenization": "tokenization"},

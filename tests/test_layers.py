@@ -11,7 +11,7 @@ import modeling_proformer
 
 ROOT = Path(modeling_proformer.__file__).parent
 # The lowest comes first; only the command line is above all of them.
-LAYERS = ["data", "evaluation", "training", "hub"]
+LAYERS = ["data", "evaluation", "training", "hub", "commands"]
 TRAVELLING = {"configuration_proformer", "intervals", "modeling_proformer", "pipeline_proformer"}
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "metric_modules" not in path.parts)
 
@@ -31,7 +31,7 @@ def test_a_layer_imports_none_above_it(module):
     height = LAYERS.index(module.parts[0])
     above = [place for place in imported(module) if place[0] in LAYERS and LAYERS.index(place[0]) > height]
     assert not above
-    assert not [place for place in imported(module) if place[0] in ("cli", "predict_command")]
+    assert not [place for place in imported(module) if place[0] == "cli"]
 
 
 @pytest.mark.parametrize("module", sorted(TRAVELLING))

@@ -21,7 +21,7 @@ TABLE = re.compile(r"(<!-- options of ([\w-]+) -->\n).*?(<!-- end of options -->
 
 def option_groups(command: str) -> Iterator[tuple[str | None, list[Field]]]:
     """Yield the groups of a command's options, each with its name, without the options of the library's Trainer."""
-    for kind in COMMANDS[command].kinds():
+    for kind in COMMANDS[command].kinds:
         if issubclass(kind, TrainingArguments):
             continue
         for group in getattr(kind, "groups", [kind]):

@@ -297,7 +297,7 @@ def test_pages_explain_every_option(page, command):
     others = set(trainer_options()) if command == "train" else set()
     positional = {
         f"--{option.name}"
-        for kind in cli.COMMANDS[command].kinds()
+        for kind in cli.COMMANDS[command].kinds
         for option in fields(kind)
         if option.metadata.get("positional")
     }

@@ -29,6 +29,9 @@ from scipy import stats
 import modeling_proformer
 from modeling_proformer import ProformerForMaskedLM, ProformerForPreTraining, ProformerTokenizer, cli, predict
 from modeling_proformer.cli import main, parse
+from modeling_proformer.commands.dataset_card import DatasetCardFiles
+from modeling_proformer.commands.finetune import FinetuneFiles
+from modeling_proformer.commands.publish import PublishConfig
 from modeling_proformer.data.config import DataConfig
 from modeling_proformer.training.config import FinetuneConfig, TrainConfig
 from modeling_proformer.writing import output_file
@@ -529,8 +532,8 @@ class TestParse:
     def test_finetune(self):
         words = ["assay.tsv", "--targets", "up", "down", "-o", "tuned", "--split-by", "random", "--batch_size", "8"]
         command, (files, config) = parse(["finetune", *words])
-        assert command.run is cli.run_finetune
-        assert files == cli.FinetuneFiles(data="assay.tsv", output="tuned")
+        assert command is cli.COMMANDS["finetune"]
+        assert files == FinetuneFiles(data="assay.tsv", output="tuned")
         assert config == FinetuneConfig(targets=["up", "down"], split_by="random", batch_size=8)
 
     def test_train(self, tmp_path):
@@ -552,12 +555,12 @@ class TestParse:
 
     def test_publish(self):
         _, (config,) = parse(["publish", "--dry-run", "tuned", "me/model", "--license", "mit"])
-        expected = cli.PublishConfig(checkpoint="tuned", repo_id="me/model", license="mit", dry_run=True)
+        expected = PublishConfig(checkpoint="tuned", repo_id="me/model", license="mit", dry_run=True)
         assert config == expected
 
     def test_dataset_card(self):
         _, (files, config) = parse(["dataset-card", "assay.tsv", "--license", "mit", "--targets", "y"])
-        assert files == cli.DatasetCardFiles(data="assay.tsv", license="mit")
+        assert files == DatasetCardFiles(data="assay.tsv", license="mit")
         assert config == DataConfig(targets=["y"])
 
     @pytest.mark.parametrize(

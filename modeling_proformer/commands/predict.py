@@ -1,39 +1,30 @@
-"""The options of `proformer predict`, and what it does with them."""
+"""The command `proformer predict`."""
 
 import sys
 from collections.abc import Iterable
 from dataclasses import MISSING as REQUIRED
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
-from .configuration_proformer import ProformerConfig
-from .data.config import option
-from .data.tables import InputError, Row, column_types, first_line, is_stream, measured_value
-from .data.text import STANDARD_INPUT
-from .evaluation.metrics import correlation
-from .intervals import prediction_interval
-from .prediction import load_checkpoint, predict_file
-from .tokenization import ProformerTokenizer
-from .writing import FORMATS, is_standard, output_table, table_suffix_of
-
-
-TABLE = "TSV or CSV (may be gzipped), Excel, Parquet or Arrow file"
-MODEL = "Checkpoint, a folder or Hub repository; by default the embedded one."
+from ..configuration_proformer import ProformerConfig
+from ..data.config import option
+from ..data.tables import InputError, Row, column_types, is_stream, measured_value
+from ..data.text import STANDARD_INPUT
+from ..evaluation.metrics import correlation
+from ..intervals import prediction_interval
+from ..prediction import load_checkpoint, predict_file
+from ..tokenization import ProformerTokenizer
+from ..writing import FORMATS, is_standard, output_table, table_suffix_of
+from .common import MODEL, TABLE, RunOptions, input_path
 
 
 @dataclass(kw_only=True)
-class PredictConfig:
-    """
-    Options of `proformer predict`.
-
-    Raises:
-        ValueError: an option is outside its range, or two contradict each other.
-    """
+class PredictOptions:
+    """What `proformer predict` reads, how, and what it writes."""
 
     input: list[str] = option(
         f"One or more files with the same columns, each a FASTA, {TABLE}; - is the standard input.",
@@ -66,12 +57,21 @@ class PredictConfig:
         "How to read a sequence without the exact flanks, see ProformerTokenizer; by default as the model was trained."
     )
     truncation: bool = option("Cut inserts that are longer than the model's construct.", False)
-    batch_size: int | None = option("Sequences at a time; by default 64 on a CPU, and 512 on other devices.")
-    device: str | None = option('Where to compute, such as "cuda"; by default the CPU.')
-    bf16: bool = option("Compute in bfloat16, which is faster where the hardware has it.", False)
-    quiet: bool = option("Show no progress bar.", False)
+
+
+@dataclass(kw_only=True)
+class PredictConfig(PredictOptions, RunOptions):
+    """
+    Options of `proformer predict`.
+
+    Raises:
+        ValueError: an option is outside its range, or two contradict each other.
+    """
+
+    groups: ClassVar[tuple[type, ...]] = (PredictOptions, RunOptions)
 
     def __post_init__(self):
+        super().__post_init__()
         if isinstance(self.input, str):
             raise ValueError(f"`input` is a list of files, such as [{self.input!r}].")
         if sum(path in ("-", STANDARD_INPUT) for path in self.input) > 1:
@@ -79,10 +79,6 @@ class PredictConfig:
         table_suffix_of(self.output)
         if self.measured is not None and is_standard(self.output):
             raise ValueError("`measured` draws a figure next to the table, so give the table's name with `output`.")
-        if self.batch_size is not None and not 1 <= self.batch_size < 2**31:
-            raise ValueError(f"`batch_size` is {self.batch_size}, but must be 1 to {2**31 - 1:,}.")
-        if self.device is not None:
-            available_device(self.device)
 
     @property
     def suffix(self) -> str:
@@ -96,7 +92,7 @@ class PredictConfig:
         return Path(f"{name}.png")
 
 
-def run_predict(config: PredictConfig):
+def run(config: PredictConfig):
     """Write a table with the predicted expression of each sequence, and compare it with measurements."""
     paths = [input_path(path) for path in config.input]
     model, tokenizer = load_checkpoint(config.model)
@@ -121,10 +117,8 @@ def run_predict(config: PredictConfig):
         measured=config.measured,
         on_error=config.on_error,
         iupac_as_n=config.iupac_as_n,
-        batch_size=config.batch_size,
-        device=config.device,
-        dtype=torch.bfloat16 if config.bf16 else None,
         truncation=config.truncation,
+        **config.run_arguments,
     )
     types = column_types(paths[0]) if config.suffix == ".parquet" and not is_stream(paths[0]) else {}
     measured, predicted = [], []
@@ -141,11 +135,6 @@ def run_predict(config: PredictConfig):
             progress.update(len(rows))
     if config.measured is not None:
         _report_agreement(config, np.array(measured), np.array(predicted))
-
-
-def input_path(path: str) -> str:
-    """Return the path of an input, for which "-" is the standard input."""
-    return STANDARD_INPUT if path == "-" else path
 
 
 def _set_missing_flanks(tokenizer: ProformerTokenizer, missing_flanks: str):
@@ -178,7 +167,7 @@ def _cells(rows: list[Row], values: np.ndarray, is_marked: bool) -> list[list]:
 
 
 def _report_agreement(config: PredictConfig, measured: np.ndarray, predicted: np.ndarray):
-    from .evaluation.figures import scatter_plot
+    from ..evaluation.figures import scatter_plot
 
     is_measured = ~np.isnan(measured)
     agreement = correlation(measured[is_measured], predicted[is_measured])
@@ -196,19 +185,4 @@ def _report_agreement(config: PredictConfig, measured: np.ndarray, predicted: np
     )
 
 
-def available_device(name: str) -> torch.device:
-    """
-    Return a device.
-
-    Raises:
-        ValueError: it cannot be used here.
-    """
-    try:
-        torch.zeros(1, device=name).item()
-        return torch.device(name)
-    # Torch raises different errors for different kinds of device, and in different builds.
-    except Exception as error:
-        raise ValueError(f"`device` {name!r} cannot be used here: {first_line(error)}") from error
-
-
-__all__ = ["PredictConfig", "available_device", "input_path", "run_predict"]
+KINDS = (PredictConfig,)
