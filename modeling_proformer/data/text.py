@@ -59,18 +59,18 @@ class TextLines:
         name = 0 if str(path) == STANDARD_INPUT else path
         self.binary = open(name, "rb", closefd=name != 0)  # noqa: SIM115
         gzipped = self.binary.peek(2)[:2] == b"\x1f\x8b"
-        content = gzip.GzipFile(fileobj=self.binary) if gzipped else self.binary
+        self.content = gzip.GzipFile(fileobj=self.binary) if gzipped else self.binary
         self.number = self.lines_read = 0
         self.peeked: list[str] = []
         with self._readable():
-            start = content.peek(6)[:6]
+            start = self.content.peek(6)[:6]
         for magic, kind in MAGIC.items():
             if start.startswith(magic):
                 columnar = is_stream and magic in (b"PAR1", b"ARROW1")
                 raise InputError(f"{path}: {PIPES_ARE_TEXT if columnar else f'this is {kind}'}.")
         # Excel writes its “Unicode text” in UTF-16.
         encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        self.file = io.TextIOWrapper(content, encoding=encoding, newline=None)  # type: ignore[type-var]
+        self.file = io.TextIOWrapper(self.content, encoding=encoding, newline=None)  # type: ignore[type-var]
 
     def __enter__(self) -> "TextLines":
         return self
@@ -128,10 +128,23 @@ class TextLines:
         except (gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{self.path}: damaged gzip data after line {self.lines_read} ({error}).") from error
         except UnicodeError as error:
-            reason = getattr(error, "reason", str(error))
             raise InputError(
-                f"{self.path}: not UTF-8 text after line {self.lines_read} ({reason}); save it as UTF-8."
+                f"{self.path}, {self._place_of_other_text()}: this is not UTF-8 text; save it as such, in Excel as "
+                '"CSV UTF-8".'
             ) from error
+
+    def _place_of_other_text(self) -> str:
+        """Return where the text stops to be UTF-8: it is decoded in large pieces, of which the lines are not known."""
+        with suppress(OSError):
+            opener = gzip.open if isinstance(self.content, gzip.GzipFile) else open
+            if self.path.is_file():
+                with opener(self.path, "rb") as file:
+                    for number, line in enumerate(file, start=1):
+                        try:
+                            line.decode()
+                        except UnicodeDecodeError:
+                            return f"line {number}"
+        return f"after line {self.lines_read}"
 
 
 def read_text(path: Path, delimiter: str | None, is_stream: bool, warn: bool) -> Iterator[Row]:
@@ -173,8 +186,9 @@ def _read_fasta(path: Path, lines: TextLines, warn: bool) -> Iterator[Row]:
         elif line and header is None:
             raise InputError(f"{path}, line {lines.number}: expected a FASTA header that starts with '>'.")
         elif line:
-            parts.append(line)
-            length += len(line)
+            # Sequences are also written in blocks of ten.
+            parts.append("".join(line.split()))
+            length += len(parts[-1])
             if length > MAX_CHARACTERS:
                 raise InputError(
                     f"{path}, line {header_lines[-1]}: the record has more than {MAX_CHARACTERS:,} bases; this is no "
@@ -201,20 +215,29 @@ def _read_delimited(path: Path, lines: TextLines, usual: str, warn: bool) -> Ite
     header, delimiter = _read_header(path, lines, usual, warn)
     # German spreadsheets use the semicolon because their decimals have commas.
     decimal_comma = delimiter == ";"
-    styles = _DecimalStyles(path) if decimal_comma else None
+    # Between commas, no number has a comma, and whoever writes points between thousands has other delimiters.
+    styles = _NumberStyles(path, delimiter, warn, header) if delimiter != "," else None
+    is_first = True
     for start, cells in _split_rows(path, lines, delimiter, len(header)):
-        # Spreadsheets leave such rows where something was deleted.
+        # Spreadsheets leave such rows where something was deleted, and such cells at the ends of rows.
         if not any(cells):
             continue
+        while len(cells) > len(header) and not cells[-1]:
+            del cells[-1]
         if len(cells) != len(header):
-            quote = " A quote is open at its end." if sum(cell.count('"') for cell in cells) % 2 else ""
+            hint = " A quote is open at its end." if sum(cell.count('"') for cell in cells) % 2 else ""
+            if is_first and not hint:
+                hint = " The header should be the first line of the table."
             raise InputError(
-                f"{path}, line {start}: {len(cells)} cells under a header of {len(header)} columns.{quote}"
+                f"{path}, line {start}: {len(cells)} cells under a header of {len(header)} columns.{hint}"
             )
+        is_first = False
         row = Row(f"line {lines.number}", dict(zip(header, cells, strict=True)), decimal_comma)
         if styles is not None:
-            styles.check(row)
+            styles.add(row)
         yield row
+    if styles is not None:
+        styles.finish()
 
 
 def _read_header(path: Path, lines: TextLines, usual: str, warn: bool) -> tuple[list[str], str]:
@@ -249,6 +272,8 @@ def _read_header(path: Path, lines: TextLines, usual: str, warn: bool) -> tuple[
         # R writes the names of the rows, but no name above them.
         if delimiter != "," and _have_row_names(len(names), _sample_rows(sample, delimiter, len(names))[1:]):
             names = ["row_names", *names]
+    while len(names) > 1 and not names[-1].strip():
+        del names[-1]
     check_header(path, names)
     return names, delimiter
 
@@ -376,28 +401,70 @@ def _unquote(cell: str) -> str:
     return cell if any('"' in part for part in inside) else '"'.join(inside)
 
 
-class _DecimalStyles:
-    """Checks that no column has decimals with commas and decimals with points, which may mean thousands there."""
+class _NumberStyles:
+    """
+    Finds columns whose numbers can be read in two ways.
 
-    def __init__(self, path: Path):
+    A decimal comma and a decimal point do not go together. Beside 955, and without any 0.5 or 1759, 1.759 is probably
+    the number 1759 with a mark between its thousands.
+    """
+
+    STYLE = re.compile(
+        r"(?P<below_thousand>[1-9]\d{0,2})|[+-]?(?:(?P<plain>[1-9]\d{3,})|(?P<grouped>[1-9]\d{0,2}\.\d{3})"
+        r"|(?P<point>(?:\d+\.\d*|\.\d+)(?:e[+-]?\d+)?)|(?P<comma>\d*,\d+(?:e[+-]?\d+)?))",
+        re.ASCII | re.IGNORECASE,
+    )
+
+    def __init__(self, path: Path, delimiter: str, warn: bool, columns: list[str]):
         self.path = path
-        self.first: dict[tuple[str, str], str] = {}
+        self.semicolons = delimiter == ";"
+        self.warn = warn
+        self.undecided = columns
+        # For each column, the first number of each style and where it is.
+        self.found: dict[str, dict[str, tuple[str, str]]] = {column: {} for column in columns}
 
-    def check(self, row: Row):
-        for column, cell in row.cells.items():
-            text = cell.strip()
-            mark = "," if DECIMAL_COMMA.fullmatch(text) else "." if "." in text and NUMBER.fullmatch(text) else None
-            if mark is None:
+    def add(self, row: Row):
+        """Look at a row; raise an error if a column has both decimal commas and decimal points."""
+        for column in self.undecided:
+            cell = row.cells[column]
+            number = self.STYLE.fullmatch(cell.strip())
+            style = number.lastgroup if number else None
+            if DNA_CELL.fullmatch(cell) or (not self.semicolons and style in ("plain", "point")):
+                self.undecided = [other for other in self.undecided if other != column]
+            found = self.found[column]
+            if style is not None and style not in found:
+                mark, others = ("comma", ["point", "grouped"]) if style == "comma" else ("point", ["comma"])
+                other = next((found[each] for each in others if each in found), None)
+                if self.semicolons and style in ("comma", "point", "grouped") and other:
+                    raise InputError(
+                        f"{self.path}, {row.location}, column {column!r}: {cell!r} has a decimal {mark}, but "
+                        f"{other[0]!r} in {other[1]} has the other; write all numbers alike, without marks between "
+                        "thousands."
+                    )
+                found[style] = (cell, row.location)
+
+    def finish(self):
+        """
+        Report points that probably stand between thousands.
+
+        Raises:
+            InputError: the table has semicolons, as where points do mean this.
+        """
+        for column, found in self.found.items():
+            if not {"grouped", "below_thousand"} <= found.keys() or found.keys() & {"point", "plain"}:
                 continue
-            self.first.setdefault((column, mark), row.location)
-            if other := self.first.get((column, "." if mark == "," else ",")):
+            (grouped, place), (small, other_place) = found["grouped"], found["below_thousand"]
+            thousands = grouped.replace(".", "")
+            if self.semicolons:
                 raise InputError(
-                    f"{self.path}, {row.location}, column {column!r}: {cell!r} has a decimal {_MARKS[mark]}, but a "
-                    f"number in {other} has the other; write all numbers alike, without marks between thousands."
+                    f"{self.path}, {place}, column {column!r}: {grouped!r} may be {thousands}, because {small} in "
+                    f"{other_place} has no decimals. Write {thousands}, or decimals in all numbers ({small}.0)."
                 )
-
-
-_MARKS = {",": "comma", ".": "point"}
+            if self.warn:
+                logger.warning(
+                    f"{self.path}, {place}, column {column!r}: {grouped!r} is read as a decimal number. If it is "
+                    f"{thousands}, remove the points between thousands from this column."
+                )
 
 
 __all__ = ["TextLines", "check_header", "read_text"]

@@ -203,7 +203,7 @@ def test_a_process_substitution_is_read():
     [
         (b"", "there are no rows"),
         (b"PAR1\x15\x04\x15\xff", "Parquet and Arrow cannot be read from a pipe"),
-        (b"sequence\n\xff\n", "not UTF-8 text after line 0"),
+        (b"sequence\n\xff\n", "after line 0: this is not UTF-8 text; save it as such"),
     ],
 )
 def test_a_pipe_is_refused_by_its_name(pipe, content, reason):

@@ -40,6 +40,9 @@ AS_SAVED = {
     "write.csv.csv": f'"","sequence","expression"\n"1","{ONE}",1.5\n"2","{TWO}",-2\n',
     "write.csv2.csv": f'"";"sequence";"expression"\n"1";"{ONE}";1,5\n"2";"{TWO}";-2\n',
     "emptied rows.csv": f"sequence,expression,note\n{ONE},1.5,\n,,\n{TWO},-2,\n,,\n,,\n",
+    "empty columns.csv": f"sequence,expression,,\n{ONE},1.5,,\n{TWO},-2,,\n",
+    "empty cells at the ends.csv": f"sequence,expression\n{ONE},1.5,,\n{TWO},-2\n",
+    "three decimals.csv": f"sequence;expression;y\n{ONE};1.500;1.759\n{TWO};-2;0\n",
     "quotes.tsv": f'sequence\texpression\tnote\n"{ONE}"\t"1.5"\t"5\' end\n{TWO}\t-2\t3\' end"\n',
 }
 
@@ -80,6 +83,41 @@ def test_fasta_is_read_under_any_name(tmp_path, name):
     content = f"\n>one\ttabs\n{ONE}\n>two\n{TWO}\n".encode()
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
     assert [row.cells["sequence"] for row in read_rows(tmp_path / name)] == SEQUENCES
+
+
+def test_blocks_of_bases_in_a_fasta_file_are_one_sequence(tmp_path):
+    (tmp_path / "blocks.fa").write_text(f">one\n{ONE[:5]} {ONE[5:]}\n>two\n{TWO}\n")
+    assert [row.cells["sequence"] for row in read_rows(tmp_path / "blocks.fa")] == SEQUENCES
+
+
+NUMBERS = {
+    ("1.759", "955"): True,
+    ("955", "12.001", "0"): True,
+    ("1.759", "2.104"): False,
+    ("1.759", "955", "0.5"): False,
+    ("1.759", "955", "1.7"): False,
+    ("1.759", "955", "1200"): False,
+    ("1.759", "0"): False,
+    ("0.759", "955"): False,
+    ("1.759", "NA"): False,
+}
+
+
+@pytest.mark.parametrize(("numbers", "is_ambiguous"), NUMBERS.items())
+def test_points_that_probably_stand_between_thousands_are_not_read_in_silence(tmp_path, caplog, numbers, is_ambiguous):
+    for name, delimiter in (("a.csv", ";"), ("a.tsv", "\t"), ("b.csv", ",")):
+        lines = [f"{ONE}{delimiter}{number}" for number in numbers]
+        (tmp_path / name).write_text("\n".join([f"sequence{delimiter}expression", *lines]))
+    if is_ambiguous:
+        with pytest.raises(InputError, match="may be"):
+            list(read_rows(tmp_path / "a.csv"))
+    else:
+        assert len(list(read_rows(tmp_path / "a.csv"))) == len(numbers)
+    assert len(list(read_rows(tmp_path / "a.tsv"))) == len(numbers)
+    assert ("is read as a decimal number" in caplog.text) == is_ambiguous
+    caplog.clear()
+    assert len(list(read_rows(tmp_path / "b.csv"))) == len(numbers)
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("compression", ["uncompressed", "lz4"])
@@ -141,14 +179,25 @@ WRONG = {
     # Read as they are written, these are 1234 and 2.5.
     "thousands.csv": (
         f"sequence;expression\n{ONE};1.234\n{TWO};2,5\n".encode(),
-        "line 3, column 'expression': '2,5' has a decimal comma, but a number in line 2 has the other",
+        "line 3, column 'expression': '2,5' has a decimal comma, but '1.234' in line 2 has the other",
+    ),
+    # Read as it is written, this is 1.759.
+    "german counts.csv": (
+        f"sequence;expression\n{ONE};1.759\n{TWO};955\n".encode(),
+        "line 2, column 'expression': '1.759' may be 1759, because 955 in line 3 has no decimals. Write 1759, or "
+        "decimals in all numbers (955.0).",
+    ),
+    "title.csv": (
+        f"Table 3\nsequence,expression\n{ONE},1\n".encode(),
+        "line 2: 2 cells under a header of 1 columns. The header should be the first line of the table.",
     ),
     "commas.tsv": (
         f"sequence\texpression\n{ONE}\t1,234\n".encode(),
         "line 2, column 'expression': '1,234' is not a finite number; write a point for a decimal comma",
     ),
     "commas.csv": (f"expression,sequence\n1,5,{ONE}\n2,5,{TWO}\n".encode(), "line 2: 3 cells under a header of 2"),
-    "ends.tsv": (f"sequence\texpression\n{ONE}\t1\t\n".encode(), "line 2: 3 cells under a header of 2"),
+    "ends.tsv": (f"sequence\texpression\n{ONE}\t1\tx\ty\n".encode(), "line 2: 4 cells under a header of 2"),
+    "western.csv": (f"name,sequence\nµ,{ONE}\n".encode("cp1252"), "line 2: this is not UTF-8 text; save it as such"),
 }
 
 
