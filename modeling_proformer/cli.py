@@ -146,9 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as error:
         stopped = error.signal if isinstance(error, Stopped) else signal.SIGINT
-        again = (
-            " Give the same command again to resume from the last checkpoint." if command and command.resumes else ""
-        )
+        again = ""
+        if command and command.resumes:
+            again = " The same command resumes from the last checkpoint, if there is one."
         print(f"proformer: stopped by {stopped.name}.{again}", file=sys.stderr)
         return 128 + stopped
     # torch raises a RuntimeError for example when memory does not suffice.

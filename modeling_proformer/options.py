@@ -68,7 +68,8 @@ class OptionParser(HfArgumentParser):
         Raises:
             InputError: the YAML file is not fit, see `read_config`.
         """
-        given, config = self._find_config(sys.argv[1:] if args is None else list(args))
+        words = [_underscored(word) for word in (sys.argv[1:] if args is None else args)]
+        given, config = self._find_config(words)
         from_config = [] if config is None else read_config(config, self._names())
         arguments = [*from_config, *self._complete_booleans(given)]
         namespace, others = super().parse_known_args(arguments, namespace)
@@ -120,6 +121,12 @@ class OptionParser(HfArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(words)}")
         if missing := [name.upper() for name in self.positionals if getattr(namespace, name) is None]:
             self.error(f"the following arguments are required: {', '.join(missing)}")
+
+
+def _underscored(word: str) -> str:
+    """Return a flag with underscores for the dashes in its name."""
+    flag = re.match(r"--\w[\w-]*", word)
+    return word if flag is None else "--" + flag[0][2:].replace("-", "_") + word[flag.end() :]
 
 
 class _HelpFormatter(argparse.HelpFormatter):

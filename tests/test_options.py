@@ -71,6 +71,11 @@ def test_words_without_a_flag_stand_anywhere(words):
     assert read(*words) == Example("a.tsv", ["b.tsv", "c.tsv"], bf16=True)
 
 
+def test_dashes_and_underscores_may_be_mixed():
+    options = read("a-b.tsv", "c-d.tsv", "--label-columns", "x-y", "--learning-rate=1e-3")
+    assert options == Example("a-b.tsv", ["c-d.tsv"], 1e-3, ["x-y"])
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

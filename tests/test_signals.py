@@ -77,7 +77,7 @@ def test_finetune_says_how_to_go_on_and_goes_on(tmp_path, checkpoint):
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 143
         last = process.stderr.read().splitlines()[-1]
-    again = "Give the same command again to resume from the last checkpoint."
+    again = "The same command resumes from the last checkpoint, if there is one."
     assert last == f"proformer: stopped by SIGTERM. {again}"
     assert os.listdir(tmp_path / "tuned") == ["training"]
     with start(*arguments) as process:

@@ -445,7 +445,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
                 if not present
             ]
             alone = ", or give the insert alone" if self.missing_flanks != "refuse" else ""
-            damaged = '; missing_flanks="cut" reads flanks with errors' if self.missing_flanks != "cut" else ""
+            damaged = '; `missing_flanks="cut"` reads flanks with errors' if self.missing_flanks != "cut" else ""
             raise InvalidSequenceError(row, f"{' and '.join(missing)}. Complete the construct{alone}{damaged}.")
         hollow = trimmed & (last <= first)
         if hollow.any():

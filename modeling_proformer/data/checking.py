@@ -96,7 +96,10 @@ def _checked_reads(source: str, row: Row, config: DataConfig, reads: list[float]
     fractions = counted % 1 > 0
     if config.rna and fractions.any():
         first = int(fractions.argmax())
-        reason = f"{counted[first]:g} is no number of reads; give the numbers as they were before normalisation."
+        reason = (
+            f"{counted[first]:g} is no number of reads; give the numbers as they were before normalisation, without "
+            "marks between thousands."
+        )
         raise InputError(_at(source, row, config.measured_columns[first], reason))
     return counted.tolist() if counted.any() else [float("nan")] * len(reads)
 

@@ -73,8 +73,8 @@ class ColumnOptions:
     )
     bins: list[float] | None = option("Centres of the sorting bins, evenly spaced; the targets are then read counts.")
     rna: list[str] | None = option(
-        "Columns with RNA reads of barcodes, one for each replicate; instead of targets, the model predicts the "
-        "activity, the log2 ratio of RNA to DNA."
+        "Columns with RNA reads of barcodes, one for each replicate, where an empty cell or NA is 0; instead of "
+        "targets, the model predicts the activity, the log2 ratio of RNA to DNA."
     )
     dna: list[str] | None = option("Columns with DNA reads of barcodes, one for each of rna, or one for all.")
     barcode: str | None = option("Column with the barcode; by default each row is one.")

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .config import did_you_mean
+
 
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"}
 TRUTH_VALUES = {"true": 1.0, "false": 0.0}
@@ -53,7 +55,9 @@ def require_columns(path: str | os.PathLike, cells: Collection[str], columns: Se
     """
     for column in columns:
         if column not in cells:
-            raise InputError(f"{path}: there is no column {column!r}; there are {name_columns(cells)}.")
+            raise InputError(
+                f"{path}: there is no column {column!r}; there are {name_columns(cells)}.{did_you_mean(column, cells)}"
+            )
 
 
 def name_columns(columns: Collection[str]) -> str:

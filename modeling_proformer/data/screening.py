@@ -146,7 +146,7 @@ class Screening:
         if findings.unknown and not self.iupac_as_n:
             remedies.append("`iupac_as_n` reads IUPAC codes as N.")
         if findings.bad_rows < findings.rows:
-            remedies.append("`on_error` 'skip' or 'mark' predicts the other rows.")
+            remedies.append('`on_error="skip"` and `on_error="mark"` predict the other rows.')
         of_all = "" if findings.bad_rows == 1 else f"{findings.bad_rows:,} of {findings.rows:,} rows are bad: "
         raise InputError(" ".join([of_all + _quote(findings.bad, findings.bad_rows), *remedies]))
 

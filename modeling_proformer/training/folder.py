@@ -41,6 +41,8 @@ def own_folder(folder: str | os.PathLike) -> Iterator[None]:
         OSError: the folder cannot be written.
     """
     folder = Path(folder)
+    if str(folder) == "-":
+        raise FileExistsError("-: this is the standard output; name a folder.")
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder}: this is a file; name a folder.")
     made = not folder.exists()

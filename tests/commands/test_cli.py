@@ -376,7 +376,7 @@ def test_measurements_are_not_compared_with_several_outputs(refused, folder, tin
     assert "predicted_developmental, predicted_housekeeping" in error
 
 
-@pytest.mark.parametrize("arguments", [["--batch-size", "many"], ["--unheard-of"]])
+@pytest.mark.parametrize("arguments", [["--batch-size", "many"], ["--unheard_of"]])
 def test_arguments_that_are_none_are_refused(proformer, folder, arguments, capsys):
     (folder / "in.tsv").write_text(TSV)
     with pytest.raises(SystemExit, match="2"):

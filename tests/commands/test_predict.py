@@ -141,7 +141,7 @@ def test_damaged_flanks_are_predicted_with_missing_flanks(proformer, model, toke
     damaged = "A" + FIVE[1:8] + "A" + FIVE[9:] + "ACGTACGT" + THREE
     Path("in.tsv").write_text(f"sequence\n{damaged}\n")
     code, _, error = proformer("in.tsv")
-    assert code == 1 and "the 5′ flank" in error and 'missing_flanks="cut" reads flanks with errors' in error
+    assert code == 1 and "the 5′ flank" in error and "--missing_flanks cut reads flanks with errors" in error
     code, out, error = proformer("in.tsv", "--missing_flanks", "cut")
     assert (code, error) == (0, "")
     expected = predict(model, tokenizer, ["ACGTACGT"])[0, 0]

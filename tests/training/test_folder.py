@@ -55,6 +55,13 @@ def test_a_new_folder_that_stays_empty_is_removed_again(tmp_path):
         pass
 
 
+def test_the_standard_output_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileExistsError, match="name a folder"), own_folder("-"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_is_renamed_before_it_is_removed(tmp_path, monkeypatch):
     def kill(path, **_):
         if path.exists():
