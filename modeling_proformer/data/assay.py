@@ -14,7 +14,7 @@ from ..tokenization import InvalidSequenceError, ProformerTokenizer
 from .checking import SPLIT_NAMES
 from .config import DataConfig
 from .sequences import Sequences
-from .sources import SourceTable, content_digest, flat_numbers, load_table, name_of, require_datasets
+from .sources import SourceTable, as_dataset, content_digest, flat_numbers, load_table, name_of, require_datasets
 from .splits import ThreeWaySplit, number_groups
 from .tables import InputError
 
@@ -205,11 +205,10 @@ def _is_same(one: Any, other: Any) -> bool:
 
 def with_columns(table: "datasets.Dataset", **columns: pa.Array) -> "datasets.Dataset":
     """Return a dataset with other contents of some of its columns."""
-    datasets = require_datasets()
     arrow = table.with_format("arrow")[:]
     for name, values in columns.items():
         arrow = arrow.set_column(arrow.schema.get_field_index(name), arrow.schema.field(name), values)
-    return datasets.Dataset(datasets.table.InMemoryTable(arrow))
+    return as_dataset(arrow)
 
 
 def number_names(assay: Assay, column: str) -> np.ndarray:

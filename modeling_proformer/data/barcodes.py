@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from .assay import Assay, number_names, precision_weights, rows_of_inserts
-from .sources import require_datasets
+from .sources import as_dataset
 from .tables import InputError
 
 
@@ -98,12 +98,11 @@ def _count_barcodes(assay: Assay, members: np.ndarray, inserts: int) -> np.ndarr
 
 def _with_measurements(assay: Assay):
     """Return the table of the assay with its labels and weights instead of counts and barcodes."""
-    datasets = require_datasets()
     arrow = assay.table.with_format("arrow")[:].replace_schema_metadata(None)
     labels = pa.FixedSizeListArray.from_arrays(pa.array(assay.labels.ravel()), 1)
     arrow = arrow.drop_columns(["labels", *(["barcode"] if assay.config.barcode else [])])
     arrow = arrow.append_column("labels", labels).append_column("weight", pa.array(assay.weights))
-    return datasets.Dataset(datasets.table.InMemoryTable(arrow))
+    return as_dataset(arrow)
 
 
 __all__ = ["combine_barcodes"]

@@ -13,7 +13,7 @@ from ..tokenization.tokenization_proformer import (
     codes_of,
     resembles_flank,
 )
-from .sequences import Sequences
+from .sequences import ROWS_PER_BATCH, Sequences
 
 
 # Fewer sequences may agree because they are related, and 95 % of fewer leave no room for a single exception.
@@ -140,7 +140,7 @@ def detect_construct(
     if not len(sequences):
         raise ValueError("There are no sequences to detect a construct in.")
     sequences = Sequences.of(sequences).without_padding()
-    enough = int(sequences.numbers.max()) + 1 >= MIN_SEQUENCES
+    enough = _count_distinct(sequences, at_most=MIN_SEQUENCES) == MIN_SEQUENCES
     five_prime, three_prime = (
         (_find_flank(end) if enough else None)
         if given is None
@@ -168,6 +168,16 @@ def detect_construct(
         without_flanks=int((~exact).sum()),
         reverse_complements=_count_reverse_complements(inserts),
     )
+
+
+def _count_distinct(sequences: Sequences, at_most: int) -> int:
+    """Return the number of different sequences, or `at_most` where they are more."""
+    distinct: set[bytes] = set()
+    for first in range(0, len(sequences), ROWS_PER_BATCH):
+        distinct.update(sequences.take(slice(first, first + ROWS_PER_BATCH)).to_bytes())
+        if len(distinct) >= at_most:
+            return at_most
+    return len(distinct)
 
 
 def _find_flank(sequences: Sequences) -> Flank | None:

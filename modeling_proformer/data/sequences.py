@@ -37,25 +37,23 @@ class Sequences:
         Raises:
             InvalidSequenceError: a sequence is empty, or has a character other than A C G T U N; the first such one.
         """
-        parts = []
+        # It grows in place, where a list of arrays would take the memory twice when they are joined.
+        codes = bytearray()
+        lengths = [np.empty(0, dtype=np.int64)]
         for first in range(0, len(sequences), ROWS_PER_BATCH):
             try:
-                codes, _, lengths = ProformerTokenizer.read_codes(sequences[first : first + ROWS_PER_BATCH])
+                batch, _, batch_lengths = ProformerTokenizer.read_codes(sequences[first : first + ROWS_PER_BATCH])
             except InvalidSequenceError as error:
                 raise InvalidSequenceError(first + error.row, error.reason) from None
-            parts.append((codes, lengths))
-        return cls._joined(parts)
+            codes += batch.tobytes()
+            lengths.append(batch_lengths)
+        joined = np.concatenate(lengths)
+        return cls(np.frombuffer(codes, dtype=np.uint8), np.cumsum(joined) - joined, joined)
 
     @classmethod
     def of(cls, sequences: "Sequences | Sequence[str]") -> "Sequences":
         """Return encoded sequences as they are, and text encoded."""
         return sequences if isinstance(sequences, Sequences) else cls.encode(sequences)
-
-    @classmethod
-    def _joined(cls, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> "Sequences":
-        codes = np.concatenate([np.empty(0, dtype=np.uint8), *(codes for codes, _ in parts)])
-        lengths = np.concatenate([np.empty(0, dtype=np.int64), *(lengths for _, lengths in parts)])
-        return cls(codes, np.cumsum(lengths) - lengths, lengths)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -102,9 +100,13 @@ class Sequences:
 
     def to_bytes(self) -> list[bytes]:
         """Return the codes of each sequence, by which equal sequences are found."""
-        codes = self.codes.tobytes()
+        if not len(self):
+            return []
         ends = self.starts + self.lengths
-        return [codes[start:end] for start, end in zip(self.starts.tolist(), ends.tolist(), strict=True)]
+        first, last = int(self.starts.min()), int(ends.max())
+        codes = self.codes[first:last].tobytes()
+        places = zip((self.starts - first).tolist(), (ends - first).tolist(), strict=True)
+        return [codes[start:end] for start, end in places]
 
     @cached_property
     def numbers(self) -> np.ndarray:

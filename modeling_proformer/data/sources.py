@@ -80,17 +80,16 @@ def load_table(data: "Data", config: DataConfig, split: str = "train") -> "datas
         InputError: the table cannot be read or has no rows, or a row is refused by `check_rows`.
         TypeError: `data` is something else.
     """
-    datasets = require_datasets()
     name = name_of(data)
     if isinstance(data, str | os.PathLike):
         if is_hub_dataset(data):
             return _load_hub_dataset(str(data), config, split)
         if os.path.exists(data) and os.path.getsize(data) > MAX_BYTES_IN_MEMORY:
-            return datasets.Dataset.from_file(str(_checked_copy(Path(data), config)))
+            return as_dataset(_checked_copy(Path(data), config))
         parts: Iterable[pa.Table] = read_checked(Path(data), config)
     elif isinstance(data, pa.Table):
         parts = [check_table(name, data, config)]
-    elif isinstance(data, datasets.Dataset):
+    elif isinstance(data, require_datasets().Dataset):
         require_columns(name, dict.fromkeys(data.column_names), config.columns)
         parts = _checked_batches(name, data.select_columns(config.columns).with_format("arrow"), config)
     elif _is_data_frame(data):
@@ -100,7 +99,16 @@ def load_table(data: "Data", config: DataConfig, split: str = "train") -> "datas
             f"Expected a file, a pandas.DataFrame, a datasets.Dataset or the name of a Hub dataset, got {name}."
         )
     table = pa.concat_tables([checked_schema(config).empty_table(), *parts])
-    return datasets.Dataset(datasets.table.InMemoryTable(table.combine_chunks()))
+    return as_dataset(table.combine_chunks())
+
+
+def as_dataset(table: pa.Table | Path) -> "datasets.Dataset":
+    """Return a dataset with the rows of a table, or with those of an Arrow file, which is memory-mapped."""
+    datasets = require_datasets()
+    kinds = datasets.table
+    rows = kinds.InMemoryTable(table) if isinstance(table, pa.Table) else kinds.MemoryMappedTable.from_file(str(table))
+    # By default, the library would read all the rows to name a cache that is not used.
+    return datasets.Dataset(rows, fingerprint=datasets.fingerprint.generate_random_fingerprint())
 
 
 def require_datasets():

@@ -16,7 +16,7 @@ from ..tokenization import InvalidSequenceError, ProformerTokenizer
 from .checking import checked_schema
 from .config import DataConfig
 from .constructs import count_of_bases
-from .sources import check_numbered, is_hub_dataset, map_checked, name_of, require_datasets
+from .sources import as_dataset, check_numbered, is_hub_dataset, map_checked, name_of, require_datasets
 from .tables import COLUMNAR_KINDS, READ_ROWS, InputError, first_line, kind_of_file, require_columns
 from .text import check_header
 
@@ -123,7 +123,6 @@ def load_first_rows(data: Any, config: DataConfig) -> "datasets.Dataset":
     Raises:
         InputError: no row has a measurement.
     """
-    datasets = require_datasets()
     parts, missing = [checked_schema(config).empty_table()], BLOCK_ROWS
     for table in _mix_files(stream_table(data, config)):
         parts.append(table.slice(0, missing))
@@ -133,7 +132,7 @@ def load_first_rows(data: Any, config: DataConfig) -> "datasets.Dataset":
     if missing == BLOCK_ROWS:
         columns = ", ".join(map(repr, config.targets))
         raise InputError(f"{name_of(data)}: no row has a measurement in the columns {columns}.")
-    return datasets.Dataset(datasets.table.InMemoryTable(pa.concat_tables(parts).combine_chunks()))
+    return as_dataset(pa.concat_tables(parts).combine_chunks())
 
 
 def _check_fitting(
