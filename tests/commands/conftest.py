@@ -1,0 +1,71 @@
+"""What the tests of several commands share."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from modeling_proformer import ProformerForPreTraining
+from modeling_proformer.cli import main
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def model(tiny_config) -> ProformerForPreTraining:
+    torch.manual_seed(0)
+    tiny_config.id2label = {0: "expression"}
+    tiny_config.label_mean, tiny_config.label_std = [11.0], [2.0]
+    return ProformerForPreTraining(tiny_config)
+
+
+@pytest.fixture
+def checkpoint(model, tiny_tokenizer, tmp_path) -> Path:
+    model.save_pretrained(tmp_path / "checkpoint")
+    tiny_tokenizer.save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Return the folder where the user works."""
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def proformer(checkpoint, capsys):
+    """Return a function that runs `proformer predict` with a small model."""
+
+    def run(*arguments) -> Outcome:
+        capsys.readouterr()
+        code = main(["predict", "--model", str(checkpoint), *map(str, arguments)])
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(proformer, folder):
+    """Return a function that runs a command which must fail and write nothing, and returns its error of one line."""
+
+    def run(*arguments) -> str:
+        output = folder / "out.tsv"
+        output.write_text("an earlier run")
+        before = sorted(folder.iterdir())
+        outcome = proformer(*arguments, "-o", output, "--quiet")
+        assert outcome.code != 0
+        assert outcome.out == ""
+        assert outcome.err.startswith("proformer: ")
+        assert outcome.err.endswith("\n")
+        assert outcome.err.count("\n") == 1
+        assert sorted(folder.iterdir()) == before
+        assert output.read_text() == "an earlier run"
+        return outcome.err
+
+    return run
