@@ -205,8 +205,8 @@ def _given_flank(sequences: Sequences, spelling: str, end: str, required: bool) 
     exact = np.logical_and.reduce([sequences.column(position) == code for position, code in enumerate(flank)])
     if required and exact.mean() < 0.5:
         raise ValueError(
-            f"Only {exact.sum():,} of {len(exact):,} sequences have the {end} flank that was given. If most of them are "
-            'inserts alone, give `missing_flanks="keep"`.'
+            f"Only {exact.sum():,} of {len(exact):,} sequences have the {end} flank that was given. If most of "
+            'them are inserts alone, give `missing_flanks="keep"`.'
         )
     return Flank(flank, exact, _mark_similar(sequences, flank, exact))
 

@@ -65,8 +65,8 @@ def load_table(data: "Data", config: DataConfig, split: str = "train") -> "datas
     """
     Return the checked rows of a table, see `checked_schema`.
 
-    Files of more than 64 MiB and Hub datasets are memory-mapped: their checked copy is kept in the cache of the
-    datasets library, and found there the next time.
+    Files of more than 64 MiB, also after unpacking, and Hub datasets are memory-mapped: their checked copy is kept in
+    the cache of the datasets library, and found there the next time.
 
     Args:
         data: a table file (TSV, CSV, Excel, Parquet, Arrow), a `pandas.DataFrame`, a `pyarrow.Table`, a
@@ -86,12 +86,17 @@ def load_table(data: "Data", config: DataConfig, split: str = "train") -> "datas
             return _load_hub_dataset(str(data), config, split)
         if os.path.exists(data) and os.path.getsize(data) > MAX_BYTES_IN_MEMORY:
             return as_dataset(_checked_copy(Path(data), config))
-        parts: Iterable[pa.Table] = read_checked(Path(data), config)
+        parts: list[pa.Table] = []
+        for part in read_checked(Path(data), config):
+            parts.append(part)
+            # A small compressed file may hold a large table.
+            if sum(each.nbytes for each in parts) > MAX_BYTES_IN_MEMORY and not is_stream(data):
+                return as_dataset(_checked_copy(Path(data), config))
     elif isinstance(data, pa.Table):
         parts = [check_table(name, data, config)]
     elif isinstance(data, require_datasets().Dataset):
         require_columns(name, dict.fromkeys(data.column_names), config.columns)
-        parts = _checked_batches(name, data.select_columns(config.columns).with_format("arrow"), config)
+        parts = [*_checked_batches(name, data.select_columns(config.columns).with_format("arrow"), config)]
     elif _is_data_frame(data):
         parts = [check_table(name, _arrow_of(name, data, config), config)]
     else:

@@ -1,5 +1,6 @@
 """Tables of every source become the same checked rows, or one error that says where."""
 
+import gzip
 import hashlib
 import itertools
 import json
@@ -243,6 +244,18 @@ def test_large_files_are_mapped_from_the_cache(tmp_path, cache):
     assert len(list(cache.glob("**/*.*"))) == 1
     assert first[count - 1] == second[count - 1]
     assert first[count - 1]["labels"] == [(count - 1) / 2]
+
+
+def test_a_small_file_with_a_large_table_in_it_is_mapped_too(tmp_path, cache, monkeypatch):
+    path, count = tmp_path / "table.tsv.gz", 50_000
+    path.write_bytes(gzip.compress(b"sequence\texpression\n" + b"ACGTACGTAC\t1\n" * count))
+    monkeypatch.setattr(sources, "MAX_BYTES_IN_MEMORY", 1_000_000)
+    assert path.stat().st_size < 1_000_000
+    before = pa.total_allocated_bytes()
+    table = load_table(path, DataConfig())
+    assert pa.total_allocated_bytes() - before < 100_000
+    assert len(list(cache.glob("**/*.arrow"))) == 1
+    assert (len(table), table[count - 1]["location"]) == (count, f"line {count + 1}")
 
 
 def test_an_edited_file_is_read_again(tmp_path, cache):
