@@ -13,7 +13,7 @@ import sys
 import torch
 
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification
-from modeling_proformer.configuration_proformer import OF_THE_LABELS
+from modeling_proformer.configuration_proformer import LABEL_FIELDS
 from modeling_proformer.prediction import load_checkpoint
 
 
@@ -44,7 +44,7 @@ def average_outputs(model: ProformerForSequenceClassification, name: str) -> Pro
         )
     fields = {
         **config.to_dict(),
-        **dict.fromkeys(OF_THE_LABELS),
+        **dict.fromkeys(LABEL_FIELDS),
         "id2label": {0: name},
         "label2id": {name: 0},
         "label_mean": config.label_mean[:1],

@@ -20,7 +20,7 @@ from transformers.utils.type_validators import interval, probability  # noqa: E4
 
 
 # Fields that belong to the outputs with which a checkpoint was saved, and not to others.
-OF_THE_LABELS = ("label_mean", "label_std", "expression_bins", "label_transform", "interval_half_widths")
+LABEL_FIELDS = ("label_mean", "label_std", "expression_bins", "label_transform", "interval_half_widths")
 
 # Limits far above any model, so that a damaged or hostile config.json is refused before anything is computed.
 MAX_LAYERS = 1_000
@@ -170,7 +170,7 @@ class ProformerConfig(PreTrainedConfig):
         names = config_dict.get("id2label") or {0: "LABEL_0"}
         outputs = kwargs.get("num_labels", len(kwargs.get("id2label") or names))
         if outputs != len(names) or kwargs.get("problem_type", "regression") != "regression":
-            config_dict = {**config_dict, **dict.fromkeys(OF_THE_LABELS)}
+            config_dict = {**config_dict, **dict.fromkeys(LABEL_FIELDS)}
         pipelines = dict(config_dict.get("custom_pipelines") or {})
         # If the pipeline is named here, the library asks for trust in the checkpoint's code, although the package has
         # registered the pipeline.

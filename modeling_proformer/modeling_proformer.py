@@ -36,7 +36,7 @@ if __name__ == "modeling_proformer":
         "Python in another folder, or open the model with AutoModel.from_pretrained(folder, trust_remote_code=True)."
     )
 
-from .configuration_proformer import EXPRESSION_PIPELINE, OF_THE_LABELS, ProformerConfig
+from .configuration_proformer import EXPRESSION_PIPELINE, LABEL_FIELDS, ProformerConfig
 
 
 if TYPE_CHECKING:
@@ -440,7 +440,7 @@ def infer_classification(config: ProformerConfig, labels: torch.Tensor, sequence
         and config.num_labels > 1
         and labels.numel() == sequences
         and not labels.is_floating_point()
-        and all(getattr(config, name) is None for name in OF_THE_LABELS)
+        and all(getattr(config, name) is None for name in LABEL_FIELDS)
     ):
         config.problem_type = "single_label_classification"
 

@@ -22,7 +22,7 @@ from .. import pipeline_proformer
 from ..data.tables import first_line
 from ..evaluation.cards import CARD, RECORD, eval_results, read_record
 from ..tokenization import tokenization_proformer
-from .release import ANY_REPOSITORY, FENCED, SUFFIXES, encode_pixels, linked_files, read_card, release_files
+from .release import ANY_REPOSITORY, ENDINGS, FENCED, encode_pixels, linked_files, read_card, release_files
 
 
 _CONFIG, _TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
@@ -117,8 +117,8 @@ def _check_files(folder: Path) -> Iterator[str]:
     names = release_files(folder)
     yield from (f"{name} is missing." for name in _REQUIRED_FILES if name not in names)
     for name in names:
-        if Path(name).suffix not in SUFFIXES:
-            yield f"{name}: a release holds only files that end in {', '.join(SUFFIXES)}."
+        if Path(name).suffix not in ENDINGS:
+            yield f"{name}: a release holds only files that end in {', '.join(ENDINGS)}."
             continue
         try:
             _text_of(folder / name)

@@ -26,7 +26,7 @@ logger = logging.get_logger(__name__)
 #: Stands for the repository in a card that its owner edits.
 ANY_REPOSITORY = "ACCOUNT/NAME"
 # Endings of the files in a release. No such file runs code when it is opened; `check_release` compares the .py files.
-SUFFIXES = (".csv", ".json", ".md", ".png", ".py", ".safetensors", ".tsv", ".txt")
+ENDINGS = (".csv", ".json", ".md", ".png", ".py", ".safetensors", ".tsv", ".txt")
 
 # Block of code in a card: its language and its content.
 FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```[^\S\n]*$", re.DOTALL | re.MULTILINE)
@@ -64,7 +64,7 @@ def write_release(checkpoint: str | PathLike, folder: str | PathLike, repo_id: s
     names = [
         name
         for name in [RECORD, *linked_files(card)]
-        if Path(name).suffix in SUFFIXES and not name.startswith(("..", "/")) and (checkpoint / name).is_file()
+        if Path(name).suffix in ENDINGS and not name.startswith(("..", "/")) and (checkpoint / name).is_file()
     ]
     pictures = {name: encode_pixels(checkpoint / name) for name in names if name.endswith(".png")}
     PromoterExpressionPipeline(model=model.float(), tokenizer=tokenizer, device="cpu").save_pretrained(folder)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sklearn.linear_model import Ridge
 
 
-SEQUENCES_PER_BATCH = 8192
+SEQUENCES_COUNTED_AT_ONCE = 8192
 
 # The ridge regression that a checkpoint is compared with: its k-mers, and the folds of its cross-validation.
 COMPARED_KMER_SIZE = 5
@@ -62,8 +62,8 @@ def count_kmers(inserts: Sequences | Sequence[str], kmer_size: int, both_strands
         raise ValueError(f"`kmer_size` must be 1 to 10, got {kmer_size}.")
     encoded = Sequences.of(inserts)
     blocks = [sparse.csr_array((0, 4**kmer_size), dtype=np.float32)]
-    for first in range(0, len(encoded), SEQUENCES_PER_BATCH):
-        batch = encoded.take(slice(first, first + SEQUENCES_PER_BATCH))
+    for first in range(0, len(encoded), SEQUENCES_COUNTED_AT_ONCE):
+        batch = encoded.take(slice(first, first + SEQUENCES_COUNTED_AT_ONCE))
         kmers, rows = kmer_windows(batch.to_bytes(), kmer_size, both_strands)
         ones = np.ones(len(kmers), dtype=np.float32)
         blocks.append(sparse.coo_array((ones, (rows, kmers)), shape=(len(batch), 4**kmer_size)).tocsr())

@@ -7,7 +7,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
-from ..configuration_proformer import OF_THE_LABELS, ProformerConfig
+from ..configuration_proformer import LABEL_FIELDS, ProformerConfig
 from ..data.assay import Assay, require_variation, varies
 from ..data.splits import sample_rows
 from ..data.tables import InputError, first_line
@@ -157,7 +157,7 @@ def _model_config(config: FinetuneConfig, assay: Assay, pretrained: ProformerCon
     train = assay.split.train
     fields = {
         **pretrained.to_dict(),
-        **dict.fromkeys(OF_THE_LABELS),
+        **dict.fromkeys(LABEL_FIELDS),
         "max_position_embeddings": assay.tokenizer.num_tokens,
         "id2label": dict(enumerate(config.outputs)),
         "label2id": {name: number for number, name in enumerate(config.outputs)},

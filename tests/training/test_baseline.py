@@ -33,7 +33,7 @@ def test_kmers_are_counted_one_by_one(inserts, kmer_size, both_strands):
 
 def test_counts_do_not_depend_on_the_batches(inserts, monkeypatch):
     whole = count_kmers(inserts, 5).toarray()
-    monkeypatch.setattr("modeling_proformer.training.baseline.SEQUENCES_PER_BATCH", 7)
+    monkeypatch.setattr("modeling_proformer.training.baseline.SEQUENCES_COUNTED_AT_ONCE", 7)
     np.testing.assert_array_equal(count_kmers(inserts, 5).toarray(), whole)
 
 
