@@ -92,8 +92,8 @@ def prepare_assay(
     ]
     if validation_data is not None and not (assigned == VALIDATION).any():
         raise InputError(
-            f"{assay.sources[-1].name}: none of the rows that should validate the model is left: their inserts are "
-            "longer than `insert_width`, or their weights are 0."
+            f"{assay.sources[-1].name}: none of the rows that should validate the model is left: they have no "
+            "measurement, their inserts are longer than `insert_width`, or their weights are 0."
         )
     _split(assay, assigned, seed)
     return assay
