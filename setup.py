@@ -59,6 +59,8 @@ setup(
         "lora": ["peft>=0.20"],
         # For examples/docs/attribution.md.
         "attribution": ["captum>=0.8", "ledidi>=2.2", "tangermeme>=1.6"],
+        # For `proformer design`.
+        "design": ["dnachisel>=3.2.16"],
         # For tables in Excel workbooks.
         "excel": ["openpyxl>=3.1"],
         # For `proformer export --format onnx` and int8; a server needs only onnxruntime and transformers.
@@ -70,6 +72,7 @@ setup(
         # has requirements of its own, playwright and axe.
         "dev": [
             "axe-playwright-python",
+            "dnachisel",
             "hypothesis",
             "markdown-it-py",
             "mypy",

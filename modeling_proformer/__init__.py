@@ -39,6 +39,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .data.collator import ProformerCollator
     from .data.prepare import prepare_assay
+    from .designing import design
     from .exporting import export
     from .hub.publish import publish
     from .training.config import FinetuneConfig, TrainConfig
@@ -53,6 +54,7 @@ _MODULES = {
     "ProformerCollator": "data.collator",
     "ProformerTrainer": "training.trainer",
     "TrainConfig": "training.config",
+    "design": "designing",
     "export": "exporting",
     "finetune": "training.finetune",
     "prepare_assay": "data.prepare",
@@ -115,6 +117,7 @@ __all__ = [
     "__version__",
     "as_one_hot",
     "checkpoint_path",
+    "design",
     "export",
     "finetune",
     "load_checkpoint",

@@ -56,6 +56,13 @@ COMMANDS = {
         "expression of each sequence, in the units of the model's assay, as its last columns.",
         "predict",
     ),
+    "design": Command(
+        "design sequences of a wanted expression, under the constraints of a lab",
+        "Design sequences whose predicted expression is a number, within a range, or as great or small as can be, "
+        "from random starts or from given ones, and write them as a table and a FASTA file. None of them breaks a "
+        "constraint.",
+        "design",
+    ),
     "finetune": Command(
         "make a model of your own assay from a table of sequences and measurements",
         "Fine-tune a checkpoint on a table, and write a folder with the model, its card, metrics, figures, and "

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
+from ..configuration_proformer import ProformerConfig
 from ..data.config import option
-from ..data.tables import first_line
+from ..data.tables import InputError, first_line
 from ..data.text import STANDARD_INPUT
+from ..intervals import prediction_interval
 
 
 TABLE = "TSV or CSV (may be gzipped), Excel, Parquet or Arrow file"
@@ -61,3 +64,22 @@ def available_device(name: str) -> torch.device:
     # Torch raises different errors for different kinds of device, and in different builds.
     except Exception as error:
         raise ValueError(f"`device` {name!r} cannot be used here: {first_line(error)}") from error
+
+
+def require_interval(level: float, config: ProformerConfig):
+    """
+    Check that a model has prediction intervals for this level.
+
+    Raises:
+        InputError: it has none.
+    """
+    try:
+        prediction_interval(np.zeros((1, config.num_labels)), config, level)
+    except ValueError as error:
+        raise InputError(f"`interval` {level}: {error}") from error
+
+
+def append_interval(predicted: np.ndarray, config: ProformerConfig, level: float) -> np.ndarray:
+    """Return predictions (rows, outputs), followed by both ends of the interval around each."""
+    ends = np.stack(prediction_interval(predicted, config, level), axis=-1)
+    return np.concatenate([predicted, ends.reshape(len(predicted), -1)], axis=1)

@@ -10,16 +10,14 @@ from typing import ClassVar, Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..configuration_proformer import ProformerConfig
 from ..data.config import option
 from ..data.tables import InputError, Row, column_types, is_stream, measured_value
 from ..data.text import STANDARD_INPUT
 from ..evaluation.metrics import correlation
-from ..intervals import prediction_interval
 from ..prediction import load_checkpoint, predict_file
 from ..tokenization import ProformerTokenizer
 from ..writing import FORMATS, is_standard, output_table, table_suffix_of
-from .common import MODEL, TABLE, RunOptions, input_path
+from .common import MODEL, TABLE, RunOptions, append_interval, input_path, require_interval
 
 
 @dataclass(kw_only=True)
@@ -105,7 +103,7 @@ def run(config: PredictConfig):
             f"`measured` compares one output, but this model has {len(outputs)}: {', '.join(new_columns)}."
         )
     if config.interval is not None:
-        _require_interval(config.interval, model.config)
+        require_interval(config.interval, model.config)
         new_columns += [f"{name}_{end}" for name in new_columns for end in ("low", "high")]
     if config.on_error == "mark":
         new_columns.append("error")
@@ -130,7 +128,7 @@ def run(config: PredictConfig):
                 measured += [measured_value(paths[0], row, config.measured) for row in rows if not row.error]
                 predicted += [value for value, row in zip(values[:, 0], rows, strict=True) if not row.error]
             if config.interval is not None:
-                values = _append_interval(values, model.config, config.interval)
+                values = append_interval(values, model.config, config.interval)
             table.write([*columns, *new_columns], _cells(rows, values, is_marked=config.on_error == "mark"))
             progress.update(len(rows))
     if config.measured is not None:
@@ -143,22 +141,9 @@ def _set_missing_flanks(tokenizer: ProformerTokenizer, missing_flanks: str):
     tokenizer.missing_flanks = missing_flanks
 
 
-def _require_interval(level: float, config: ProformerConfig):
-    try:
-        prediction_interval(np.zeros((1, config.num_labels)), config, level)
-    except ValueError as error:
-        raise InputError(f"`interval` {level}: {error}") from error
-
-
 def _require_new(path: str, columns: list[str], new_columns: list[str]):
     if taken := [name for name in new_columns if name in columns]:
         raise InputError(f"{path}: rename the column {taken[0]!r}, because predictions take that name.")
-
-
-def _append_interval(predicted: np.ndarray, config: ProformerConfig, level: float) -> np.ndarray:
-    """Return predictions (rows, outputs), followed by both ends of the interval around each."""
-    ends = np.stack(prediction_interval(predicted, config, level), axis=-1)
-    return np.concatenate([predicted, ends.reshape(len(predicted), -1)], axis=1)
 
 
 def _cells(rows: list[Row], values: np.ndarray, is_marked: bool) -> list[list]:

@@ -1,0 +1,193 @@
+"""The command `proformer design`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import MISSING as REQUIRED
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from transformers import PreTrainedModel
+
+from ..configuration_proformer import ProformerConfig
+from ..data.config import option
+from ..data.tables import InputError, read_rows, require_columns, sequence_text
+from ..designing import Design, design
+from ..options import valid_options
+from ..prediction import load_checkpoint
+from ..tokenization import InvalidSequenceError, ProformerTokenizer
+from ..writing import FORMATS, output_file, output_table, table_suffix_of
+from .common import MODEL, TABLE, RunOptions, append_interval, input_path, require_interval
+
+
+# Rows that are read at a time.
+READ_ROWS = 1024
+
+# Options that the library's function does not have.
+OF_THE_COMMAND = ("output", "fasta", "model", "interval", "sequence")
+
+# Types of columns in Parquet; predictions are numbers anyway.
+TYPES = dict.fromkeys(("edits", "nearest_design", "nearest_existing"), pa.int64())
+
+
+@dataclass(kw_only=True)
+class DesignOptions:
+    """What `proformer design` looks for, and what it writes."""
+
+    targets: list[str] = option(
+        "What to design: a number, a range such as 6:8, max or min; for a model of several outputs, goals by name, "
+        "such as developmental=2,housekeeping=min.",
+        REQUIRED,
+    )
+    output: str | None = option(
+        f"Table to write, whose name ends in one of {', '.join(FORMATS)}; by default TSV on the standard output.",
+        aliases=["-o"],
+        metavar="FILE",
+    )
+    fasta: str | None = option("FASTA file to write too, with the flanks added, ready to order.", metavar="FILE")
+    model: str | None = option(MODEL)
+    number: int = option("Designs for each target, and for each start.", 10)
+    interval: float | None = option(
+        "Add the ends of the interval that covers the measurement with this probability, such as 0.9; the model has "
+        "to be fine-tuned on enough rows."
+    )
+    rounds: int = option("Rounds of evolution at most.", 50)
+    seed: int = option("Equal seeds give equal designs.", 0)
+
+
+@dataclass(kw_only=True)
+class StartOptions:
+    """What the designs are made of."""
+
+    _argument_group_name: ClassVar[str] = "starts"
+
+    length: int | None = option(
+        "Bases of an insert from a random start; by default as many as the construct has room for."
+    )
+    starts: str | None = option(
+        f"FASTA or {TABLE} of sequences to start from, instead of random ones.", aliases=["--from"], metavar="FILE"
+    )
+    max_edits: int | None = option("Most bases that may differ from the start.")
+    keep: list[str] = option("Positions of each start, from 1, that stay as they are, such as 7 and 10-20.", [])
+    sequence: str = option("Column with the sequences, in tables of starts or existing.", "sequence", metavar="COLUMN")
+
+
+@dataclass(kw_only=True)
+class ConstraintOptions:
+    """What every design fulfils."""
+
+    _argument_group_name: ClassVar[str] = "constraints"
+
+    avoid: list[str] = option(
+        "Restriction enzymes by name, or motifs in IUPAC codes, that are on neither strand, nor over the "
+        "junctions with the flanks.",
+        [],
+    )
+    avoid_forward: list[str] = option("Motifs that are not on the forward strand, such as ATG.", [])
+    gc: list[float] = option("Least and greatest GC content of the insert in percent, such as 30 60.", [])
+    max_homopolymer: int | None = option("Longest run of one base, over the junctions too.")
+    max_repeat: int | None = option("Longest subsequence that occurs twice in the construct, on either strand.")
+    min_distance: int = option("Least number of bases that differ between two designs, and from existing.", 1)
+    existing: str | None = option(f"FASTA or {TABLE} of sequences that there are already.", metavar="FILE")
+
+
+@dataclass(kw_only=True)
+class DesignConfig(DesignOptions, StartOptions, ConstraintOptions, RunOptions):
+    """
+    Options of `proformer design`.
+
+    Raises:
+        ValueError: an option is outside its range.
+    """
+
+    groups: ClassVar[tuple[type, ...]] = (DesignOptions, StartOptions, ConstraintOptions, RunOptions)
+
+    def __post_init__(self):
+        super().__post_init__()
+        table_suffix_of(self.output)
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"`seed` is {self.seed}, but must be 0 to {2**32 - 1:,}.")
+
+
+def run(config: DesignConfig):
+    """Design inserts, and write them as a table and a FASTA file."""
+    model, tokenizer = load_checkpoint(config.model)
+    if config.interval is not None:
+        require_interval(config.interval, model.config)
+    with ExitStack() as files:
+        # They are opened first, so that a missing folder is found before anything is computed.
+        table = files.enter_context(output_table(config.output, TYPES))
+        fasta = None if config.fasta is None else files.enter_context(output_file(config.fasta))
+        with valid_options():
+            designs = _design(config, model, tokenizer)
+        rows = _rows(config, designs, model.config)
+        table.write(list(rows[0]), [[*row.values()] for row in rows])
+        if fasta is not None:
+            fasta.writelines(f">{row['name']} {row['target']}\n{row['sequence']}\n" for row in rows)
+
+
+def _design(config: DesignConfig, model: PreTrainedModel, tokenizer: ProformerTokenizer) -> list[Design]:
+    names = {each.name for kind in (DesignOptions, StartOptions, ConstraintOptions) for each in fields(kind)}
+    arguments = {name: getattr(config, name) for name in names - {*OF_THE_COMMAND}}
+    arguments["gc"] = config.gc or None
+    arguments["quiet"] = config.quiet
+    if config.starts is not None:
+        arguments["starts"] = dict(_read(config.starts, config.sequence, tokenizer))
+    if config.existing is not None:
+        arguments["existing"] = (sequence for _, sequence in _read(config.existing, config.sequence, tokenizer))
+    else:
+        del arguments["existing"]
+    return design(model, tokenizer, **arguments, **config.run_arguments)
+
+
+def _read(path: str, column: str, tokenizer: ProformerTokenizer) -> Iterator[tuple[str, str]]:
+    """
+    Yield the sequences of a file and the name of each, which is its location if it has none of its own.
+
+    Raises:
+        InputError: the file or a sequence cannot be read.
+    """
+    path = input_path(path)
+    rows, seen = read_rows(path), set()
+    while batch := list(islice(rows, READ_ROWS)):
+        require_columns(path, batch[0].cells, [column])
+        sequences = [sequence_text(path, row, column) for row in batch]
+        try:
+            tokenizer.inserts(sequences)
+        except InvalidSequenceError as error:
+            raise InputError(f"{path}, {batch[error.row].location}, column {column!r}: {error.reason}") from None
+        for row, sequence in zip(batch, sequences, strict=True):
+            name = str(row.cells.get("name") or row.location)
+            yield f"{name} ({row.location})" if name in seen else name, sequence
+            seen.add(name)
+
+
+def _rows(config: DesignConfig, designs: Sequence[Design], model_config: ProformerConfig) -> list[dict[str, Any]]:
+    """Return the cells of each design by their column."""
+    outputs = [model_config.id2label[output] for output in range(model_config.num_labels)]
+    names = [f"predicted_{output}" for output in outputs]
+    values = np.stack([each.predicted for each in designs])
+    if config.interval is not None:
+        names += [f"{name}_{end}" for name in names for end in ("low", "high")]
+        values = append_interval(values, model_config, config.interval)
+    rows = []
+    for number, (each, numbers) in enumerate(zip(designs, values, strict=True), 1):
+        row: dict[str, Any] = {
+            "name": f"design_{number}",
+            "target": each.target,
+            "sequence": each.sequence,
+            "insert": each.insert,
+        }
+        row |= dict(zip(names, numbers, strict=True))
+        if config.starts is not None:
+            row |= {"start": each.start, "edits": each.edits}
+        row["nearest_design"] = each.nearest_design
+        if config.existing is not None:
+            row["nearest_existing"] = each.nearest_existing
+        rows.append(row)
+    return rows
+
+
+KINDS = (DesignConfig,)
