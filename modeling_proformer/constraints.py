@@ -46,6 +46,7 @@ class Constraints:
     max_repeat: int | None = None
 
     def __post_init__(self):
+        _chisel()
         for name in ("avoid", "avoid_forward"):
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"`{name}` is a list, such as [{getattr(self, name)!r}].")

@@ -27,7 +27,7 @@ CHILDREN = 8
 CROSSOVER_SHARE = 0.5
 MORE_MUTATIONS = 0.5
 # Distances from a target are in standard deviations of the predictions of so many random inserts. A lineage rests
-# where it is this near to its target; if none comes near it, the model predicts the target for nothing.
+# where it is this near to a number; if none comes near a target, the model predicts the target for nothing.
 RANDOM_INSERTS = 256
 REACHED, NEAR = 0.01, 0.1
 # Attempts to find a start that fulfils all constraints and is far enough from all others.
@@ -140,7 +140,8 @@ def design(
     generator = np.random.default_rng(seed)
     done: list[_Evolution] = []
     with tqdm(unit=" rounds", disable=quiet) as progress:
-        for size, named in sorted(begins.items()):
+        # Short inserts come last: they may be nearer to a part of a long one than the long one is to them.
+        for size, named in sorted(begins.items(), reverse=True):
             evolution = _Evolution(
                 [_Lineage(name, start, each) for each in goals for name, start in named for _ in range(number)],
                 ConstraintChecker(asked, size, *flanks),
@@ -196,6 +197,8 @@ class _Evolution:
         self.low, self.high, self.direction = (
             np.stack([getattr(lineage.goals, name) for lineage in lineages]) for name in ("low", "high", "direction")
         )
+        # The inside of a range is reached exactly.
+        self.tolerance = np.where((self.low == self.high).any(axis=1), REACHED, 0)
         pools: dict[tuple, list[int]] = {}
         for index, lineage in enumerate(lineages):
             pools.setdefault((lineage.name, lineage.goals.text), []).append(index)
@@ -292,7 +295,7 @@ class _Evolution:
         """Evolve the lineages until all of them have reached their targets."""
         is_extreme = self.direction.any(axis=1)
         for _ in range(rounds if len(self.free) else 0):
-            active = np.flatnonzero(is_extreme | (self.loss > REACHED))
+            active = np.flatnonzero(is_extreme | (self.loss > self.tolerance))
             if not len(active):
                 break
             self._evolve(np.repeat(active, CHILDREN))

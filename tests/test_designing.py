@@ -81,7 +81,7 @@ def test_designs_are_near_their_targets_and_break_nothing(flanks, options):
     np.testing.assert_allclose(np.stack([each.predicted for each in designs]), predicted, atol=2e-6)
     at_low, at_high, most, least = predicted.reshape(4, 4)
     assert np.abs(at_low - low).max() <= 0.0101 * usual.std() * 1.3
-    assert (at_high >= high - 0.0101 * usual.std() * 1.3).all() and (at_high <= high + 1).all()
+    assert (at_high >= high - 2e-6).all() and (at_high <= high + 1 + 2e-6).all()
     assert most.min() > np.quantile(usual, 0.99) and least.max() < np.quantile(usual, 0.01)
 
 
@@ -242,4 +242,4 @@ def test_an_unknown_argument_is_refused(model):
 def test_without_dna_chisel_its_extra_is_named(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "dnachisel", None)
     with pytest.raises(ImportError, match=r"pip install 'modeling-proformer\[design\]'"):
-        design(model, tokenizer_for(), ["max"], avoid=["BsaI"])
+        design(model, tokenizer_for(), ["max"])

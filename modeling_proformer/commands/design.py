@@ -167,7 +167,8 @@ def _read(path: str, column: str, tokenizer: ProformerTokenizer) -> Iterator[tup
 def _rows(config: DesignConfig, designs: Sequence[Design], model_config: ProformerConfig) -> list[dict[str, Any]]:
     """Return the cells of each design by their column."""
     outputs = [model_config.id2label[output] for output in range(model_config.num_labels)]
-    names = [f"predicted_{output}" for output in outputs]
+    # Not "predicted", so that `proformer predict` can add what another model predicts.
+    names = [f"designed_{output}" for output in outputs]
     values = np.stack([each.predicted for each in designs])
     if config.interval is not None:
         names += [f"{name}_{end}" for name in names for end in ("low", "high")]

@@ -89,10 +89,10 @@ def test_the_table_and_the_fasta_hold_the_same_designs(proformer, model, tokeniz
     ordered = read_fasta("order.fa")
     assert list(ordered) == [f"{name} {target}" for name, target in zip(found["name"], found["target"], strict=True)]
     assert list(ordered.values()) == found["sequence"].tolist() == [FIVE + text + THREE for text in found["insert"]]
-    columns = ["predicted_liver", "predicted_blood"]
+    columns = ["designed_liver", "designed_blood"]
     np.testing.assert_allclose(found[columns], predict(model, tokenizer, found["sequence"]), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found["predicted_blood_high"] - found["predicted_blood"], 2, rtol=1e-4)
-    np.testing.assert_allclose(found["predicted_liver"] - found["predicted_liver_low"], 0.5, rtol=1e-4)
+    np.testing.assert_allclose(found["designed_blood_high"] - found["designed_blood"], 2, rtol=1e-4)
+    np.testing.assert_allclose(found["designed_liver"] - found["designed_liver_low"], 0.5, rtol=1e-4)
     for insert in found["insert"]:
         assert not broken_constraints(
             insert,

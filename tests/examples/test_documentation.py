@@ -46,6 +46,9 @@ NOT_RUN = {
     ): "needs a table of counts",
     ("train.md", "proformer train HuggingFaceBio/"): "downloads 6.7 M promoters",
     ("train.md", "torchrun"): "needs several GPUs and Slurm",
+    ("design.md", "pip install"): "would change the environment that the tests run in",
+    ("design.md", "proformer predict designs.tsv --model OTHER"): "needs another model",
+    ("design.md", "proformer design --targets 4 8 12 16"): "takes minutes",
     ("attribution.md", "pip install"): "would change the environment that the tests run in",
     ("serve.md", "pip install"): "would change the environment that the tests run in",
     ("publish.md", "proformer publish lac-quick your-account/lac-quick --license mit\n"): "publishes on the Hub",
@@ -67,6 +70,7 @@ EXPLAINED = {
     "train.md": "train",
     "publish.md": "publish",
     "serve.md": "export",
+    "design.md": "design",
 }
 
 
@@ -282,7 +286,8 @@ def options_of(command: str) -> set[str]:
     """Return the options that the help of a command lists."""
     with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
         cli.main([command, "--help"])
-    return set(re.findall(r"^  (?:-\w(?: \w+)?, )?(--[a-z0-9_-]+)", printed.getvalue(), re.MULTILINE))
+    listed = re.findall(r"^  (-.*?)(?:  |$)", printed.getvalue(), re.MULTILINE)
+    return set(re.findall(r"--[a-z0-9_-]+", " ".join(listed)))
 
 
 def trainer_options() -> list[str]:
