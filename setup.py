@@ -61,6 +61,8 @@ setup(
         "attribution": ["captum>=0.8", "ledidi>=2.2", "tangermeme>=1.6"],
         # For tables in Excel workbooks.
         "excel": ["openpyxl>=3.1"],
+        # For `proformer variants` on a genome or VCF, and for regions of a genome.
+        "genome": ["pysam>=0.22"],
         # For `proformer export --format onnx` and int8; a server needs only onnxruntime and transformers.
         "export": ["onnx>=1.18", "onnxruntime>=1.22", "onnxscript>=0.6"],
         # For `make docs`.
@@ -79,6 +81,7 @@ setup(
             "playwright",
             "pre-commit",
             "protobuf",
+            "pysam",
             "pytest>=9",
             "pytest-xdist",
             "ruff",

@@ -56,6 +56,13 @@ COMMANDS = {
         "expression of each sequence, in the units of the model's assay, as its last columns.",
         "predict",
     ),
+    "variants": Command(
+        "predict the effect of the variants in a VCF or table on expression",
+        "Write the predicted expression of the reference and the alternate allele of each variant, and their "
+        "difference, in windows of a genome, in its promoters, or in pairs of sequences. Variants that cannot be "
+        "scored are marked with the reason, and counted at the end.",
+        "variants",
+    ),
     "finetune": Command(
         "make a model of your own assay from a table of sequences and measurements",
         "Fine-tune a checkpoint on a table, and write a folder with the model, its card, metrics, figures, and "

@@ -207,7 +207,7 @@ def predict_batches(
 ) -> Iterator[np.ndarray]:
     """Yield what `predict` returns, one array for each `batch_size` sequences, for more of them than memory holds."""
     model, batch_size = prepare_model(model, tokenizer, sequences, batch_size, device)
-    for inputs in _prefetch(token_batches(tokenizer, sequences, batch_size, truncation)):
+    for inputs in prefetch(token_batches(tokenizer, sequences, batch_size, truncation)):
         yield predict_tokens(model, inputs, dtype)
 
 
@@ -247,7 +247,7 @@ def token_batches(
         row += len(batch)
 
 
-def _prefetch(batches: Iterator[Batch]) -> Iterator[Batch]:
+def prefetch(batches: Iterator[Batch]) -> Iterator[Batch]:
     """Yield the same batches, each of them made in another thread while the caller works on the one before."""
     upcoming = _start_next(batches)
     while (batch := upcoming.result()) is not None:
@@ -353,7 +353,7 @@ def predict_file(
             sequences = [each.sequence for each in rows if not each.row.error]
             yield rows, next(token_batches(tokenizer, sequences, batch_size, truncation), None)
 
-    for rows, inputs in _prefetch(read_tokens()):
+    for rows, inputs in prefetch(read_tokens()):
         predicted = np.full((len(rows), model.config.num_labels), np.nan, dtype=np.float32)
         sound = np.array([not each.row.error for each in rows])
         if inputs is not None:

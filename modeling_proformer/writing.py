@@ -4,9 +4,10 @@ import csv
 import gzip
 import io
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -15,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .data.genome import import_pysam
 from .data.tables import InputError, first_line, is_stream
+from .data.vcf import VcfFile
 
 
 # The delimiter of each format; Parquet has none.
@@ -181,4 +184,43 @@ class _ParquetTable:
             self.writer.close()
 
 
-__all__ = ["is_standard", "output_file", "output_table", "table_suffix_of"]
+class VcfWriter:
+    """
+    Writes the records of a VCF with more INFO fields.
+
+    Args:
+        write: writes text.
+        vcf: the file that the records are from; its header has the fields.
+    """
+
+    def __init__(self, write: Callable[[str], Any], vcf: VcfFile):
+        self._write = write
+        self._write(vcf.header)
+
+    def write(self, record: Any, fields: Mapping[str, Sequence[float | str]]):
+        """Write a record of pysam. Numbers that are NaN, and text that is empty, are missing."""
+        for name, values in fields.items():
+            record.info[name] = tuple(map(_info_value, values))
+        self._write(str(record))
+
+
+def _info_value(value: float | str) -> float | str | None:
+    if isinstance(value, str):
+        # These characters divide fields and values.
+        return re.sub(r"[\s,;=]+", "_", value) or "."
+    return None if np.isnan(value) else float(value)
+
+
+@contextmanager
+def output_vcf(name: str | os.PathLike, vcf: VcfFile) -> Iterator[VcfWriter]:
+    """Open a VCF, compressed by bgzip if its name ends in .gz, that gets its name only once it is complete."""
+    with output_file(name, binary=True) as file:
+        if not str(name).lower().endswith(".gz"):
+            yield VcfWriter(lambda text: file.write(text.encode()), vcf)
+            return
+        # pysam writes only to files that have a name.
+        with import_pysam().BGZFile(f"/dev/fd/{file.fileno()}", "wb") as packed:
+            yield VcfWriter(lambda text: packed.write(text.encode()), vcf)
+
+
+__all__ = ["VcfWriter", "is_standard", "output_file", "output_table", "output_vcf", "table_suffix_of"]

@@ -170,7 +170,7 @@ class Screening:
     def _screen_batch(self, path: str, rows: Sequence[Row], findings: Findings) -> list[ScreenedRow]:
         screened = [self._screen_cells(path, row, findings) for row in rows]
         sound = [number for number, each in enumerate(screened) if not each.row.error]
-        for number, reason in self._find_errors([screened[number].sequence for number in sound]).items():
+        for number, reason in self.find_errors([screened[number].sequence for number in sound]).items():
             number = sound[number]
             screened[number] = self._find_within(screened[number], reason, findings)
         findings.rows += len(rows)
@@ -194,7 +194,7 @@ class Screening:
         findings.unknown += known != text
         return ScreenedRow(path, row, known if self.iupac_as_n else text)
 
-    def _find_errors(self, sequences: Sequence[str]) -> dict[int, str]:
+    def find_errors(self, sequences: Sequence[str]) -> dict[int, str]:
         """Return the sequences that cannot be tokenized, and why."""
         try:
             self.tokenizer.encode_letters(sequences, truncation=self.truncation)
@@ -202,15 +202,15 @@ class Screening:
             if len(sequences) == 1:
                 return {0: error.reason}
             half = len(sequences) // 2
-            others = self._find_errors(sequences[half:])
-            return self._find_errors(sequences[:half]) | {half + row: reason for row, reason in others.items()}
+            others = self.find_errors(sequences[half:])
+            return self.find_errors(sequences[:half]) | {half + row: reason for row, reason in others.items()}
         return {}
 
     def _find_within(self, screened: ScreenedRow, reason: str, findings: Findings) -> ScreenedRow:
         """Return the row with the only construct that its sequence holds; if there is none, with an error."""
         path, row, sequence = screened
         found = self.tokenizer.find_constructs(sequence)
-        if len(found) != 1 or self._find_errors([found[0][2]]):
+        if len(found) != 1 or self.find_errors([found[0][2]]):
             return ScreenedRow(path, row._replace(error=f"column {self.sequence!r}: {reason}"), "")
         ((start, end, text),) = found
         findings.within_rows += 1
