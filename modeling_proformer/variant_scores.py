@@ -1,6 +1,5 @@
 """Expression of the two alleles of variants, in windows of a genome or in pairs of sequences."""
 
-import copy
 import logging
 import os
 from collections import OrderedDict
@@ -21,7 +20,7 @@ from .data.variants import read_variants
 from .data.vcf import Variant
 from .data.windows import Promoters, VariantLocator, VariantWindows
 from .intervals import prediction_interval
-from .prediction import predict_tokens, prefetch, prepare_model, token_batches
+from .prediction import predict_tokens, prefetch, prepare_model, token_batches, without_flanks
 from .tokenization import ProformerTokenizer
 
 
@@ -168,13 +167,6 @@ def difference_interval(
     return alternate_low - reference_high, alternate_high - reference_low
 
 
-def without_flanks(tokenizer: ProformerTokenizer) -> ProformerTokenizer:
-    """Return a tokenizer of the same construct that takes every sequence for an insert."""
-    tokenizer = copy.copy(tokenizer)
-    tokenizer.five_prime_flank = tokenizer.three_prime_flank = None
-    return tokenizer
-
-
 def _read_pairs(variants: Iterable[Variant], screening: Screening, count: int) -> Iterator[VariantWindows]:
     """Yield pairs of sequences, `count` of which are checked at a time."""
     variants = iter(variants)
@@ -271,4 +263,4 @@ class _Findings:
         logger.warning(f"{refused:,} of {self.rows:,} variants have no score: {kinds}.")
 
 
-__all__ = ["VariantScore", "difference_interval", "score_variants", "without_flanks"]
+__all__ = ["VariantScore", "difference_interval", "score_variants"]

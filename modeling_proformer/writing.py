@@ -223,4 +223,59 @@ def output_vcf(name: str | os.PathLike, vcf: VcfFile) -> Iterator[VcfWriter]:
             yield VcfWriter(lambda text: packed.write(text.encode()), vcf)
 
 
-__all__ = ["VcfWriter", "is_standard", "output_file", "output_table", "output_vcf", "table_suffix_of"]
+class BedGraphWriter:
+    """
+    Writes the values of overlapping windows as a track, in which each base has the value of the nearest window.
+
+    Args:
+        file: where it is written to.
+        stride: windows of a sequence start at most so many bases after each other.
+    """
+
+    def __init__(self, file: IO[str], stride: int):
+        self._file, self._stride = file, stride
+        self._last: tuple[str, int, int, float] | None = None
+        self._start = 0
+
+    def write(self, chromosome: str, start: int, end: int, value: float):
+        """Write a window; it may change where the window before it ends."""
+        first = start
+        if self._last is not None:
+            name, last_start, last_end, _ = self._last
+            border = last_end
+            if name == chromosome and 0 < start - last_start <= self._stride:
+                middle = (last_start + last_end + start + end) // 4
+                border, first = min(middle, last_end), max(middle, start)
+            self._write_last(border)
+        self._last, self._start = (chromosome, start, end, value), first
+
+    def close(self):
+        """Write the last window."""
+        if self._last is not None:
+            self._write_last(self._last[2])
+
+    def _write_last(self, end: int):
+        chromosome, _, _, value = self._last
+        if self._start < end:
+            self._file.write(f"{chromosome}\t{self._start}\t{end}\t{value:.6g}\n")
+
+
+@contextmanager
+def output_bedgraph(name: str | os.PathLike, stride: int) -> Iterator[BedGraphWriter]:
+    """Open a bedGraph file that gets its name only once it is complete."""
+    with output_file(name) as file:
+        track = BedGraphWriter(file, stride)
+        yield track
+        track.close()
+
+
+__all__ = [
+    "BedGraphWriter",
+    "VcfWriter",
+    "is_standard",
+    "output_bedgraph",
+    "output_file",
+    "output_table",
+    "output_vcf",
+    "table_suffix_of",
+]

@@ -98,15 +98,15 @@ def require_new_columns(path: str, columns: Collection[str], new_columns: Sequen
         raise InputError(f"{path}: rename the column {taken[0]!r}, because predictions take that name.")
 
 
-def require_one_output(names: Sequence[str]):
+def require_one_output(names: Sequence[str], option: str = "measured"):
     """
-    Check that there is one column to compare with measurements.
+    Check that there is one column for an option that takes one.
 
     Raises:
         InputError: there are several.
     """
     if len(names) > 1:
-        raise InputError(f"`measured` compares one output, but this model has {len(names)}: {', '.join(names)}.")
+        raise InputError(f"`{option}` takes one output, but this model has {len(names)}: {', '.join(names)}.")
 
 
 def report_agreement(

@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 from tqdm.auto import tqdm
 
 from ..configuration_proformer import ProformerConfig
 from ..data.config import option
+from ..data.screening import is_bed
 from ..data.tables import InputError, Row, column_types, is_stream, measured_value
 from ..data.text import STANDARD_INPUT
 from ..intervals import prediction_interval
 from ..prediction import load_checkpoint, predict_file
-from ..writing import FORMATS, is_standard, output_table, table_suffix_of
+from ..writing import FORMATS, is_standard, output_bedgraph, output_table, table_suffix_of
 from .common import (
     MISSING_FLANKS,
     MODEL,
@@ -28,22 +30,39 @@ from .common import (
 )
 
 
+TRACKS = (".bedgraph", ".bdg")
+
+
 @dataclass(kw_only=True)
 class PredictOptions:
     """What `proformer predict` reads, how, and what it writes."""
 
     input: list[str] = option(
-        f"One or more files with the same columns, each a FASTA, {TABLE}; - is the standard input.",
+        f"One or more files with the same columns, each a FASTA, {TABLE}; - is the standard input. A BED file has "
+        "regions of the genome, which are read on their strands.",
         REQUIRED,
         positional=True,
     )
     output: str | None = option(
-        f"File to write, whose name ends in one of {', '.join(FORMATS)}; by default TSV on the standard output.",
+        f"File to write, whose name ends in one of {', '.join(FORMATS)}; by default TSV on the standard output. With "
+        f"windows, it may be a track, whose name ends in {' or '.join(TRACKS)}.",
         aliases=["-o"],
         metavar="FILE",
     )
     model: str | None = option(MODEL)
     sequence: str = option("Column with the sequences.", "sequence", metavar="COLUMN")
+    genome: str | None = option(
+        "FASTA file of the genome for a BED file, which may be compressed by bgzip.", metavar="FILE"
+    )
+    windows: int | None = option(
+        "Predict windows of the insert's width along each sequence, which start so many bases after each other; for "
+        "sequences longer than the insert.",
+        metavar="STRIDE",
+    )
+    orientation: Literal["given", "reverse", "both"] = option(
+        "Read the inserts as they are given, as their reverse complements, or both ways; then the mean is predicted.",
+        "given",
+    )
     measured: str | None = option(
         "Column with measurements to compare with, which may have empty cells: prints Pearson's r and Spearman's ρ, "
         "and draws a figure with the name of the output and the ending .png.",
@@ -80,9 +99,26 @@ class PredictConfig(PredictOptions, RunOptions):
             raise ValueError(f"`input` is a list of files, such as [{self.input!r}].")
         if sum(path in ("-", STANDARD_INPUT) for path in self.input) > 1:
             raise ValueError("`input` names the standard input more than once.")
-        table_suffix_of(self.output)
+        if self.windows is not None and self.windows < 1:
+            raise ValueError(f"`windows` is {self.windows}, but must be at least 1.")
+        if self.writes_track:
+            if self.windows is None:
+                raise ValueError(f"`output` {self.output}: a track is of `windows`, so give their stride.")
+        else:
+            table_suffix_of(self.output)
+        if self.genome is not None and not any(map(is_bed, self.input)):
+            raise ValueError("`genome` is for BED files, and there is none.")
+        if self.interval is not None and self.orientation != "given":
+            raise ValueError("`interval` is of inserts as they were measured; take the `orientation` 'given'.")
+        if self.measured is not None and self.windows is not None:
+            raise ValueError("`measured` is of whole sequences, and not of `windows`.")
         if self.measured is not None and is_standard(self.output):
             raise ValueError("`measured` draws a figure next to the table, so give the table's name with `output`.")
+
+    @property
+    def writes_track(self) -> bool:
+        """Whether the output is a bedGraph file."""
+        return not is_standard(self.output) and self.output.lower().endswith(TRACKS)
 
 
 def run(config: PredictConfig):
@@ -92,8 +128,8 @@ def run(config: PredictConfig):
     set_missing_flanks(tokenizer, config.missing_flanks)
     outputs = [model.config.id2label[output] for output in range(model.config.num_labels)]
     new_columns = [f"predicted_{output}" for output in outputs]
-    if config.measured is not None:
-        require_one_output(new_columns)
+    if config.measured is not None or config.writes_track:
+        require_one_output(new_columns, "measured" if config.measured else "output")
     if config.interval is not None:
         _require_interval(config.interval, model.config)
         new_columns += [f"{name}_{end}" for name in new_columns for end in ("low", "high")]
@@ -108,9 +144,17 @@ def run(config: PredictConfig):
         on_error=config.on_error,
         iupac_as_n=config.iupac_as_n,
         truncation=config.truncation,
+        genome=config.genome,
+        windows=config.windows,
+        orientation=config.orientation,
         **config.run_arguments,
     )
-    types = column_types(paths[0]) if table_suffix_of(config.output) == ".parquet" and not is_stream(paths[0]) else {}
+    if config.writes_track:
+        _write_track(config, batches)
+        return
+    types = {"start": pa.int64(), "end": pa.int64()} if is_bed(paths[0]) or config.windows is not None else {}
+    if table_suffix_of(config.output) == ".parquet" and not is_stream(paths[0]) and not is_bed(paths[0]):
+        types = column_types(paths[0]) | types
     measured, predicted = [], []
     with output_table(config.output, types) as table, tqdm(unit=" sequences", disable=config.quiet) as progress:
         for rows, values in batches:
@@ -126,6 +170,24 @@ def run(config: PredictConfig):
     if config.measured is not None:
         place = f"{', '.join(config.input)}, column {config.measured!r}"
         report_agreement(place, config.measured, measured, predicted, config.output, "sequences")
+
+
+def _write_track(config: PredictConfig, batches: Iterable[tuple[list[Row], np.ndarray]]):
+    with (
+        output_bedgraph(config.output, config.windows) as track,
+        tqdm(unit=" windows", disable=config.quiet) as progress,
+    ):
+        for rows, values in batches:
+            for row, value in zip(rows, values[:, 0], strict=True):
+                if row.error:
+                    continue
+                name = row.cells.get("chromosome") or row.cells.get("name")
+                if not name:
+                    raise InputError(
+                        f"{row.location}: a track needs the name of each sequence; give a FASTA or BED file."
+                    )
+                track.write(str(name).split()[0], row.cells["start"], row.cells["end"], value)
+            progress.update(len(rows))
 
 
 def _require_interval(level: float, config: ProformerConfig):

@@ -4,6 +4,7 @@ import os
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from .genome import Genome, Region, read_bed, reverse_complement
@@ -274,13 +275,16 @@ def cut_windows(
             yield row._replace(cells={**row.cells, "start": None, "end": None})
             continue
         last = max(len(text) - width, 0)
-        for start in dict.fromkeys([*range(0, last, stride), last]):
+        starts = range(0, last, stride)
+        is_reverse = of_genome and row.cells["strand"] == "-"
+        # Windows follow each other along the genome.
+        for start in chain([last], reversed(starts)) if is_reverse else chain(starts, [last]):
             bases = text[start : start + width]
             if bases.strip("Nn"):
                 empty = False
                 place = {"start": start, "end": start + len(bases)}
                 if of_genome:
-                    before = start if row.cells["strand"] == "+" else len(text) - place["end"]
+                    before = len(text) - place["end"] if is_reverse else start
                     place = {end: row.cells["start"] + before + place[end] - start for end in place}
                 location = f"{row.location}, bases {start + 1:,} to {start + len(bases):,}"
                 yield row._replace(location=location, cells={**row.cells, **place, column: bases})

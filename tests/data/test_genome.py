@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,9 @@ class TestBed:
             list(read_bed(tmp_path / "r.bed", Genome(fasta)))
         with pytest.raises(InputError, match="no such file"):
             list(read_bed(tmp_path / "none.bed", Genome(fasta)))
+
+
+def test_without_pysam_the_extra_is_named(fasta, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pysam", None)
+    with pytest.raises(ImportError, match=r"pip install 'modeling-proformer\[genome\]'"):
+        Genome(fasta)
