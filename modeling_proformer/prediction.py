@@ -303,6 +303,18 @@ def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.d
     return outputs.float().cpu().numpy()
 
 
+def window_width(tokenizer: ProformerTokenizer, width: int | None) -> int:
+    """
+    Return the bases of a window, by default as many as an insert may have.
+
+    Raises:
+        InputError: an insert cannot have so many.
+    """
+    if width is not None and not 1 <= width <= tokenizer.insert_width:
+        raise InputError(f"`width` is {width}, but must be 1 to {tokenizer.insert_width}, the bases of an insert.")
+    return width or tokenizer.insert_width
+
+
 def without_flanks(tokenizer: ProformerTokenizer) -> ProformerTokenizer:
     """Return a tokenizer of the same construct that takes every sequence for an insert."""
     tokenizer = copy.copy(tokenizer)
@@ -330,6 +342,7 @@ def predict_file(
     iupac_as_n: bool = False,
     genome: str | os.PathLike | None = None,
     windows: int | None = None,
+    width: int | None = None,
     orientation: Orientation = "given",
     batch_size: int | None = None,
     device: str | torch.device | None = None,
@@ -356,6 +369,7 @@ def predict_file(
         genome: FASTA file of the genome, for BED files.
         windows: predict windows of the insert's width along each sequence instead, which start so many bases after
             each other; see `cut_windows`. Sequences are then read without looking for flanks.
+        width: bases of these windows, if they are to have fewer than the tokenizer has room for.
         orientation: `"given"`: inserts as they are; `"reverse"`: their reverse complements; `"both"`: the means of the
             predictions of the two.
 
@@ -382,6 +396,7 @@ def predict_file(
         truncation=truncation,
         genome=None if genome is None else Genome(genome),
         windows=windows,
+        width=window_width(tokenizer, width),
     )
     model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
 

@@ -20,7 +20,7 @@ from .data.variants import read_variants
 from .data.vcf import Variant
 from .data.windows import Promoters, VariantLocator, VariantWindows
 from .intervals import prediction_interval
-from .prediction import predict_tokens, prefetch, prepare_model, token_batches, without_flanks
+from .prediction import predict_tokens, prefetch, prepare_model, token_batches, window_width, without_flanks
 from .tokenization import ProformerTokenizer
 
 
@@ -67,6 +67,7 @@ def score_variants(
     *,
     promoters: str | os.PathLike | Sequence[Region] | None = None,
     offsets: int = 1,
+    width: int | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
@@ -75,7 +76,7 @@ def score_variants(
     """
     Yield the expression of both alleles of each variant, in the order of the variants.
 
-    Without promoters, a window has the width of the insert, the variant is in its middle, and it is read on the
+    Without promoters, a window has the width of an insert, the variant is in its middle, and it is read on the
     forward strand. With promoters, the window is the promoter that holds the variant, on its strand; of a promoter
     that is longer than the insert, it is the part around the variant. A variant has a result for each promoter that
     holds it. The windows of both alleles are of one width and end with the same base of the genome: an insertion
@@ -91,17 +92,20 @@ def score_variants(
         promoters: BED file, or regions of the genome.
         offsets: number of windows of each variant, in which it lies at evenly spaced positions. A promoter that fits
             the insert has one window.
+        width: bases of a window, if it is to have fewer than the tokenizer has room for.
 
     Raises:
         ImportError: a genome or VCF needs pysam.
         InputError: a file cannot be read, more than half of the first thousand reference alleles are not those of the
-            genome, there is not one variant that can be scored, or a prediction is not finite; `offsets` is not 1 to
-            the insert's width, or an argument needs a genome.
+            genome, there is not one variant that can be scored, or a prediction is not finite; `width` or
+            `offsets` is outside its range, or an argument needs a genome.
     """
-    if not 1 <= offsets <= tokenizer.insert_width:
-        raise InputError(f"`offsets` is {offsets}, but must be 1 to {tokenizer.insert_width}, the insert's width.")
-    if genome is None and (promoters is not None or offsets > 1):
-        raise InputError(f"`{'offsets' if promoters is None else 'promoters'}` needs the `genome`.")
+    needing = {"promoters": promoters is not None, "offsets": offsets > 1, "width": width is not None}
+    if genome is None and any(needing.values()):
+        raise InputError(f"`{max(needing, key=lambda name: needing[name])}` needs the `genome`.")
+    width = window_width(tokenizer, width)
+    if not 1 <= offsets <= width:
+        raise InputError(f"`offsets` is {offsets}, but must be 1 to {width}, the bases of a window.")
     model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
     if isinstance(variants, str | os.PathLike):
         variants = read_variants(variants)
@@ -111,7 +115,7 @@ def score_variants(
     else:
         genome = genome if isinstance(genome, Genome) else Genome(genome)
         regions = None if promoters is None else Promoters(genome, promoters)
-        located = VariantLocator(genome, regions, tokenizer.insert_width, offsets).locate_all(variants)
+        located = VariantLocator(genome, regions, width, offsets).locate_all(variants)
         # A window is an insert, also if it begins like a flank by chance.
         tokenizer = without_flanks(tokenizer)
 

@@ -58,7 +58,9 @@ def reverse(bases: str) -> str:
     return "".join(COMPLEMENT[base] for base in reversed(bases))
 
 
-def slow_windows(chromosome: str, position: int, reference: str, alternate: str, offsets: int, promoter=None):
+def slow_windows(
+    chromosome: str, position: int, reference: str, alternate: str, offsets: int, room: int, promoter=None
+):
     """Return the windows of both alleles, from whole chromosomes with and without the variant; None for no such."""
     start, end = position - 1, position - 1 + len(reference)
     changed = chromosome[:start] + alternate + chromosome[end:]
@@ -72,7 +74,7 @@ def slow_windows(chromosome: str, position: int, reference: str, alternate: str,
         start, end = len(chromosome) - end, len(chromosome) - start
         first, last = len(chromosome) - last, len(chromosome) - first
     shift = len(changed) - len(chromosome)
-    width = WIDTH if promoter is None else min(WIDTH, last - first)
+    width = room if promoter is None else min(room, last - first)
     allowed = [
         stop
         for stop in range(end, end + width + 1)
@@ -118,21 +120,23 @@ def problems(draw):
     problem=problems(),
     offsets=st.integers(1, WIDTH),
     with_promoters=st.booleans(),
+    width=st.sampled_from([7, WIDTH]),
     batch_size=st.sampled_from([1, 7, 64]),
 )
 def test_scores_are_those_of_chromosomes_with_and_without_the_variant(
-    model, tokenizer, folder, problem, offsets, with_promoters, batch_size
+    model, tokenizer, folder, problem, offsets, with_promoters, width, batch_size
 ):
     chromosome, variants, promoters = problem
+    offsets = min(offsets, width)
     path = write_genome(folder, {"chrI": chromosome, "chrII": "ACGT" * 10})
     expected = []
     for position, reference, alternate in variants:
         start, end = position - 1, position - 1 + len(reference)
         if not with_promoters:
-            expected.append(slow_windows(chromosome, position, reference, alternate, offsets))
+            expected.append(slow_windows(chromosome, position, reference, alternate, offsets, width))
             continue
         windows = [
-            slow_windows(chromosome, position, reference, alternate, offsets, promoter)
+            slow_windows(chromosome, position, reference, alternate, offsets, width, promoter)
             for promoter in sorted(promoters, key=lambda promoter: promoter[0])
             if promoter[0] < end and start < promoter[1]
         ]
@@ -148,6 +152,7 @@ def test_scores_are_those_of_chromosomes_with_and_without_the_variant(
             path,
             promoters=[Region("", "chrII", 8, 30), *regions] if with_promoters else None,
             offsets=offsets,
+            width=width,
             batch_size=batch_size,
         )
     ][1:]

@@ -22,6 +22,7 @@ MODEL = "Checkpoint, a folder or Hub repository; by default the embedded one."
 MISSING_FLANKS = (
     "How to read a sequence without the exact flanks, see ProformerTokenizer; by default as the model was trained."
 )
+WIDTH = "Bases of a window; by default as many as the tokenizer has room for."
 
 
 @dataclass(kw_only=True)

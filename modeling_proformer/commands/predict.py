@@ -21,6 +21,7 @@ from .common import (
     MISSING_FLANKS,
     MODEL,
     TABLE,
+    WIDTH,
     RunOptions,
     input_path,
     report_agreement,
@@ -59,6 +60,7 @@ class PredictOptions:
         "sequences longer than the insert.",
         metavar="STRIDE",
     )
+    width: int | None = option(WIDTH)
     orientation: Literal["given", "reverse", "both"] = option(
         "Read the inserts as they are given, as their reverse complements, or both ways; then the mean is predicted.",
         "given",
@@ -101,6 +103,8 @@ class PredictConfig(PredictOptions, RunOptions):
             raise ValueError("`input` names the standard input more than once.")
         if self.windows is not None and self.windows < 1:
             raise ValueError(f"`windows` is {self.windows}, but must be at least 1.")
+        if self.width is not None and self.windows is None:
+            raise ValueError("`width` is of `windows`, so give their stride.")
         if self.writes_track:
             if self.windows is None:
                 raise ValueError(f"`output` {self.output}: a track is of `windows`, so give their stride.")
@@ -146,6 +150,7 @@ def run(config: PredictConfig):
         truncation=config.truncation,
         genome=config.genome,
         windows=config.windows,
+        width=config.width,
         orientation=config.orientation,
         **config.run_arguments,
     )

@@ -25,6 +25,7 @@ from .common import (
     MISSING_FLANKS,
     MODEL,
     TABLE,
+    WIDTH,
     RunOptions,
     input_path,
     report_agreement,
@@ -83,6 +84,7 @@ class VariantsOptions:
         "deviation of the difference over them.",
         1,
     )
+    width: int | None = option(WIDTH)
     measured: str | None = option(
         "Column with measured differences to compare with, which may have empty cells: prints Pearson's r and "
         "Spearman's ρ, and draws a figure with the name of the output and the ending .png.",
@@ -149,6 +151,7 @@ def run(config: VariantsConfig):
         config.genome,
         promoters=config.promoters,
         offsets=config.offsets,
+        width=config.width,
         truncation=config.truncation,
         **config.run_arguments,
     )

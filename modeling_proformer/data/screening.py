@@ -91,6 +91,7 @@ class Screening:
         truncation: cut inserts that are longer than the construct.
         genome: the genome of BED files.
         windows: bases from the start of a window of the sequences to that of the next one; None for whole sequences.
+        width: bases of a window.
     """
 
     tokenizer: ProformerTokenizer
@@ -101,6 +102,7 @@ class Screening:
     truncation: bool = False
     genome: Genome | None = None
     windows: int | None = None
+    width: int | None = None
 
     def read(self, paths: Sequence[str], batch_size: int) -> Iterator[list[ScreenedRow]]:
         """
@@ -195,8 +197,7 @@ class Screening:
         rows = read_regions(path, self.genome) if of_genome else read_rows(path, warn=warn)
         if self.windows is None:
             return rows
-        width = self.tokenizer.insert_width
-        return cut_windows(path, rows, self.sequence, width, self.windows, of_genome=of_genome)
+        return cut_windows(path, rows, self.sequence, self.width, self.windows, of_genome=of_genome)
 
     def _screen_batch(self, path: str, rows: Sequence[Row], findings: Findings) -> list[ScreenedRow]:
         screened = [self._screen_cells(path, row, findings) for row in rows]

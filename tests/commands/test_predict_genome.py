@@ -117,6 +117,14 @@ class TestWindows:
         inserts = [CHROMOSOMES[name.split()[0]][start : start + WIDTH] for name, start in places]
         np.testing.assert_allclose(table["predicted_expression"], expression(inserts), atol=1e-5)
 
+    def test_they_may_be_narrower_than_an_insert(self, proformer, expression):
+        Path("one.fa").write_text(f">one\n{BASES[:20]}\n")
+        assert proformer("one.fa", "--windows", 6, "--width", 8, "-o", "o.tsv") == (0, "", "")
+        table = pd.read_csv("o.tsv", sep="\t")
+        assert table["start"].tolist() == [0, 6, 12] and table["end"].tolist() == [8, 14, 20]
+        inserts = [BASES[start : start + 8] for start in (0, 6, 12)]
+        np.testing.assert_allclose(table["predicted_expression"], expression(inserts), atol=1e-5)
+
     @pytest.mark.parametrize("strand", "+-")
     def test_those_of_regions_lie_where_the_genome_has_them(self, proformer, expression, strand):
         Path("r.bed").write_text(f"chrI\t20\t57\tx\t0\t{strand}\nchrI\t60\t70\ty\t0\t{strand}\n")
@@ -185,6 +193,8 @@ def test_orientations_are_those_of_the_insert_within_its_flanks(
         (["genome.fa", "--windows", "0"], "--windows is 0, but must be at least 1."),
         (["genome.fa", "-o", "o.bedgraph"], "a track is of --windows, so give their stride."),
         (["r.bed", "--genome", "genome.fa", "--orientation", "both", "--interval", "0.9"], "take the --orientation"),
+        (["genome.fa", "--width", "5"], "--width is of --windows, so give their stride."),
+        (["genome.fa", "--windows", "5", "--width", "13"], "--width is 13, but must be 1 to 12"),
         (["table.tsv", "--windows", "5"], "table.tsv: rename the column 'end', because windows take that name."),
         (["plain.tsv", "--windows", "5", "-o", "o.bdg"], "a track needs the name of each sequence"),
         (["n.fa", "--windows", "5"], "n.fa: there is no window with a base."),

@@ -318,6 +318,7 @@ class TestErrors:
             (["v.vcf", "--genome", "none.fa"], "none.fa: no such file."),
             (["none.vcf", "--genome", "genome.fa"], "none.vcf: no such file."),
             (["v.vcf", "--genome", "genome.fa", "--offsets", "13"], "--offsets is 13, but must be 1 to 12"),
+            (["v.vcf", "--genome", "genome.fa", "--width", "13"], "--width is 13, but must be 1 to 12"),
             (
                 ["v.vcf", "--genome", "genome.fa", "--promoters", "bad.bed"],
                 "bad.bed, line 2: the start 9 is not below",
