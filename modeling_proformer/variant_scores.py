@@ -249,7 +249,7 @@ class _Findings:
         if each.error:
             kind, _, detail = each.error.partition(": ")
             self.counts[kind] = self.counts.get(kind, 0) + 1
-            self.first.setdefault(kind, f"first {each.variant.location}{f': {detail}' if detail else ''}")
+            self.first.setdefault(kind, f"first {each.variant.location}{f': {detail}' if detail else ''}".rstrip("."))
 
     def report(self):
         """
@@ -263,8 +263,8 @@ class _Findings:
             return
         kinds = "; ".join(f"{count:,} {kind} ({self.first[kind]})" for kind, count in self.counts.items())
         if refused == self.rows:
-            raise InputError(f"None of {self.rows:,} variants can be scored: {kinds}.")
-        logger.warning(f"{refused:,} of {self.rows:,} variants have no score: {kinds}.")
+            raise InputError(f"None of {self.rows:,} rows can be scored: {kinds}.")
+        logger.warning(f"{refused:,} of {self.rows:,} rows have no score: {kinds}.")
 
 
 __all__ = ["VariantScore", "difference_interval", "score_variants"]

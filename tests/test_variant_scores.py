@@ -238,5 +238,14 @@ def test_variants_and_genome_have_to_fit(model, tokenizer, folder):
     assert score.error.startswith("unknown chromosome: '1'") and np.isnan(score.reference).all()
     with pytest.raises(InputError, match="give its FASTA file with `genome`"):
         list(score_variants(model, tokenizer, [Variant("A", "C", "I", 41)]))
-    with pytest.raises(InputError, match="None of 1 variants can be scored: 1 no position"):
+    with pytest.raises(InputError, match="None of 1 rows can be scored: 1 no position"):
         list(score_variants(model, tokenizer, [Variant("ACGT", "ACGC")], path))
+
+
+def test_an_insertion_at_the_border_of_a_promoter_is_outside_of_it(model, tokenizer, folder):
+    path = write_genome(folder, {"chrI": "ACGTTGCAAC" * 6})
+    bases = "ACGTTGCAAC" * 6
+    # Behind the bases 20, 21, 31 and 32 of the chromosome.
+    variants = [Variant(bases[end - 1], bases[end - 1] + "G", "chrI", end) for end in (20, 21, 31, 32)]
+    scores = score_variants(model, tokenizer, variants, path, promoters=[Region("", "chrI", 20, 32)])
+    assert [score.error for score in scores] == ["no promoter", "", "", "no promoter"]

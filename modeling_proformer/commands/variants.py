@@ -144,10 +144,13 @@ def run(config: VariantsConfig):
         alternate=config.alternate,
     )
     vcf = VcfFile(path) if is_vcf(path) else None
+    variants: Iterable[Variant] = vcf or read_variants(path, names)
+    if config.measured is not None:
+        variants = _check_measured(path, variants, config.measured)
     scores = score_variants(
         model,
         tokenizer,
-        vcf or read_variants(path, names),
+        variants,
         config.genome,
         promoters=config.promoters,
         offsets=config.offsets,
@@ -161,6 +164,18 @@ def run(config: VariantsConfig):
             _write_vcf(config.output, vcf, columns, shown)
         else:
             _write_table(config, path, columns, shown)
+
+
+def _check_measured(path: str, variants: Iterable[Variant], column: str) -> Iterator[Variant]:
+    """Yield the rows of a table, with an error where the measurement is no number."""
+    for variant in variants:
+        require_columns(path, variant.source.cells, [column])
+        try:
+            measured_value(path, variant.source, column)
+        except InputError as error:
+            reason = str(error).removeprefix(f"{path}, {variant.location}, ")
+            variant = variant._replace(error=variant.error or f"unreadable measurement: {reason}")
+        yield variant
 
 
 def _count(scores: Iterable[VariantScore], progress: tqdm) -> Iterator[VariantScore]:
@@ -272,7 +287,6 @@ def _write_table(config: VariantsConfig, path: str, columns: _ScoreColumns, scor
             given = [score.variant.source.cells if is_table else _cells(score.variant) for score in several]
             require_new_columns(path, given[0], columns.names)
             if config.measured is not None:
-                require_columns(path, given[0], [config.measured])
                 scored = [score for score in several if not score.error]
                 measured += [measured_value(path, score.variant.source, config.measured) for score in scored]
                 predicted += [score.difference[0] for score in scored]

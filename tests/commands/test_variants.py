@@ -155,9 +155,7 @@ class TestInputs:
     def test_alleles_of_a_vcf_are_scored_or_marked(self, proformer, model, tokenizer, name):
         code, output, error = proformer(write_vcf(name), "--genome", "genome.fa", "-o", "o.tsv")
         assert (code, output) == (0, ""), error
-        assert error.startswith(
-            "12 of 15 variants have no score: 2 symbolic allele (first record 3 (I:60): <DEL>); 1 "
-        )
+        assert error.startswith("12 of 15 rows have no score: 2 symbolic allele (first record 3 (I:60): <DEL>); 1 ")
         assert error.count("\n") == 1
         table = read("o.tsv")
         assert table["error"].tolist() == ERRORS
@@ -192,7 +190,7 @@ class TestInputs:
         frame.to_csv("pairs.csv", index=False)
         code, output, error = proformer("pairs.csv", "-o", "o.csv")
         assert (code, output) == (0, "")
-        assert error.startswith("2 of 4 variants have no score: 2 unreadable sequence (first line 4: alternate: ")
+        assert error.startswith("2 of 4 rows have no score: 2 unreadable sequence (first line 4: alternate: ")
         table = read("o.csv")
         assert table.columns.tolist() == ["n", "reference", "alternate", *NUMBERS, "error"]
         values = predict(model, tokenizer, [*pairs[0], *pairs[1]]).reshape(2, 2)
@@ -203,11 +201,14 @@ class TestInputs:
         pairs = [windows("chrI", position, other(at("chrI", position))) for position in range(50, 60)]
         values = predict(model, tokenizer, [window for pair in pairs for window in pair]).reshape(-1, 2)
         frame = pd.DataFrame(pairs, columns=["ref", "alt"]).assign(measured=2 * (values[:, 1] - values[:, 0]) + 1)
-        frame.loc[3, "measured"] = np.nan
+        frame["measured"] = frame["measured"].astype(object)
+        frame.loc[3, "measured"], frame.loc[4, "measured"] = "", "high"
         frame.to_csv("pairs.tsv", sep="\t", index=False)
         assert proformer("pairs.tsv", "--measured", "measured", "-o", "o.tsv") == (
             *(0, ""),
-            "Pearson r 1.0000, Spearman ρ 1.0000 over 9 variants (1 others have no measurement); figure: o.png\n",
+            "1 of 10 rows have no score: 1 unreadable measurement (first line 6: column 'measured': 'high' is not a "
+            "finite number).\nPearson r 1.0000, Spearman ρ 1.0000 over 8 variants (1 others have no "
+            "measurement); figure: o.png\n",
         )
         assert Path("o.png").stat().st_size > 0
 

@@ -46,6 +46,7 @@ NOT_RUN = {
     ): "needs a table of counts",
     ("train.md", "proformer train HuggingFaceBio/"): "downloads 6.7 M promoters",
     ("train.md", "torchrun"): "needs several GPUs and Slurm",
+    ("variants.md", "pip install"): "would change the environment that the tests run in",
     ("attribution.md", "pip install"): "would change the environment that the tests run in",
     ("serve.md", "pip install"): "would change the environment that the tests run in",
     ("publish.md", "proformer publish lac-quick your-account/lac-quick --license mit\n"): "publishes on the Hub",
@@ -67,6 +68,7 @@ EXPLAINED = {
     "train.md": "train",
     "publish.md": "publish",
     "serve.md": "export",
+    "variants.md": "variants",
 }
 
 
