@@ -1,5 +1,6 @@
 """Scores of variants are those of a slow computation on whole chromosomes, and what cannot be scored says why."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -249,3 +250,13 @@ def test_an_insertion_at_the_border_of_a_promoter_is_outside_of_it(model, tokeni
     variants = [Variant(bases[end - 1], bases[end - 1] + "G", "chrI", end) for end in (20, 21, 31, 32)]
     scores = score_variants(model, tokenizer, variants, path, promoters=[Region("", "chrI", 20, 32)])
     assert [score.error for score in scores] == ["no promoter", "", "", "no promoter"]
+
+
+def test_a_genome_that_cannot_be_read_is_no_fault_of_its_variants(model, tokenizer, folder):
+    path = write_genome(folder, {"chrI": "ACGT" * 20, "chrII": "ACGT" * 20})
+    Genome(path)
+    path.write_bytes(path.read_bytes()[:100])
+    os.utime(f"{path}.fai")
+    variants = [Variant("A", "C", "chrI", 41), Variant("A", "C", "chrII", 41)]
+    with pytest.raises(InputError, match="chrII, positions 1 to 80, cannot be read; the file is damaged"):
+        list(score_variants(model, tokenizer, variants, path))

@@ -49,6 +49,10 @@ def import_pysam() -> ModuleType:
     return pysam
 
 
+class RefusedError(InputError):
+    """A variant or region is refused for this reason, and the next one follows. Its kind stands before a colon."""
+
+
 def is_bgzip(start: bytes) -> bool:
     """Return whether a file with these first bytes was compressed by bgzip, and not by gzip alone."""
     return start[:4] == b"\x1f\x8b\x08\x04" and start[12:14] == b"BC"
@@ -92,15 +96,15 @@ class Genome:
         Return a chromosome's name in this genome; `chr1` and `1` are the same, unless the genome has both.
 
         Raises:
-            InputError: there is no such chromosome, or there are several.
+            RefusedError: there is no such chromosome, or there are several.
         """
         if chromosome in self.lengths:
             return chromosome
         found = self._names.get(_without_chr(chromosome), [])
         if len(found) > 1:
-            raise InputError(f"ambiguous chromosome: {chromosome!r} may be {' or '.join(map(repr, found))}")
+            raise RefusedError(f"ambiguous chromosome: {chromosome!r} may be {' or '.join(map(repr, found))}")
         if not found:
-            raise InputError(f"unknown chromosome: {chromosome!r}; the genome has {name_columns(self.lengths)}")
+            raise RefusedError(f"unknown chromosome: {chromosome!r}; the genome has {name_columns(self.lengths)}")
         return found[0]
 
     def fetch(self, name: str, start: int, end: int) -> str:
@@ -251,7 +255,7 @@ def read_bed(path: str | os.PathLike, genome: Genome) -> Iterator[Region]:
             location = f"line {lines.number}"
             try:
                 yield _parse_region(location, fields, genome)
-            except InputError as error:
+            except RefusedError as error:
                 yield Region(location, error=str(error))
     if empty:
         raise InputError(f"{path}: there are no regions in it.")
@@ -259,22 +263,22 @@ def read_bed(path: str | os.PathLike, genome: Genome) -> Iterator[Region]:
 
 def _parse_region(location: str, fields: list[str], genome: Genome) -> Region:
     if len(fields) < 3:
-        raise InputError(f"{len(fields)} columns; a BED file has at least chromosome, start and end, between tabs")
+        raise RefusedError(f"{len(fields)} columns; a BED file has at least chromosome, start and end, between tabs")
     for title, text in zip(("start", "end"), fields[1:3], strict=True):
         if not re.fullmatch(r"-?\d+", text.strip(), re.ASCII):
-            raise InputError(f"the {title} {text!r} is not a whole number")
+            raise RefusedError(f"the {title} {text!r} is not a whole number")
     start, end = int(fields[1]), int(fields[2])
     strand = fields[5].strip() if len(fields) > 5 else "."
     if strand not in ("+", "-", "."):
-        raise InputError(f"the strand {strand!r} (column 6) is not +, - or .")
+        raise RefusedError(f"the strand {strand!r} (column 6) is not +, - or .")
     if start < 0:
-        raise InputError(f"the start {start:,} is below 0")
+        raise RefusedError(f"the start {start:,} is below 0")
     if start >= end:
-        raise InputError(f"the start {start:,} is not below the end {end:,}; {COORDINATES_OF_BED}")
+        raise RefusedError(f"the start {start:,} is not below the end {end:,}; {COORDINATES_OF_BED}")
     chromosome = genome.find(fields[0].strip())
     length = genome.lengths[chromosome]
     if end > length:
-        raise InputError(f"the end {end:,} is beyond the {length:,} bases of {chromosome}; {COORDINATES_OF_BED}")
+        raise RefusedError(f"the end {end:,} is beyond the {length:,} bases of {chromosome}; {COORDINATES_OF_BED}")
     name = fields[3].strip() if len(fields) > 3 else ""
     return Region(location, chromosome, start, end, name, "-" if strand == "-" else "+")
 
@@ -298,4 +302,13 @@ def read_regions(path: str | os.PathLike, genome: Genome) -> Iterator[Row]:
         yield Row(location, cells, error=error)
 
 
-__all__ = ["Genome", "Region", "import_pysam", "is_bgzip", "read_bed", "read_regions", "reverse_complement"]
+__all__ = [
+    "Genome",
+    "RefusedError",
+    "Region",
+    "import_pysam",
+    "is_bgzip",
+    "read_bed",
+    "read_regions",
+    "reverse_complement",
+]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from .genome import Genome, Region, read_bed, reverse_complement
+from .genome import Genome, RefusedError, Region, read_bed, reverse_complement
 from .rows import InputError, Row, require_columns, sequence_text
 from .vcf import Variant
 
@@ -118,43 +118,43 @@ class VariantLocator:
             start, end, alternate = _trim(variant)
             regions: Sequence[Region | None] = [None]
             if self.promoters is not None and not (regions := self.promoters.find(chromosome, start, end)):
-                raise InputError("no promoter")
-        except InputError as error:
+                raise RefusedError("no promoter")
+        except RefusedError as error:
             yield VariantWindows(variant, error=str(error))
             return
         for region in regions:
             strand = "+" if region is None else region.strand
             try:
                 yield self._read_windows(variant, chromosome, start, end, alternate, region)
-            except InputError as error:
+            except RefusedError as error:
                 yield VariantWindows(variant, promoter=region, strand=strand, error=str(error))
 
     def _check(self, variant: Variant) -> str:
         """Return the name of a variant's chromosome in the genome, if the variant can be read there."""
         reference, alternate = variant.reference.upper(), (variant.alternate or ".").upper()
         if variant.error:
-            raise InputError(variant.error)
+            raise RefusedError(variant.error)
         if variant.chromosome is None or variant.position is None:
-            raise InputError("no position: it is a pair of sequences, which needs no genome")
+            raise RefusedError("no position: it is a pair of sequences, which needs no genome")
         if alternate == ".":
-            raise InputError("no alternate allele")
+            raise RefusedError("no alternate allele")
         if alternate == "*":
-            raise InputError("spanning deletion: another record has the deletion that * stands for")
+            raise RefusedError("spanning deletion: another record has the deletion that * stands for")
         if re.search(r"[<>\[\].]", alternate):
-            raise InputError(f"symbolic allele: {variant.alternate}")
+            raise RefusedError(f"symbolic allele: {variant.alternate}")
         for allele in (reference, alternate):
             if not BASES.fullmatch(allele):
-                raise InputError(f"not bases: {allele!r}")
+                raise RefusedError(f"not bases: {allele!r}")
         chromosome = self.genome.find(variant.chromosome)
         length = self.genome.lengths[chromosome]
         start = variant.position - 1
         if not 0 <= start <= length - len(reference):
-            raise InputError(f"beyond the chromosome: {chromosome} has positions 1 to {length:,}")
+            raise RefusedError(f"beyond the chromosome: {chromosome} has positions 1 to {length:,}")
         found = self.genome.fetch(chromosome, start, start + len(reference))
         self._compared += 1
         if found != reference:
             self._mismatched += 1
-            raise InputError(f"reference mismatch: the genome has {found} and not {reference}")
+            raise RefusedError(f"reference mismatch: the genome has {found} and not {reference}")
         return chromosome
 
     def _read_windows(
@@ -173,7 +173,7 @@ class VariantLocator:
             last += max(further, 0)
         length = self.genome.lengths[chromosome]
         if first < 0 or last > length:
-            raise InputError(f"end of chromosome: a window reaches beyond positions 1 to {length:,} of {chromosome}")
+            raise RefusedError(f"end of chromosome: a window reaches beyond positions 1 to {length:,} of {chromosome}")
         text = self.genome.fetch(chromosome, first, last)
         pairs = []
         for low in lows:
@@ -189,7 +189,7 @@ class VariantLocator:
         if not forward:
             pairs = [(reverse_complement(one), reverse_complement(other)) for one, other in pairs]
         if any(not reference.strip("N") for reference, _ in pairs):
-            raise InputError("only N: the genome has no bases there")
+            raise RefusedError("only N: the genome has no bases there")
         return VariantWindows(variant, pairs, region, window, "+" if forward else "-")
 
     def _place(self, start: int, end: int, bases: int, region: Region | None) -> tuple[list[int], int]:
@@ -206,14 +206,14 @@ class VariantLocator:
         lowest, highest = 0, width - longest
         if region is not None:
             if not (region.start <= start and end <= region.end):
-                raise InputError("end of promoter: the variant reaches beyond the promoter")
+                raise RefusedError("end of promoter: the variant reaches beyond the promoter")
             width = min(width, region.end - region.start)
             before, behind = start - region.start, region.end - end
             if region.strand == "-":
                 before, behind = behind, before
             lowest, highest = max(0, width - (end - start) - before), min(width - longest, behind)
         if highest < lowest:
-            raise InputError(f"allele too long: {longest:,} bases do not fit the window of {width:,}")
+            raise RefusedError(f"allele too long: {longest:,} bases do not fit the window of {width:,}")
         count = highest - lowest + 1
         windows = min(self.offsets, count)
         return [lowest + ((2 * number + 1) * count - 1) // (2 * windows) for number in range(windows)], width
