@@ -204,8 +204,9 @@ class Screening:
         sound = [number for number, each in enumerate(screened) if not each.row.error]
         for number, reason in self.find_errors([screened[number].sequence for number in sound]).items():
             number = sound[number]
-            findings.long += len(screened[number].sequence) > self.longest
+            is_long = len(screened[number].sequence) > self.longest
             screened[number] = self._find_within(screened[number], reason, findings)
+            findings.long += is_long and bool(screened[number].row.error)
         findings.rows += len(rows)
         for each in screened:
             if each.row.error:
