@@ -139,4 +139,4 @@ def _unpacked(path: Path) -> Iterator[str]:
         yield unpacked.name
 
 
-__all__ = ["VCF_SUFFIXES", "Variant", "VcfFile", "is_vcf"]
+__all__ = ["Variant", "VcfFile", "is_vcf"]

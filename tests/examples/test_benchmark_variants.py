@@ -14,7 +14,19 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "benchmark_variants.py"
 @pytest.mark.slow
 def test_variants_are_scored_in_each_way():
     pytest.importorskip("pysam")
-    small = ["--variants", "40", "--genome-bases", "5000", "--offsets", "2", "--repeats", "1", "--batch-size", "16"]
+    small = [
+        "--variants",
+        "40",
+        "--genome-bases",
+        "5000",
+        "--offsets",
+        "2",
+        "--repeats",
+        "1",
+        "--batch-size",
+        "16",
+        "--processor-time",
+    ]
     finished = subprocess.run([sys.executable, SCRIPT, *small], capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr[-3000:]
     rows = re.findall(r"^\| (.*?) \| ([\d.,]+) \|.* \| (\S+) \|", finished.stdout, re.MULTILINE)
