@@ -63,6 +63,8 @@ setup(
         "design": ["dnachisel>=3.2.16"],
         # For tables in Excel workbooks.
         "excel": ["openpyxl>=3.1"],
+        # For `proformer variants` on a genome or VCF, and for regions of a genome.
+        "genome": ["pysam>=0.22"],
         # For `proformer export --format onnx` and int8; a server needs only onnxruntime and transformers.
         "export": ["onnx>=1.18", "onnxruntime>=1.22", "onnxscript>=0.6"],
         # For `make docs`.
@@ -82,6 +84,7 @@ setup(
             "playwright",
             "pre-commit",
             "protobuf",
+            "pysam",
             "pytest>=9",
             "pytest-xdist",
             "ruff",

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .training.finetune import finetune
     from .training.pretrain import train
     from .training.trainer import ProformerTrainer
+    from .variant_scores import score_variants
 
 
 # Names that are imported when they are first used, because their modules take long to import.
@@ -59,6 +60,7 @@ _MODULES = {
     "finetune": "training.finetune",
     "prepare_assay": "data.prepare",
     "publish": "hub.publish",
+    "score_variants": "variant_scores",
     "train": "training.pretrain",
 }
 
@@ -127,6 +129,7 @@ __all__ = [
     "prepare_assay",
     "publish",
     "saturation_mutagenesis",
+    "score_variants",
     "train",
     "variant_effects",
 ]

@@ -56,6 +56,13 @@ COMMANDS = {
         "expression of each sequence, in the units of the model's assay, as its last columns.",
         "predict",
     ),
+    "variants": Command(
+        "predict the effect of the variants in a VCF or table on expression",
+        "Write the predicted expression of the reference and the alternate allele of each variant, and their "
+        "difference, in windows of a genome, in its promoters, or in pairs of sequences. Variants that cannot be "
+        "scored are marked with the reason, and counted at the end.",
+        "variants",
+    ),
     "design": Command(
         "design sequences of a wanted expression, under the constraints of a lab",
         "Design sequences whose predicted expression is a number, within a range, or as great or small as can be, "

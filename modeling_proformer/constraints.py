@@ -289,7 +289,7 @@ def _patterns(option: str, name: str) -> list[Any]:
 
     if name in rest_dict and option == "avoid":
         # A few enzymes have two sites.
-        return [chisel.DnaNotationPattern(site) for site in rest_dict[name]["site"].split("|")]
+        return [chisel.DnaNotationPattern(site) for site in str(rest_dict[name]["site"]).split("|")]
     motif = name.upper().replace("U", "T")
     if not motif or not set(motif) <= set(IUPAC_NOTATION):
         if option != "avoid":

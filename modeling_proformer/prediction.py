@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
 from threading import Thread
-from typing import TypeVar, get_args
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_fil
 
 from .configuration_proformer import ProformerConfig
 from .data.config import require_choice
-from .data.screening import OnError, ScreenedRow, Screening
+from .data.genome import Genome, reverse_complement
+from .data.screening import OnError, ScreenedRow, Screening, is_bed
 from .data.tables import InputError, Row, first_line
 from .linear_layers import fastest_linear_layers
 from .modeling_proformer import (
@@ -38,6 +39,9 @@ from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 
 Batch = TypeVar("Batch")
+
+#: Which strand of inserts is read.
+Orientation: TypeAlias = Literal["given", "reverse", "both"]
 
 EMBEDDED_CHECKPOINT = "proformer-yeast-small"
 
@@ -207,7 +211,7 @@ def predict_batches(
 ) -> Iterator[np.ndarray]:
     """Yield what `predict` returns, one array for each `batch_size` sequences, for more of them than memory holds."""
     model, batch_size = prepare_model(model, tokenizer, sequences, batch_size, device)
-    for inputs in _prefetch(token_batches(tokenizer, sequences, batch_size, truncation)):
+    for inputs in prefetch(token_batches(tokenizer, sequences, batch_size, truncation)):
         yield predict_tokens(model, inputs, dtype)
 
 
@@ -247,7 +251,7 @@ def token_batches(
         row += len(batch)
 
 
-def _prefetch(batches: Iterator[Batch]) -> Iterator[Batch]:
+def prefetch(batches: Iterator[Batch]) -> Iterator[Batch]:
     """Yield the same batches, each of them made in another thread while the caller works on the one before."""
     upcoming = _start_next(batches)
     while (batch := upcoming.result()) is not None:
@@ -299,6 +303,34 @@ def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.d
     return outputs.float().cpu().numpy()
 
 
+def window_width(tokenizer: ProformerTokenizer, width: int | None) -> int:
+    """
+    Return the bases of a window, by default as many as an insert may have.
+
+    Raises:
+        InputError: an insert cannot have so many.
+    """
+    if width is not None and not 1 <= width <= tokenizer.insert_width:
+        raise InputError(f"`width` is {width}, but must be 1 to {tokenizer.insert_width}, the bases of an insert.")
+    return width or tokenizer.insert_width
+
+
+def without_flanks(tokenizer: ProformerTokenizer) -> ProformerTokenizer:
+    """Return a tokenizer of the same construct that takes every sequence for an insert."""
+    tokenizer = copy.copy(tokenizer)
+    tokenizer.five_prime_flank = tokenizer.three_prime_flank = None
+    return tokenizer
+
+
+def _reverse_inserts(tokenizer: ProformerTokenizer, sequences: Sequence[str], truncation: bool) -> list[str]:
+    """Return the reverse complements of inserts, which are cut before that if they do not fit."""
+    inserts = tokenizer.inserts(sequences) if sequences else []
+    if truncation:
+        width = tokenizer.insert_width
+        inserts = [insert[-width:] if tokenizer.truncation_side == "left" else insert[:width] for insert in inserts]
+    return [*map(reverse_complement, inserts)]
+
+
 def predict_file(
     model: PreTrainedModel,
     tokenizer: ProformerTokenizer,
@@ -308,13 +340,17 @@ def predict_file(
     measured: str | None = None,
     on_error: OnError = "refuse",
     iupac_as_n: bool = False,
+    genome: str | os.PathLike | None = None,
+    windows: int | None = None,
+    width: int | None = None,
+    orientation: Orientation = "given",
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     truncation: bool = False,
 ) -> Iterator[tuple[list[Row], np.ndarray]]:
     """
-    Stream FASTA files or tables: yield their rows, and the expression of their sequences, `batch_size` at a time.
+    Stream FASTA files, tables or BED files: yield rows, and the expression of their sequences, `batch_size` at a time.
 
     A sequence that holds the construct of the tokenizer, with both flanks, among other bases or on the other strand is
     predicted as this construct alone. It is logged how many these are, how many inserts are cut and how much, and how
@@ -322,21 +358,35 @@ def predict_file(
 
     Args:
         model, tokenizer, batch_size, device, dtype, truncation: see `predict`.
-        path: the file, or several with the same columns.
+        path: the file, or several with the same columns. A BED file has regions of the genome, which are inserts on
+            their strands, with the columns chromosome, start, end, name, strand and sequence.
         sequence: column of the sequences.
         measured: column of measurements, if there is one; its cells must be numbers, or empty.
         on_error: what to do with rows whose sequence cannot be tokenized or whose measurement is no number.
             `"refuse"`: an error, before anything is computed. `"skip"`: they are left out. `"mark"`: their `error`
             says why they have no prediction, which is NaN.
         iupac_as_n: read the IUPAC codes R Y S W K M B D H V as N.
+        genome: FASTA file of the genome, for BED files.
+        windows: predict windows of the insert's width along each sequence instead, which start so many bases after
+            each other; see `cut_windows`. Sequences are then read without looking for flanks.
+        width: bases of these windows, if they are to have fewer than the tokenizer has room for.
+        orientation: `"given"`: inserts as they are; `"reverse"`: their reverse complements; `"both"`: the means of the
+            predictions of the two.
 
     Raises:
+        ImportError: a genome needs pysam.
         InputError: a file cannot be read (see `read_rows`) or has no such column, its columns differ from those of the
             first, a prediction is not finite, no row can be predicted, or rows are refused. The error says in which
             line or row, and how many there are.
-        ValueError: `on_error` is something else.
+        ValueError: `on_error` or `orientation` is something else, or `windows` is below 1.
     """
     require_choice("on_error", on_error, get_args(OnError))
+    require_choice("orientation", orientation, get_args(Orientation))
+    if windows is not None and windows < 1:
+        raise ValueError(f"`windows` is {windows}, but must be at least 1.")
+    paths = [os.fspath(each) for each in ([path] if isinstance(path, str | os.PathLike) else path)]
+    if windows is not None or all(map(is_bed, paths)):
+        tokenizer = without_flanks(tokenizer)
     screening = Screening(
         tokenizer=tokenizer,
         sequence=sequence,
@@ -344,20 +394,28 @@ def predict_file(
         on_error=on_error,
         iupac_as_n=iupac_as_n,
         truncation=truncation,
+        genome=None if genome is None else Genome(genome),
+        windows=windows,
+        width=window_width(tokenizer, width),
     )
     model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
-    paths = [os.fspath(each) for each in ([path] if isinstance(path, str | os.PathLike) else path)]
 
-    def read_tokens() -> Iterator[tuple[list[ScreenedRow], BatchEncoding | None]]:
+    def read_tokens() -> Iterator[tuple[list[ScreenedRow], list[BatchEncoding]]]:
         for rows in screening.read(paths, batch_size):
             sequences = [each.sequence for each in rows if not each.row.error]
-            yield rows, next(token_batches(tokenizer, sequences, batch_size, truncation), None)
+            inputs = []
+            if orientation != "reverse":
+                inputs += token_batches(tokenizer, sequences, batch_size, truncation)
+            if orientation != "given":
+                reverse = _reverse_inserts(tokenizer, sequences, truncation)
+                inputs += token_batches(without_flanks(tokenizer), reverse, batch_size, False)
+            yield rows, inputs
 
-    for rows, inputs in _prefetch(read_tokens()):
+    for rows, inputs in prefetch(read_tokens()):
         predicted = np.full((len(rows), model.config.num_labels), np.nan, dtype=np.float32)
         sound = np.array([not each.row.error for each in rows])
-        if inputs is not None:
-            predicted[sound] = predict_tokens(model, inputs, dtype)
+        if inputs:
+            predicted[sound] = np.mean([predict_tokens(model, each, dtype) for each in inputs], axis=0)
         infinite = sound & ~np.isfinite(predicted).all(axis=1)
         if infinite.any():
             first = rows[int(infinite.argmax())]

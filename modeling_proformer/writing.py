@@ -4,9 +4,10 @@ import csv
 import gzip
 import io
 import os
+import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -15,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .data.genome import import_pysam
 from .data.tables import InputError, first_line, is_stream
+from .data.vcf import VcfFile
 
 
 # The delimiter of each format; Parquet has none.
@@ -181,4 +184,98 @@ class _ParquetTable:
             self.writer.close()
 
 
-__all__ = ["is_standard", "output_file", "output_table", "table_suffix_of"]
+class VcfWriter:
+    """
+    Writes the records of a VCF with more INFO fields.
+
+    Args:
+        write: writes text.
+        vcf: the file that the records are from; its header has the fields.
+    """
+
+    def __init__(self, write: Callable[[str], Any], vcf: VcfFile):
+        self._write = write
+        self._write(vcf.header)
+
+    def write(self, record: Any, fields: Mapping[str, Sequence[float | str]]):
+        """Write a record of pysam. Numbers that are NaN, and text that is empty, are missing."""
+        for name, values in fields.items():
+            record.info[name] = tuple(map(_info_value, values))
+        self._write(str(record))
+
+
+def _info_value(value: float | str) -> float | str | None:
+    if isinstance(value, str):
+        # These characters divide fields and values.
+        return re.sub(r"[\s,;=]+", "_", value) or "."
+    return None if np.isnan(value) else float(value)
+
+
+@contextmanager
+def output_vcf(name: str | os.PathLike, vcf: VcfFile) -> Iterator[VcfWriter]:
+    """Open a VCF, compressed by bgzip if its name ends in .gz, that gets its name only once it is complete."""
+    with output_file(name, binary=True) as file:
+        if not str(name).lower().endswith(".gz"):
+            yield VcfWriter(lambda text: file.write(text.encode()), vcf)
+            return
+        # pysam writes only to files that have a name.
+        with import_pysam().BGZFile(f"/dev/fd/{file.fileno()}", "wb") as packed:
+            yield VcfWriter(lambda text: packed.write(text.encode()), vcf)
+
+
+class BedGraphWriter:
+    """
+    Writes the values of overlapping windows as a track, in which each base has the value of the nearest window.
+
+    Args:
+        file: where it is written to.
+        stride: windows of a sequence start at most so many bases after each other.
+    """
+
+    def __init__(self, file: IO[str], stride: int):
+        self._file, self._stride = file, stride
+        self._last: tuple[str, int, int, float] | None = None
+        self._start = 0
+
+    def write(self, chromosome: str, start: int, end: int, value: float):
+        """Write a window; it may change where the window before it ends."""
+        first = start
+        if self._last is not None:
+            name, last_start, last_end, _ = self._last
+            border = last_end
+            if name == chromosome and 0 < start - last_start <= self._stride:
+                middle = (last_start + last_end + start + end) // 4
+                border, first = min(middle, last_end), max(middle, start)
+            self._write_last(border)
+        self._last, self._start = (chromosome, start, end, value), first
+
+    def close(self):
+        """Write the last window."""
+        if self._last is not None:
+            self._write_last(self._last[2])
+
+    def _write_last(self, end: int):
+        chromosome, _, _, value = self._last
+        if self._start < end:
+            self._file.write(f"{chromosome}\t{self._start}\t{end}\t{value:.6g}\n")
+
+
+@contextmanager
+def output_bedgraph(name: str | os.PathLike, stride: int) -> Iterator[BedGraphWriter]:
+    """Open a bedGraph file that gets its name only once it is complete."""
+    with output_file(name) as file:
+        track = BedGraphWriter(file, stride)
+        yield track
+        track.close()
+
+
+__all__ = [
+    "BedGraphWriter",
+    "VcfWriter",
+    "is_standard",
+    "output_bedgraph",
+    "output_file",
+    "output_table",
+    "output_vcf",
+    "table_suffix_of",
+]

@@ -59,8 +59,8 @@ class TestBadRows:
         with pytest.raises(InputError, match=f"^4 of 8 rows are bad: {path}, {self.BAD}") as raised:
             next(predict_file(model, tiny_tokenizer, path, batch_size=2))
         assert str(raised.value).endswith(
-            '; and 1 more. `iupac_as_n` reads IUPAC codes as N. `on_error="skip"` and `on_error="mark"` predict the '
-            "other rows."
+            "; and 1 more. `iupac_as_n` reads IUPAC codes as N. `windows` predicts windows of longer sequences. "
+            '`on_error="skip"` and `on_error="mark"` predict the other rows.'
         )
 
     @pytest.mark.parametrize("batch_size", [1, 3, 100])

@@ -1,6 +1,9 @@
 """What several commands share: help texts, and the options of those that run a model."""
 
+import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,11 +13,18 @@ from ..configuration_proformer import ProformerConfig
 from ..data.config import option
 from ..data.tables import InputError, first_line
 from ..data.text import STANDARD_INPUT
+from ..evaluation.metrics import correlation
 from ..intervals import prediction_interval
+from ..tokenization import ProformerTokenizer
+from ..writing import table_suffix_of
 
 
 TABLE = "TSV or CSV (may be gzipped), Excel, Parquet or Arrow file"
 MODEL = "Checkpoint, a folder or Hub repository; by default the embedded one."
+MISSING_FLANKS = (
+    "How to read a sequence without the exact flanks, see ProformerTokenizer; by default as the model was trained."
+)
+WIDTH = "Bases of a window; by default as many as the tokenizer has room for."
 
 
 @dataclass(kw_only=True)
@@ -83,3 +93,76 @@ def append_interval(predicted: np.ndarray, config: ProformerConfig, level: float
     """Return predictions (rows, outputs), followed by both ends of the interval around each."""
     ends = np.stack(prediction_interval(predicted, config, level), axis=-1)
     return np.concatenate([predicted, ends.reshape(len(predicted), -1)], axis=1)
+
+
+def set_missing_flanks(tokenizer: ProformerTokenizer, missing_flanks: str | None):
+    """
+    Let the tokenizer read sequences without flanks in this way; None leaves it as it is.
+
+    Raises:
+        InputError: its construct has no flanks.
+    """
+    if missing_flanks is None:
+        return
+    if not (tokenizer.five_prime_flank or tokenizer.three_prime_flank):
+        raise InputError("`missing_flanks`: the construct of this model has no flanks.")
+    tokenizer.missing_flanks = missing_flanks
+
+
+def require_new_columns(path: str, columns: Collection[str], new_columns: Sequence[str]):
+    """
+    Check that the columns of the output are not in the input.
+
+    Raises:
+        InputError: one is.
+    """
+    if taken := [name for name in new_columns if name in columns]:
+        raise InputError(f"{path}: rename the column {taken[0]!r}, because predictions take that name.")
+
+
+def require_one_output(names: Sequence[str], option: str = "measured"):
+    """
+    Check that there is one column for an option that takes one.
+
+    Raises:
+        InputError: there are several.
+    """
+    if len(names) > 1:
+        raise InputError(f"`{option}` takes one output, but this model has {len(names)}: {', '.join(names)}.")
+
+
+def report_agreement(
+    place: str, label: str, measured: Sequence[float], predicted: Sequence[float], output: str, things: str
+):
+    """
+    Print Pearson's r and Spearman's ρ, and draw a figure next to the output.
+
+    Args:
+        place: file and column of the measurements, for an error.
+        label: name of what was measured.
+        measured: NaN where there is no measurement.
+        predicted: as many.
+        output: name of the table with the predictions; the figure's name ends in .png instead.
+        things: what the rows are.
+
+    Raises:
+        InputError: there are no two different values.
+    """
+    from ..evaluation.figures import scatter_plot
+
+    suffix = table_suffix_of(output)
+    figure = Path(f"{output[: -len(suffix)] if output.lower().endswith(suffix) else output}.png")
+    is_measured = ~np.isnan(measured)
+    measured, predicted = (np.array(values)[is_measured] for values in (measured, predicted))
+    agreement = correlation(measured, predicted)
+    if np.isnan(agreement.pearson_r):
+        raise InputError(
+            f"{place}: a correlation needs at least two different values; the predictions are in {output}."
+        )
+    scatter_plot(figure, measured, predicted, agreement, label=label)
+    without = f" ({(~is_measured).sum():,} others have no measurement)" if not is_measured.all() else ""
+    print(
+        f"Pearson r {agreement.pearson_r:.4f}, Spearman ρ {agreement.spearman_rho:.4f} over {agreement.count:,} "
+        f"{things}{without}; figure: {figure}",
+        file=sys.stderr,
+    )

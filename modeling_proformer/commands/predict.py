@@ -1,23 +1,37 @@
 """The command `proformer predict`."""
 
-import sys
 from collections.abc import Iterable
 from dataclasses import MISSING as REQUIRED
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+import pyarrow as pa
 from tqdm.auto import tqdm
 
 from ..data.config import option
+from ..data.screening import is_bed
 from ..data.tables import InputError, Row, column_types, is_stream, measured_value
 from ..data.text import STANDARD_INPUT
-from ..evaluation.metrics import correlation
 from ..prediction import load_checkpoint, predict_file
-from ..tokenization import ProformerTokenizer
-from ..writing import FORMATS, is_standard, output_table, table_suffix_of
-from .common import MODEL, TABLE, RunOptions, append_interval, input_path, require_interval
+from ..writing import FORMATS, is_standard, output_bedgraph, output_table, table_suffix_of
+from .common import (
+    MISSING_FLANKS,
+    MODEL,
+    TABLE,
+    WIDTH,
+    RunOptions,
+    append_interval,
+    input_path,
+    report_agreement,
+    require_interval,
+    require_new_columns,
+    require_one_output,
+    set_missing_flanks,
+)
+
+
+TRACKS = (".bedgraph", ".bdg")
 
 
 @dataclass(kw_only=True)
@@ -25,17 +39,32 @@ class PredictOptions:
     """What `proformer predict` reads, how, and what it writes."""
 
     input: list[str] = option(
-        f"One or more files with the same columns, each a FASTA, {TABLE}; - is the standard input.",
+        f"One or more files with the same columns, each a FASTA, {TABLE}; - is the standard input. A BED file has "
+        "regions of the genome, which are read on their strands.",
         REQUIRED,
         positional=True,
     )
     output: str | None = option(
-        f"File to write, whose name ends in one of {', '.join(FORMATS)}; by default TSV on the standard output.",
+        f"File to write, whose name ends in one of {', '.join(FORMATS)}; by default TSV on the standard output. With "
+        f"windows, it may be a track, whose name ends in {' or '.join(TRACKS)}.",
         aliases=["-o"],
         metavar="FILE",
     )
     model: str | None = option(MODEL)
     sequence: str = option("Column with the sequences.", "sequence", metavar="COLUMN")
+    genome: str | None = option(
+        "FASTA file of the genome for a BED file, which may be compressed by bgzip.", metavar="FILE"
+    )
+    windows: int | None = option(
+        "Predict windows of the insert's width along each sequence, which start so many bases after each other; for "
+        "sequences longer than the insert.",
+        metavar="STRIDE",
+    )
+    width: int | None = option(WIDTH)
+    orientation: Literal["given", "reverse", "both"] = option(
+        "Read the inserts as they are given, as their reverse complements, or both ways; then the mean is predicted.",
+        "given",
+    )
     measured: str | None = option(
         "Column with measurements to compare with, which may have empty cells: prints Pearson's r and Spearman's ρ, "
         "and draws a figure with the name of the output and the ending .png.",
@@ -51,9 +80,7 @@ class PredictOptions:
         "refuse",
     )
     iupac_as_n: bool = option("Read the IUPAC codes R Y S W K M B D H V as N.", False)
-    missing_flanks: Literal["keep", "cut", "refuse"] | None = option(
-        "How to read a sequence without the exact flanks, see ProformerTokenizer; by default as the model was trained."
-    )
+    missing_flanks: Literal["keep", "cut", "refuse"] | None = option(MISSING_FLANKS)
     truncation: bool = option("Cut inserts that are longer than the model's construct.", False)
 
 
@@ -74,34 +101,39 @@ class PredictConfig(PredictOptions, RunOptions):
             raise ValueError(f"`input` is a list of files, such as [{self.input!r}].")
         if sum(path in ("-", STANDARD_INPUT) for path in self.input) > 1:
             raise ValueError("`input` names the standard input more than once.")
-        table_suffix_of(self.output)
+        if self.windows is not None and self.windows < 1:
+            raise ValueError(f"`windows` is {self.windows}, but must be at least 1.")
+        if self.width is not None and self.windows is None:
+            raise ValueError("`width` is of `windows`, so give their stride.")
+        if self.writes_track:
+            if self.windows is None:
+                raise ValueError(f"`output` {self.output}: a track is of `windows`, so give their stride.")
+        else:
+            table_suffix_of(self.output)
+        if self.genome is not None and not any(map(is_bed, self.input)):
+            raise ValueError("`genome` is for BED files, and there is none.")
+        if self.interval is not None and self.orientation != "given":
+            raise ValueError("`interval` is of inserts as they were measured; take the `orientation` 'given'.")
+        if self.measured is not None and self.windows is not None:
+            raise ValueError("`measured` is of whole sequences, and not of `windows`.")
         if self.measured is not None and is_standard(self.output):
             raise ValueError("`measured` draws a figure next to the table, so give the table's name with `output`.")
 
     @property
-    def suffix(self) -> str:
-        """End of the output's name that says its format."""
-        return table_suffix_of(self.output)
-
-    @property
-    def figure(self) -> Path:
-        """File of the figure, next to the table."""
-        name = self.output[: -len(self.suffix)] if self.output.lower().endswith(self.suffix) else self.output
-        return Path(f"{name}.png")
+    def writes_track(self) -> bool:
+        """Whether the output is a bedGraph file."""
+        return not is_standard(self.output) and self.output.lower().endswith(TRACKS)
 
 
 def run(config: PredictConfig):
     """Write a table with the predicted expression of each sequence, and compare it with measurements."""
     paths = [input_path(path) for path in config.input]
     model, tokenizer = load_checkpoint(config.model)
-    if config.missing_flanks is not None:
-        _set_missing_flanks(tokenizer, config.missing_flanks)
+    set_missing_flanks(tokenizer, config.missing_flanks)
     outputs = [model.config.id2label[output] for output in range(model.config.num_labels)]
     new_columns = [f"predicted_{output}" for output in outputs]
-    if config.measured is not None and len(outputs) > 1:
-        raise InputError(
-            f"`measured` compares one output, but this model has {len(outputs)}: {', '.join(new_columns)}."
-        )
+    if config.measured is not None or config.writes_track:
+        require_one_output(new_columns, "measured" if config.measured else "output")
     if config.interval is not None:
         require_interval(config.interval, model.config)
         new_columns += [f"{name}_{end}" for name in new_columns for end in ("low", "high")]
@@ -116,14 +148,23 @@ def run(config: PredictConfig):
         on_error=config.on_error,
         iupac_as_n=config.iupac_as_n,
         truncation=config.truncation,
+        genome=config.genome,
+        windows=config.windows,
+        width=config.width,
+        orientation=config.orientation,
         **config.run_arguments,
     )
-    types = column_types(paths[0]) if config.suffix == ".parquet" and not is_stream(paths[0]) else {}
+    if config.writes_track:
+        _write_track(config, batches)
+        return
+    types = {"start": pa.int64(), "end": pa.int64()} if is_bed(paths[0]) or config.windows is not None else {}
+    if table_suffix_of(config.output) == ".parquet" and not is_stream(paths[0]) and not is_bed(paths[0]):
+        types = column_types(paths[0]) | types
     measured, predicted = [], []
     with output_table(config.output, types) as table, tqdm(unit=" sequences", disable=config.quiet) as progress:
         for rows, values in batches:
             columns = [*rows[0].cells]
-            _require_new(paths[0], columns, new_columns)
+            require_new_columns(paths[0], columns, new_columns)
             if config.measured is not None:
                 measured += [measured_value(paths[0], row, config.measured) for row in rows if not row.error]
                 predicted += [value for value, row in zip(values[:, 0], rows, strict=True) if not row.error]
@@ -132,42 +173,31 @@ def run(config: PredictConfig):
             table.write([*columns, *new_columns], _cells(rows, values, is_marked=config.on_error == "mark"))
             progress.update(len(rows))
     if config.measured is not None:
-        _report_agreement(config, np.array(measured), np.array(predicted))
+        place = f"{', '.join(config.input)}, column {config.measured!r}"
+        report_agreement(place, config.measured, measured, predicted, config.output, "sequences")
 
 
-def _set_missing_flanks(tokenizer: ProformerTokenizer, missing_flanks: str):
-    if not (tokenizer.five_prime_flank or tokenizer.three_prime_flank):
-        raise InputError("`missing_flanks`: the construct of this model has no flanks.")
-    tokenizer.missing_flanks = missing_flanks
-
-
-def _require_new(path: str, columns: list[str], new_columns: list[str]):
-    if taken := [name for name in new_columns if name in columns]:
-        raise InputError(f"{path}: rename the column {taken[0]!r}, because predictions take that name.")
+def _write_track(config: PredictConfig, batches: Iterable[tuple[list[Row], np.ndarray]]):
+    with (
+        output_bedgraph(config.output, config.windows) as track,
+        tqdm(unit=" windows", disable=config.quiet) as progress,
+    ):
+        for rows, values in batches:
+            for row, value in zip(rows, values[:, 0], strict=True):
+                if row.error:
+                    continue
+                name = row.cells.get("chromosome") or row.cells.get("name")
+                if not name:
+                    raise InputError(
+                        f"{row.location}: a track needs the name of each sequence; give a FASTA or BED file."
+                    )
+                track.write(str(name).split()[0], row.cells["start"], row.cells["end"], value)
+            progress.update(len(rows))
 
 
 def _cells(rows: list[Row], values: np.ndarray, is_marked: bool) -> list[list]:
     errors: Iterable[list[str]] = ([row.error] if is_marked else [] for row in rows)
     return [[*row.cells.values(), *numbers, *error] for row, numbers, error in zip(rows, values, errors, strict=True)]
-
-
-def _report_agreement(config: PredictConfig, measured: np.ndarray, predicted: np.ndarray):
-    from ..evaluation.figures import scatter_plot
-
-    is_measured = ~np.isnan(measured)
-    agreement = correlation(measured[is_measured], predicted[is_measured])
-    if np.isnan(agreement.pearson_r):
-        raise InputError(
-            f"{', '.join(config.input)}, column {config.measured!r}: a correlation needs at least two different "
-            f"values; the predictions are in {config.output}."
-        )
-    scatter_plot(config.figure, measured[is_measured], predicted[is_measured], agreement, label=config.measured)
-    without = f" ({(~is_measured).sum():,} others have no measurement)" if not is_measured.all() else ""
-    print(
-        f"Pearson r {agreement.pearson_r:.4f}, Spearman ρ {agreement.spearman_rho:.4f} over {agreement.count:,} "
-        f"sequences{without}; figure: {config.figure}",
-        file=sys.stderr,
-    )
 
 
 KINDS = (PredictConfig,)

@@ -9,8 +9,10 @@ from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias
 
 from ..tokenization import InvalidSequenceError, ProformerTokenizer
+from .genome import Genome, read_regions
 from .rows import InputError, Row, measured_value, name_columns, require_columns, sequence_text
-from .tables import is_stream, read_rows
+from .tables import is_stream, read_rows, table_suffix
+from .windows import cut_windows
 
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,11 @@ IUPAC_TO_N = str.maketrans(dict.fromkeys("RYSWKMBDHVryswkmbdhv", "N"))
 
 # A message quotes at most so many rows.
 MAX_QUOTED = 3
+
+
+def is_bed(path: str) -> bool:
+    """Return whether a file has regions of a genome by its name."""
+    return table_suffix(path) == ".bed"
 
 
 class ScreenedRow(NamedTuple):
@@ -50,6 +57,7 @@ class Findings:
         cut, longest: number of inserts that are cut, and the length and location of the longest.
         within_rows, within: number of constructs found within longer sequences, and the first locations.
         unknown: number of sequences with IUPAC codes of several bases.
+        long: number of bad rows whose sequence is longer than a construct.
     """
 
     rows: int = 0
@@ -60,6 +68,7 @@ class Findings:
     within_rows: int = 0
     within: list[str] = field(default_factory=list)
     unknown: int = 0
+    long: int = 0
 
 
 def _quote(quoted: Sequence[str], count: int) -> str:
@@ -80,6 +89,9 @@ class Screening:
             computed, and the files are refused; "skip": the rows are left out; "mark": they have no prediction.
         iupac_as_n: read the IUPAC codes of several bases as N.
         truncation: cut inserts that are longer than the construct.
+        genome: the genome of BED files.
+        windows: bases from the start of a window of the sequences to that of the next one; None for whole sequences.
+        width: bases of a window.
     """
 
     tokenizer: ProformerTokenizer
@@ -88,6 +100,9 @@ class Screening:
     on_error: OnError = "refuse"
     iupac_as_n: bool = False
     truncation: bool = False
+    genome: Genome | None = None
+    windows: int | None = None
+    width: int | None = None
 
     def read(self, paths: Sequence[str], batch_size: int) -> Iterator[list[ScreenedRow]]:
         """
@@ -119,6 +134,12 @@ class Screening:
         for sentence in self._sentences(findings):
             logger.warning(sentence)
 
+    @property
+    def longest(self) -> int:
+        """Number of bases of the longest construct."""
+        flanks = (self.tokenizer.five_prime_flank, self.tokenizer.three_prime_flank)
+        return self.tokenizer.insert_width + sum(len(flank or "") for flank in flanks)
+
     def _sentences(self, findings: Findings) -> Iterator[str]:
         """Yield a sentence on each kind of finding."""
         of_all = f"of {findings.rows:,} rows"
@@ -145,6 +166,8 @@ class Screening:
         remedies = []
         if findings.unknown and not self.iupac_as_n:
             remedies.append("`iupac_as_n` reads IUPAC codes as N.")
+        if findings.long:
+            remedies.append("`windows` predicts windows of longer sequences.")
         if findings.bad_rows < findings.rows:
             remedies.append('`on_error="skip"` and `on_error="mark"` predict the other rows.')
         of_all = "" if findings.bad_rows == 1 else f"{findings.bad_rows:,} of {findings.rows:,} rows are bad: "
@@ -155,7 +178,7 @@ class Screening:
     ) -> Iterator[list[ScreenedRow]]:
         columns: list[str] | None = None
         for path in paths:
-            rows = read_rows(path, warn=warn)
+            rows = self._read_rows(path, warn)
             while batch := list(islice(rows, batch_size)):
                 cells = batch[0].cells
                 columns = columns or list(cells)
@@ -167,12 +190,23 @@ class Screening:
                 require_columns(path, cells, [self.sequence, *filter(None, [self.measured])])
                 yield self._screen_batch(path, batch, findings)
 
+    def _read_rows(self, path: str, warn: bool) -> Iterator[Row]:
+        of_genome = is_bed(path)
+        if of_genome and self.genome is None:
+            raise InputError(f"{path}: these are regions of a genome; name its FASTA file with `genome`.")
+        rows = read_regions(path, self.genome) if of_genome else read_rows(path, warn=warn)
+        if self.windows is None:
+            return rows
+        return cut_windows(path, rows, self.sequence, self.width, self.windows, of_genome=of_genome)
+
     def _screen_batch(self, path: str, rows: Sequence[Row], findings: Findings) -> list[ScreenedRow]:
         screened = [self._screen_cells(path, row, findings) for row in rows]
         sound = [number for number, each in enumerate(screened) if not each.row.error]
-        for number, reason in self._find_errors([screened[number].sequence for number in sound]).items():
+        for number, reason in self.find_errors([screened[number].sequence for number in sound]).items():
             number = sound[number]
+            is_long = len(screened[number].sequence) > self.longest
             screened[number] = self._find_within(screened[number], reason, findings)
+            findings.long += is_long and bool(screened[number].row.error)
         findings.rows += len(rows)
         for each in screened:
             if each.row.error:
@@ -183,6 +217,8 @@ class Screening:
         return screened
 
     def _screen_cells(self, path: str, row: Row, findings: Findings) -> ScreenedRow:
+        if row.error:
+            return ScreenedRow(path, row, "")
         try:
             text = sequence_text(path, row, self.sequence)
             if self.measured is not None:
@@ -194,7 +230,7 @@ class Screening:
         findings.unknown += known != text
         return ScreenedRow(path, row, known if self.iupac_as_n else text)
 
-    def _find_errors(self, sequences: Sequence[str]) -> dict[int, str]:
+    def find_errors(self, sequences: Sequence[str]) -> dict[int, str]:
         """Return the sequences that cannot be tokenized, and why."""
         try:
             self.tokenizer.encode_letters(sequences, truncation=self.truncation)
@@ -202,15 +238,15 @@ class Screening:
             if len(sequences) == 1:
                 return {0: error.reason}
             half = len(sequences) // 2
-            others = self._find_errors(sequences[half:])
-            return self._find_errors(sequences[:half]) | {half + row: reason for row, reason in others.items()}
+            others = self.find_errors(sequences[half:])
+            return self.find_errors(sequences[:half]) | {half + row: reason for row, reason in others.items()}
         return {}
 
     def _find_within(self, screened: ScreenedRow, reason: str, findings: Findings) -> ScreenedRow:
         """Return the row with the only construct that its sequence holds; if there is none, with an error."""
         path, row, sequence = screened
         found = self.tokenizer.find_constructs(sequence)
-        if len(found) != 1 or self._find_errors([found[0][2]]):
+        if len(found) != 1 or self.find_errors([found[0][2]]):
             return ScreenedRow(path, row._replace(error=f"column {self.sequence!r}: {reason}"), "")
         ((start, end, text),) = found
         findings.within_rows += 1
@@ -236,4 +272,4 @@ def _unpickle(file) -> Iterator[list[ScreenedRow]]:
             return
 
 
-__all__ = ["Findings", "OnError", "ScreenedRow", "Screening"]
+__all__ = ["Findings", "OnError", "ScreenedRow", "Screening", "is_bed"]

@@ -35,7 +35,8 @@ OTHER_KINDS = {
     (".zip", ".bz2", ".xz", ".zst", ".7z", ".tar", ".tgz"): "compressed; unpack it, or compress it with gzip",
     (".fastq", ".fq", ".sam", ".bam", ".cram"): "reads of a sequencer; make a FASTA file of its sequences",
     (".gb", ".gbk", ".genbank", ".embl", ".dna", ".ape"): "annotated sequences; export them as FASTA",
-    (".vcf", ".bcf", ".bed", ".gff", ".gtf", ".2bit"): "no sequences to predict; extract them as FASTA",
+    (".vcf", ".bcf"): "variants, which `proformer variants` scores",
+    (".bed", ".gff", ".gtf", ".2bit"): "no sequences to predict; extract them as FASTA",
     (".rds", ".rdata", ".rda", ".pkl", ".pickle", ".h5", ".hdf5", ".h5ad", ".npz", ".json", ".jsonl"): (
         "no table; write one as TSV, CSV or Parquet"
     ),

@@ -49,6 +49,7 @@ NOT_RUN = {
     ("design.md", "pip install"): "would change the environment that the tests run in",
     ("design.md", "proformer predict designs.tsv --model OTHER"): "needs another model",
     ("design.md", "proformer design --targets 4 8 12 16"): "takes minutes",
+    ("variants.md", "pip install"): "would change the environment that the tests run in",
     ("attribution.md", "pip install"): "would change the environment that the tests run in",
     ("serve.md", "pip install"): "would change the environment that the tests run in",
     ("publish.md", "proformer publish lac-quick your-account/lac-quick --license mit\n"): "publishes on the Hub",
@@ -71,6 +72,7 @@ EXPLAINED = {
     "publish.md": "publish",
     "serve.md": "export",
     "design.md": "design",
+    "variants.md": "variants",
 }
 
 
@@ -321,7 +323,8 @@ def test_tables_of_options_are_those_of_the_dataclasses():
 
 def test_options_that_pages_name_exist():
     known = {"--version", *trainer_options()}.union(*map(options_of, cli.COMMANDS))
-    known |= set(re.findall(r'"(--[a-z_]+)"', (ROOT / "examples" / "benchmark_input.py").read_text(encoding="utf-8")))
+    for script in ("benchmark_input.py", "benchmark_variants.py"):
+        known |= set(re.findall(r'"(--[a-z_-]+)"', (ROOT / "examples" / script).read_text(encoding="utf-8")))
     for page in PAGES:
         text = PAGES[page].read_text(encoding="utf-8")
         inline = [child for token in MarkdownIt().parse(text) for child in token.children or []]

@@ -1,0 +1,270 @@
+"""Expression of the two alleles of variants, in windows of a genome or in pairs of sequences."""
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from transformers import BatchEncoding, PreTrainedModel
+
+from .configuration_proformer import ProformerConfig
+from .data.genome import Genome, Region
+from .data.rows import InputError
+from .data.screening import Screening
+from .data.variants import read_variants
+from .data.vcf import Variant
+from .data.windows import Promoters, VariantLocator, VariantWindows
+from .intervals import prediction_interval
+from .prediction import predict_tokens, prefetch, prepare_model, token_batches, window_width, without_flanks
+from .tokenization import ProformerTokenizer
+
+
+logger = logging.getLogger(__name__)
+
+# Windows whose predictions are kept for later variants, which share a reference if they are near each other.
+WINDOWS_KEPT = 2**14
+# Variants without windows of their own that are returned at a time.
+MAX_WAITING = 2**12
+
+
+class VariantScore(NamedTuple):
+    """
+    What a model predicts for the two alleles of a variant.
+
+    Attributes:
+        variant: the variant.
+        error: why it has no predictions, with the kind before the first colon; empty if it has some.
+        promoter: the promoter that it was read in; None without promoters.
+        window: where the windows of the reference allele lie, such as "chrI:101-180", from the first base of the first
+            to the last base of the last, counted from 1; empty for a pair of sequences.
+        strand: the strand that was read.
+        reference, alternate: (outputs,) of float32, means over the windows. NaN if there is an error.
+        difference: (outputs,), alternate minus reference.
+        spread: (outputs,), standard deviation of the difference over the windows; 0 if there is one.
+    """
+
+    variant: Variant
+    error: str
+    promoter: Region | None
+    window: str
+    strand: str
+    reference: np.ndarray
+    alternate: np.ndarray
+    difference: np.ndarray
+    spread: np.ndarray
+
+
+def score_variants(
+    model: PreTrainedModel,
+    tokenizer: ProformerTokenizer,
+    variants: str | os.PathLike | Iterable[Variant],
+    genome: str | os.PathLike | Genome | None = None,
+    *,
+    promoters: str | os.PathLike | Sequence[Region] | None = None,
+    offsets: int = 1,
+    width: int | None = None,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    truncation: bool = False,
+) -> Iterator[VariantScore]:
+    """
+    Yield the expression of both alleles of each variant, in the order of the variants.
+
+    Without promoters, a window has the width of an insert, the variant is in its middle, and it is read on the
+    forward strand. With promoters, the window is the promoter that holds the variant, on its strand; of a promoter
+    that is longer than the insert, it is the part around the variant. A variant has a result for each promoter that
+    holds it. The windows of both alleles are of one width and end with the same base of the genome: an insertion
+    pushes bases out at the end that is read first, the 5′ end, and a deletion draws bases in there.
+
+    A variant that cannot be scored has an `error`, and the next one follows. At the end, their numbers are logged.
+    Every distinct window within reach is predicted once, and both alleles of a window in one batch.
+
+    Args:
+        model, tokenizer, batch_size, device, dtype, truncation: see `predict`; only sequences of pairs are cut.
+        variants: a VCF, a BCF, a table (see `read_variants`), or variants.
+        genome: FASTA file; without it, the variants are pairs of sequences.
+        promoters: BED file, or regions of the genome.
+        offsets: number of windows of each variant, in which it lies at evenly spaced positions. A promoter that fits
+            the insert has one window.
+        width: bases of a window, if it is to have fewer than the tokenizer has room for.
+
+    Raises:
+        ImportError: a genome or VCF needs pysam.
+        InputError: a file cannot be read, more than half of the first thousand reference alleles are not those of the
+            genome, there is not one variant that can be scored, or a prediction is not finite; `width` or
+            `offsets` is outside its range, or an argument needs a genome.
+    """
+    needing = {"promoters": promoters is not None, "offsets": offsets > 1, "width": width is not None}
+    if genome is None and any(needing.values()):
+        raise InputError(f"`{max(needing, key=lambda name: needing[name])}` needs the `genome`.")
+    width = window_width(tokenizer, width)
+    if not 1 <= offsets <= width:
+        raise InputError(f"`offsets` is {offsets}, but must be 1 to {width}, the bases of a window.")
+    model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
+    if isinstance(variants, str | os.PathLike):
+        variants = read_variants(variants)
+    findings = _Findings()
+    if genome is None:
+        located = _read_pairs(variants, Screening(tokenizer=tokenizer, truncation=truncation), batch_size)
+    else:
+        genome = genome if isinstance(genome, Genome) else Genome(genome)
+        regions = None if promoters is None else Promoters(genome, promoters)
+        located = VariantLocator(genome, regions, width, offsets).locate_all(variants)
+        # A window is an insert, also if it begins like a flank by chance.
+        tokenizer = without_flanks(tokenizer)
+
+    def read() -> Iterator[tuple[_Batch, BatchEncoding | None]]:
+        for batch in _gather(located, batch_size):
+            yield batch, next(token_batches(tokenizer, batch.windows, max(batch_size, 2), truncation), None)
+
+    for batch, inputs in prefetch(read()):
+        if inputs is not None:
+            predicted = predict_tokens(model, inputs, dtype)
+            if not np.isfinite(predicted).all():
+                raise InputError(
+                    f"The prediction of a variant is nan or infinite; the weights of {model.name_or_path} are not "
+                    f"sound{'' if dtype is None else f' in {dtype}'}."
+                )
+            for window, values in zip(batch.windows.values(), predicted, strict=True):
+                window.values = values
+        for each, windows in batch.complete:
+            findings.add(each)
+            yield _score(each, windows, model.config.num_labels)
+    findings.report()
+
+
+def difference_interval(
+    reference: np.ndarray, alternate: np.ndarray, config: ProformerConfig, level: float = 0.9
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Return both ends of an interval around the difference of two predictions, alternate minus reference.
+
+    It covers the difference of the two measurements with a probability of about `level` or more, if both sequences
+    are like those of the assay that the model was fine-tuned on. It goes from the lowest to the highest difference of
+    values in the intervals of both alleles (`prediction_interval`), each at the level halfway from `level` to 1.
+    Both miss together at most as often as one and the other (Bonferroni), however their errors depend on each other.
+    The errors of two alleles are usually alike, so the interval is wider than it would have to be.
+
+    Args:
+        reference, alternate: (variants, outputs), as `predict` returns them.
+        config: configuration of the model.
+        level: confidence level, such as 0.9, for which the model needs half widths at 0.95.
+
+    Raises:
+        ValueError: the model has no half width for that level.
+    """
+    of_each = round((1 + level) / 2, 10)
+    try:
+        (reference_low, reference_high), (alternate_low, alternate_high) = (
+            prediction_interval(predicted, config, of_each) for predicted in (reference, alternate)
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"A difference at the level {level} needs those of both alleles at {of_each}: {error}"
+        ) from None
+    return alternate_low - reference_high, alternate_high - reference_low
+
+
+def _read_pairs(variants: Iterable[Variant], screening: Screening, count: int) -> Iterator[VariantWindows]:
+    """Yield pairs of sequences, `count` of which are checked at a time."""
+    variants = iter(variants)
+    while several := list(islice(variants, count)):
+        errors = {number: each.error for number, each in enumerate(several) if each.error}
+        if any(each.chromosome is not None for each in several):
+            raise InputError("The variants are alleles at positions of a genome: give its FASTA file with `genome`.")
+        for allele in ("reference", "alternate"):
+            sound = [number for number in range(len(several)) if number not in errors]
+            found = screening.find_errors([getattr(several[number], allele) for number in sound])
+            errors |= {sound[number]: f"unreadable sequence: {allele}: {why}" for number, why in found.items()}
+        for number, each in enumerate(several):
+            error = errors.get(number, "")
+            yield VariantWindows(each, () if error else [(each.reference, each.alternate)], error=error)
+
+
+@dataclass
+class _Window:
+    """A window, which has values once it is predicted."""
+
+    values: np.ndarray | None = None
+
+
+@dataclass
+class _Batch:
+    """Windows to predict, and the variants that are complete with them."""
+
+    windows: dict[str, _Window] = field(default_factory=dict)
+    complete: list[tuple[VariantWindows, list[tuple[_Window, _Window]]]] = field(default_factory=list)
+
+
+def _gather(located: Iterable[VariantWindows], batch_size: int) -> Iterator[_Batch]:
+    """Yield batches with both windows of each pair; a window that is among the last ones is in none again."""
+    kept: OrderedDict[str, _Window] = OrderedDict()
+    batch = _Batch()
+    for each in located:
+        pairs = []
+        for pair in each.pairs:
+            new = [window for window in dict.fromkeys(pair) if window not in kept]
+            if len(batch.windows) + len(new) > max(batch_size, 2):
+                yield batch
+                batch = _Batch()
+            for window in new:
+                kept[window] = batch.windows[window] = _Window()
+            pairs.append((kept[pair[0]], kept[pair[1]]))
+            while len(kept) > WINDOWS_KEPT:
+                kept.popitem(last=False)
+        batch.complete.append((each, pairs))
+        if len(batch.complete) == MAX_WAITING:
+            yield batch
+            batch = _Batch()
+    yield batch
+
+
+def _score(each: VariantWindows, windows: Sequence[tuple[_Window, _Window]], outputs: int) -> VariantScore:
+    if windows:
+        # (alleles, windows, outputs)
+        references, alternates = np.array([[window.values for window in pair] for pair in windows]).swapaxes(0, 1)
+        differences = alternates - references
+        values = [references.mean(axis=0), alternates.mean(axis=0), differences.mean(axis=0), differences.std(axis=0)]
+    else:
+        values = [np.full(outputs, np.nan, dtype=np.float32)] * 4
+    return VariantScore(each.variant, each.error, each.promoter, each.window, each.strand, *values)
+
+
+@dataclass
+class _Findings:
+    """How many variants have no score, by the kind of the reason."""
+
+    rows: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, each: VariantWindows):
+        self.rows += 1
+        if each.error:
+            kind, _, detail = each.error.partition(": ")
+            self.counts[kind] = self.counts.get(kind, 0) + 1
+            self.first.setdefault(kind, f"first {each.variant.location}{f': {detail}' if detail else ''}".rstrip("."))
+
+    def report(self):
+        """
+        Log what was found.
+
+        Raises:
+            InputError: no variant has a score.
+        """
+        refused = sum(self.counts.values())
+        if not refused:
+            return
+        kinds = "; ".join(f"{count:,} {kind} ({self.first[kind]})" for kind, count in self.counts.items())
+        if refused == self.rows:
+            raise InputError(f"None of {self.rows:,} rows can be scored: {kinds}.")
+        logger.warning(f"{refused:,} of {self.rows:,} rows have no score: {kinds}.")
+
+
+__all__ = ["VariantScore", "difference_interval", "score_variants"]
