@@ -81,8 +81,8 @@ class ColumnOptions:
     )
     bins: list[float] | None = option("Centres of the sorting bins, evenly spaced; the targets are then read counts.")
     classes: list[str] | None = option(
-        "Names of the classes in the target column, such as low mid high; the outputs are then the probabilities of "
-        "the classes, which add up to 1."
+        "Names of the classes in the target column, such as low mid high, for finetune; the outputs are then the "
+        "probabilities of the classes, which add up to 1."
     )
     rna: list[str] | None = option(
         "Columns with RNA reads of barcodes, one for each replicate, where an empty cell or NA is 0; instead of "

@@ -36,7 +36,10 @@ def numbers_of(data, **options) -> list[float]:
 def test_a_class_is_its_number_and_measured_as_1_among_0(frame):
     frame.loc[4, "level"] = None
     assay = prepare(frame)
-    assert assay.findings[:2] == ["89 rows have a class of level.", "Rows without a measurement: 1; they are left out."]
+    assert assay.findings[:2] == [
+        "89 rows have a class of level.",
+        "Rows without a measurement: 1; they are left out.",
+    ]
     assert assay.config.outputs == NAMES and assay.config.measured_columns == ["level"]
     kept = frame.level.dropna()
     assert assay.labels[:, 0].tolist() == [NAMES.index(name) for name in kept]
@@ -147,7 +150,9 @@ class TestAmbiguousBases:
         return frame.assign(spare=np.arange(90)).drop(columns="level")
 
     def test_the_option_is_named_where_a_code_is_refused(self, ambiguous):
-        with pytest.raises(InputError, match=r"row 8, column 'sequence': 'R' at position 1 .* `iupac_as_n` reads IUPAC"):
+        with pytest.raises(
+            InputError, match=r"row 8, column 'sequence': 'R' at position 1 .* `iupac_as_n` reads IUPAC"
+        ):
             prepare(ambiguous, classes=None, targets=["spare"])
         ambiguous.loc[7, "sequence"] = "X"
         with pytest.raises(InputError) as refused:
