@@ -12,6 +12,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNOREC
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 IUPAC_CODES = "RYSWKMBDHV"
+IUPAC_REMEDY = "`iupac_as_n` reads IUPAC codes as N."
 IUPAC_TO_N = str.maketrans(dict.fromkeys(IUPAC_CODES + IUPAC_CODES.lower(), "N"))
 
 
@@ -31,7 +32,7 @@ def class_key(cell: Any) -> str:
 
 def iupac_hint(sequence: str) -> str:
     """Return what an error about a sequence's characters adds if they are IUPAC codes of several bases."""
-    return "" if sequence.translate(IUPAC_TO_N) == sequence else " `iupac_as_n` reads IUPAC codes as N."
+    return "" if sequence.translate(IUPAC_TO_N) == sequence else f" {IUPAC_REMEDY}"
 
 
 __all__ = ["class_key", "iupac_hint"]

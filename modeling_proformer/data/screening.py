@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias
 
 from ..tokenization import InvalidSequenceError, ProformerTokenizer
-from .cells import IUPAC_TO_N
+from .cells import IUPAC_REMEDY, IUPAC_TO_N
 from .config import count_of
 from .rows import InputError, Row, measured_value, name_columns, require_columns, sequence_text
 from .tables import is_stream, read_rows
@@ -144,7 +144,7 @@ class Screening:
             return
         remedies = []
         if findings.unknown and not self.iupac_as_n:
-            remedies.append("`iupac_as_n` reads IUPAC codes as N.")
+            remedies.append(IUPAC_REMEDY)
         if findings.bad_rows < findings.rows:
             remedies.append('`on_error="skip"` and `on_error="mark"` predict the other rows.')
         of_all = "" if findings.bad_rows == 1 else f"{findings.bad_rows:,} of {findings.rows:,} rows are bad: "
