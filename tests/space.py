@@ -40,7 +40,7 @@ BAD_FILES = [
     ("table.xlsx", b"PK\x03\x04", "^table.xlsx: this page reads FASTA, CSV and TSV files; their names end in"),
     ("table.tsv.gz", b"\x1f\x8b", "^table.tsv.gz: this page reads FASTA, CSV and TSV files"),
     ("table.csv", b"", "^table.csv: the file is empty"),
-    ("table.csv", b"sequence,y\nACGT,1\nACGT\n", "^table.csv, line 3: 1 cells under a header of 2 columns"),
+    ("table.csv", b"sequence,y\nACGT,1\nACGT\n", "^table.csv, line 3: 1 cell under a header of 2 columns"),
     ("table.csv", b"sequence,y\nACGT,1\n,2\n", "^table.csv, line 3, column 'sequence': the sequence is empty"),
     ("table.csv", b"first,ACGTACG\nsecond,GGGG\n", "^table.csv: the first line should name the columns of the table"),
     ("reads.fasta", bytes(range(256)), "^reads.fasta, line 1: this is not UTF-8 text"),

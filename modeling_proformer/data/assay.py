@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..tokenization import InvalidSequenceError, ProformerTokenizer
+from .cells import iupac_hint
 from .checking import SPLIT_NAMES
-from .config import DataConfig
+from .config import DataConfig, count_of
 from .sequences import Sequences
 from .sources import SourceTable, as_dataset, content_digest, flat_numbers, load_table, name_of, require_datasets
 from .splits import ThreeWaySplit, number_groups
@@ -41,7 +42,7 @@ class Assay:
         sources: tables that it was made of.
         table: the rows, see `checking.checked_schema`; one for each insert where duplicates are merged.
         source_of: (rows,) number of the source of each row.
-        labels: (rows, targets) of float64, NaN where missing.
+        labels: (rows, targets) of float64, NaN where missing; a class is its number.
         weights: (rows,), or None.
         inserts: the insert of each row.
         tokenizer: of the construct.
@@ -105,8 +106,8 @@ class Assay:
         return self.measured_of(self.labels)
 
     def measured_of(self, labels: np.ndarray) -> np.ndarray:
-        """Return the measured values of labels, (rows, outputs): the labels themselves, or the mean bin of reads."""
-        return measured_of(labels, self.config.bins)
+        """Return the measured values of labels, (rows, outputs), see `measured_of`."""
+        return measured_of(labels, self.config)
 
     def rows(self, numbers: np.ndarray) -> "datasets.Dataset":
         """Return rows as `ProformerCollator` takes them: `sequence`, `labels` and, if there are any, `weight`."""
@@ -168,10 +169,14 @@ def load_assay(
         tokenizer=ProformerTokenizer(),
     )
     measured = np.flatnonzero(~np.isnan(assay.labels).all(axis=1))
-    assay.findings.append(f"{len(measured):,} rows have measurements of {', '.join(config.outputs)}.")
+    what = f"a class of {config.targets[0]}" if config.classes else f"measurements of {', '.join(config.outputs)}"
+    assay.findings.append(f"{len(measured):,} rows have {what}.")
     if len(measured) < len(assay):
-        assay.findings.append(f"{len(assay) - len(measured):,} rows without a measurement are left out.")
+        assay.findings.append(f"Rows without a measurement: {len(assay) - len(measured):,}; they are left out.")
         assay, assigned = assay.take(measured), assigned[measured]
+    if config.iupac_as_n:
+        ambiguous = pc.sum(table.data.column("ambiguous")).as_py() or 0
+        assay.findings.append(f"Rows with IUPAC codes: {ambiguous:,}; the codes are read as N.")
     require_rows(assay)
     if config.standard_error:
         assay.weights = precision_weights(assay.name, config.standard_error, assay.weights)
@@ -179,7 +184,9 @@ def load_assay(
     for name, rows in assay.by_source() if config.weight else ():
         if not assay.weights[rows].any():
             raise InputError(f"{name}, column {config.weight!r}: every weight is 0, so no row counts.")
-    assay.binary = not config.rna and bool((np.isin(assay.labels, (0, 1)) | np.isnan(assay.labels)).all())
+    assay.binary = not (config.rna or config.classes) and bool(
+        (np.isin(assay.labels, (0, 1)) | np.isnan(assay.labels)).all()
+    )
     assay.inserts = encode_table(assay.table["sequence"], assay.location, config.sequence)
     return assay, assigned
 
@@ -194,7 +201,8 @@ def encode_table(sequences: Sequence[str], location: Callable[[int], str], colum
     try:
         return Sequences.encode(sequences)
     except InvalidSequenceError as error:
-        raise InputError(f"{location(error.row)}, column {column!r}: {error.reason}") from error
+        reason = error.reason + iupac_hint(sequences[error.row])
+        raise InputError(f"{location(error.row)}, column {column!r}: {reason}") from error
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -234,16 +242,21 @@ def rows_of_inserts(assay: Assay, assigned: np.ndarray) -> tuple[np.ndarray, np.
 def require_rows(assay: Assay):
     if len(assay) < MIN_ROWS:
         raise InputError(
-            f"{assay.name}: {len(assay)} rows with measurements are too few to train and test a model; at least "
-            f"{MIN_ROWS} are needed, and some hundreds for a useful one."
+            f"{assay.name}: {count_of(len(assay), 'row')} with measurements {'is' if len(assay) == 1 else 'are'} too "
+            f"few to train and test a model; at least {MIN_ROWS} are needed, and some hundreds for a useful one."
         )
 
 
-def measured_of(labels: np.ndarray, bins: Sequence[float] | None) -> np.ndarray:
-    """Return the measured values of labels, (rows, outputs): the labels themselves, or the mean bin of reads."""
-    if bins is None:
+def measured_of(labels: np.ndarray, config: DataConfig) -> np.ndarray:
+    """
+    Return the measured values of labels, (rows, outputs): the labels themselves, the mean bin of reads, or 1 for the
+    class of a row and 0 for the others.
+    """
+    if config.classes:
+        return np.where(np.isnan(labels), np.nan, labels == np.arange(len(config.classes)))
+    if config.bins is None:
         return labels
-    return (labels @ np.array(bins) / labels.sum(axis=1))[:, None]
+    return (labels @ np.array(config.bins) / labels.sum(axis=1))[:, None]
 
 
 def require_variation(rows: str, column: str, values: np.ndarray):

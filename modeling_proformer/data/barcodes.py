@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from .assay import Assay, number_names, precision_weights, rows_of_inserts
+from .config import count_of
 from .sources import as_dataset
 from .tables import InputError
 
@@ -68,10 +69,11 @@ def combine_barcodes(assay: Assay, assigned: np.ndarray) -> tuple[Assay, np.ndar
         "Sequences are weighted by 1 / (e² + median of e²), where e is the standard error that follows from reads.",
     ]
     if ambiguous:
-        combined.findings.append(f"{ambiguous:,} rows whose barcode belongs to several sequences are left out.")
+        combined.findings.append(f"Rows whose barcode belongs to several sequences: {ambiguous:,}; they are left out.")
     if few := len(kept) - len(enough):
         combined.findings.append(
-            f"{few:,} sequences with fewer than {config.min_barcodes:,} barcodes in every replicate are left out."
+            f"Sequences with fewer than {count_of(config.min_barcodes, 'barcode')} in every replicate: {few:,}; they "
+            "are left out."
         )
     return combined, assigned[kept[enough]]
 

@@ -1,14 +1,15 @@
 """The one row checker: rows of any source become an Arrow table with fixed columns, or an error that says where."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .config import DataConfig
-from .rows import MISSING, InputError, Row, measured_value, require_columns, sequence_text, weight_value
+from .cells import DECIMAL_COMMA, IUPAC_CODES, IUPAC_TO_N, MISSING, NUMBER, class_key
+from .config import DataConfig, did_you_mean
+from .rows import InputError, Row, measured_value, name_columns, require_columns, sequence_text, weight_value
 
 
 # Models are trained in float32, where a larger number would be infinite.
@@ -26,15 +27,17 @@ def checked_schema(config: DataConfig) -> pa.Schema:
     """
     Return the columns of a checked table.
 
-    `sequence` is text without blanks at its ends; `labels` are the targets, NaN where missing; `weight` (or the
-    standard errors, from which weights follow), `barcode`, `group` and `split` are there where the configuration names
-    them; `location` says where each row is, such as "line 7". A row without any measurement has empty text and weight
-    0.
+    `sequence` is text without blanks at its ends; `labels` are the targets or the number of the class, NaN where
+    missing; `weight` (or the standard errors, from which weights follow), `barcode`, `group` and `split` are there
+    where the configuration names them; `ambiguous`, with `iupac_as_n`, says whether the sequence had IUPAC codes;
+    `location` says where each row is, such as "line 7". A row without any measurement has empty text and weight 0.
     """
     columns = [("sequence", pa.string()), ("labels", pa.list_(pa.float64(), len(config.measured_columns)))]
     if config.weight or config.standard_error:
         columns.append(("weight", pa.float64()))
     columns += [(name, pa.string()) for name in ("barcode", "group", "split") if getattr(config, name)]
+    if config.iupac_as_n:
+        columns.append(("ambiguous", pa.bool_()))
     return pa.schema([*columns, ("location", pa.string())])
 
 
@@ -47,22 +50,29 @@ def check_rows(source: str, rows: Iterable[Row], config: DataConfig) -> pa.Table
             the source, the row and the column.
     """
     checked: list[dict[str, Any]] = []
-    unmeasured = {"sequence": "", "weight": 0.0, "barcode": "", "group": "", "split": ""}
+    unmeasured = {"sequence": "", "weight": 0.0, "barcode": "", "group": "", "split": "", "ambiguous": False}
+    classes = config.class_numbers
     for row in rows:
         require_columns(source, row.cells, config.columns)
-        labels = [
-            _float32_value(source, row, column, measured_value(source, row, column))
-            for column in config.measured_columns
-        ]
+        if classes:
+            labels = [_class_number(source, row, config, classes)]
+        else:
+            labels = [
+                _float32_value(source, row, column, _number(source, row, column, config, checked))
+                for column in config.measured_columns
+            ]
         if config.counts_reads:
             labels = _checked_reads(source, row, config, labels)
         if np.isnan(labels).all():
             checked.append({**unmeasured, "labels": labels, "location": row.location})
             continue
-        sequence = sequence_text(source, row, config.sequence)
+        text = sequence_text(source, row, config.sequence)
+        sequence = text.translate(IUPAC_TO_N) if config.iupac_as_n else text
         if not sequence.strip("Nn"):
             raise InputError(_at(source, row, config.sequence, "the sequence has no base but N."))
         cells: dict[str, Any] = {"sequence": sequence, "labels": labels, "location": row.location}
+        if config.iupac_as_n:
+            cells["ambiguous"] = sequence != text
         if config.weight:
             cells["weight"] = _float32_value(source, row, config.weight, weight_value(source, row, config.weight))
         if config.standard_error:
@@ -79,6 +89,39 @@ def check_rows(source: str, rows: Iterable[Row], config: DataConfig) -> pa.Table
 
 def _at(source: str, row: Row, column: str, reason: str) -> str:
     return f"{source}, {row.location}, column {column!r}: {reason}"
+
+
+def _number(source: str, row: Row, column: str, config: DataConfig, checked: list[dict[str, Any]]) -> float:
+    """Return a cell's number, NaN where missing; where the column seems to hold classes, the error says so."""
+    try:
+        return measured_value(source, row, column)
+    except InputError as error:
+        cell = row.cells[column]
+        is_name = isinstance(cell, str) and not any(kind.fullmatch(cell.strip()) for kind in (NUMBER, DECIMAL_COMMA))
+        alone = not config.counts_reads and len(config.targets) == 1
+        if not (is_name and alone) or any(each["sequence"] for each in checked):
+            raise
+        raise InputError(f"{error} If the column holds classes, name them with `classes`.") from None
+
+
+def _class_number(source: str, row: Row, config: DataConfig, classes: Mapping[str, int]) -> float:
+    """Return the number of the class in the target column, NaN where missing."""
+    (column,) = config.targets
+    cell = row.cells[column]
+    number = _find_class(cell, classes)
+    if number is None:
+        names = config.outputs
+        reason = f"{cell!r} is not one of the classes {name_columns(names)}.{did_you_mean(str(cell).strip(), names)}"
+        raise InputError(_at(source, row, column, reason))
+    return number
+
+
+def _find_class(cell: Any, classes: Mapping[str, int]) -> float | None:
+    """Return the number of a cell's class, NaN where it is missing; None if the cell holds something else."""
+    key = class_key(cell)
+    if key in classes:
+        return float(classes[key])
+    return float("nan") if key.lower() in MISSING else None
 
 
 def _float32_value(source: str, row: Row, column: str, value: float) -> float:
@@ -152,16 +195,19 @@ def _check_at_once(table: pa.Table, config: DataConfig, first_row: int) -> pa.Ta
     sequences = plain[config.sequence]
     if not _is_text(sequences.type) or sequences.null_count:
         return None
-    sequences = pc.utf8_trim_whitespace(sequences).cast(pa.string())
-    if pc.any(pc.equal(pc.binary_length(pc.ascii_trim(sequences, "Nn")), 0)).as_py():
-        return None
+    texts = sequences = pc.utf8_trim_whitespace(sequences).cast(pa.string())
     if pc.any(pc.is_in(pc.ascii_lower(sequences), value_set=pa.array(sorted(MISSING)))).as_py():
+        return None
+    if config.iupac_as_n:
+        sequences = pc.replace_substring_regex(texts, f"(?i)[{IUPAC_CODES}]", "N")
+    if pc.any(pc.equal(pc.binary_length(pc.ascii_trim(sequences, "Nn")), 0)).as_py():
         return None
 
     numbers = {}
     weight = config.weight or config.standard_error
     for name in (*config.measured_columns, *([weight] if weight else [])):
-        values = _numbers(plain[name])
+        is_class = config.classes and name in config.measured_columns
+        values = _class_numbers(plain[name], config.class_numbers) if is_class else _numbers(plain[name])
         if values is None or (np.abs(values) > MAX_VALUE).any():
             return None
         numbers[name] = values
@@ -186,6 +232,8 @@ def _check_at_once(table: pa.Table, config: DataConfig, first_row: int) -> pa.Ta
     }
     if weight:
         checked["weight"] = pa.array(numbers[weight])
+    if config.iupac_as_n:
+        checked["ambiguous"] = pc.not_equal(sequences, texts)
     for name, names_of in (("barcode", _names), ("group", _names), ("split", _split_names)):
         if column := getattr(config, name):
             values = names_of(plain[column])
@@ -195,7 +243,8 @@ def _check_at_once(table: pa.Table, config: DataConfig, first_row: int) -> pa.Ta
     schema = checked_schema(config)
     if not measured.all():
         for name in checked.keys() - {"labels", "location"}:
-            checked[name] = pc.if_else(pa.array(measured), checked[name], 0.0 if name == "weight" else "")
+            empty = {"weight": 0.0, "ambiguous": False}.get(name, "")
+            checked[name] = pc.if_else(pa.array(measured), checked[name], empty)
     return pa.table([checked[name] for name in schema.names], schema=schema)
 
 
@@ -214,6 +263,18 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray | None:
         return None
     values = pc.fill_null(column.cast(pa.float64(), safe=False), float("nan")).to_numpy()
     return None if np.isinf(values).any() else values
+
+
+def _class_numbers(column: pa.ChunkedArray, classes: Mapping[str, int]) -> np.ndarray | None:
+    """Return the number of each row's class as float64, NaN where missing; None if a row or the type is different."""
+    kind = column.type
+    if not (_is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        return None
+    encoded = column.dictionary_encode().combine_chunks()
+    numbers = [_find_class(cell, classes) for cell in encoded.dictionary.to_pylist()]
+    if None in numbers:
+        return None
+    return pc.fill_null(pa.array(numbers, pa.float64()).take(encoded.indices), float("nan")).to_numpy()
 
 
 def _names(column: pa.ChunkedArray) -> pa.ChunkedArray | None:

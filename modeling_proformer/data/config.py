@@ -8,6 +8,8 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
+from .cells import class_key
+
 
 # The values of an option of each kind have this type, and errors call them by this name.
 KINDS = {bool: (bool, "true or false"), int: (Integral, "a whole number"), float: (Real, "a number")}
@@ -24,6 +26,11 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
     """Return a question that names the option that is most like an unknown one; "" if none is like it."""
     similar = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {similar[0]!r}?" if similar else ""
+
+
+def count_of(count: int, noun: str) -> str:
+    """Return "1 row", "2 rows" and so on."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def require_types(options: Any):
@@ -67,11 +74,16 @@ class ColumnOptions:
     _argument_group_name: ClassVar[str] = "columns of the table"
 
     sequence: str = option("Column with the sequences, with or without the construct's flanks.", "sequence")
+    iupac_as_n: bool = option("Read the IUPAC codes R Y S W K M B D H V as N.", False)
     targets: list[str] = option(
         "Columns with the measurements, one for each output; with bins, the reads counted in each sorting bin.",
         ["expression"],
     )
     bins: list[float] | None = option("Centres of the sorting bins, evenly spaced; the targets are then read counts.")
+    classes: list[str] | None = option(
+        "Names of the classes in the target column, such as low mid high, for finetune; the outputs are then the "
+        "probabilities of the classes, which add up to 1."
+    )
     rna: list[str] | None = option(
         "Columns with RNA reads of barcodes, one for each replicate, where an empty cell or NA is 0; instead of "
         "targets, the model predicts the activity, the log2 ratio of RNA to DNA."
@@ -147,9 +159,12 @@ class DataConfig(ColumnOptions, ConstructOptions, SplitOptions):
         if self.bins is not None:
             self.bins = [float(centre) for centre in self.bins]
             if len(self.bins) != len(self.targets):
-                raise ValueError(f"`bins` has {len(self.bins)} centres for {len(self.targets)} columns of reads.")
+                raise ValueError(
+                    f"`bins` has {len(self.bins)} centres for {count_of(len(self.targets), 'column')} of reads."
+                )
             if len(self.bins) < 2 or not all(map(math.isfinite, self.bins)):
                 raise ValueError(f"`bins` must be two or more finite numbers, got {self.bins}.")
+        self._check_classes()
         self._check_counts()
         if self.weight and self.standard_error:
             raise ValueError("Give `weight` or `standard_error`, not both.")
@@ -164,6 +179,26 @@ class DataConfig(ColumnOptions, ConstructOptions, SplitOptions):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` is {value}, but must be at least 1.")
+
+    def _check_classes(self):
+        """Check the names of classes."""
+        if self.classes is None:
+            return
+        if isinstance(self.classes, str):
+            raise ValueError(f"`classes` is a list of names, such as [{self.classes!r}].")
+        self.classes = [str(name).strip() for name in self.classes]
+        if len(self.classes) < 2 or not all(self.classes):
+            raise ValueError(f"`classes` must be two or more names, got {self.classes}.")
+        if len(self.class_numbers) < len(self.classes):
+            repeated = next(
+                name for number, name in enumerate(self.classes) if self.class_numbers[class_key(name)] != number
+            )
+            raise ValueError(f"`classes` names {repeated!r} more than once.")
+        for name, value in (("bins", self.bins), ("rna", self.rna), ("standard_error", self.standard_error)):
+            if value:
+                raise ValueError(f"`{name}` is for numbers, not for classes; leave out `{name}` or `classes`.")
+        if len(self.targets) > 1:
+            raise ValueError(f"`classes` is for one column of targets, but there are {len(self.targets)}.")
 
     def _check_counts(self):
         """Check the options of RNA and DNA reads."""
@@ -197,12 +232,19 @@ class DataConfig(ColumnOptions, ConstructOptions, SplitOptions):
         """Names of what the model predicts."""
         if self.rna:
             return ["activity"]
+        if self.classes:
+            return self.classes
         return self.targets if self.bins is None else ["mean_bin"]
 
     @property
     def measured_columns(self) -> list[str]:
         """Names of the columns that measurements are read from: the targets, or those of RNA and then of DNA reads."""
         return [*self.rna, *(self.dna or [])] if self.rna else self.targets
+
+    @property
+    def class_numbers(self) -> dict[str, int]:
+        """Number of each class by its `class_key`; of none, nothing."""
+        return {class_key(name): number for number, name in enumerate(self.classes or [])}
 
     @property
     def counts_reads(self) -> bool:
@@ -221,6 +263,7 @@ __all__ = [
     "ConstructOptions",
     "DataConfig",
     "SplitOptions",
+    "count_of",
     "did_you_mean",
     "option",
     "require_choice",

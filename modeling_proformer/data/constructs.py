@@ -13,6 +13,7 @@ from ..tokenization.tokenization_proformer import (
     codes_of,
     resembles_flank,
 )
+from .config import count_of
 from .sequences import ROWS_PER_BATCH, Sequences
 
 
@@ -72,9 +73,9 @@ class Construct(NamedTuple):
         """Return the construct in a few lines of plain text, for a person to confirm or correct."""
         shortest, median, longest = self.lengths
         if shortest == longest:
-            lengths = f"every insert has {count_of_bases(longest)}"
+            lengths = f"every insert has {count_of(longest, 'base')}"
         else:
-            lengths = f"inserts have {shortest:,} to {count_of_bases(longest)}, median {median:,}"
+            lengths = f"inserts have {shortest:,} to {count_of(longest, 'base')}, median {median:,}"
         lines = [f"{self.sequences:,} sequences; {lengths}.", self._describe_flanks()]
         if self.reverse_complements:
             lines.append(
@@ -253,11 +254,6 @@ def _count_reverse_complements(inserts: Sequences) -> int:
     known = set(texts)
     pairs = zip(texts, inserts.reverse_complements().to_bytes(), strict=True)
     return sum(reverse in known and reverse != forward for forward, reverse in pairs)
-
-
-def count_of_bases(count: int) -> str:
-    """Return "1 base", "2 bases" and so on."""
-    return "1 base" if count == 1 else f"{count:,} bases"
 
 
 def orientation_of(construct: Construct, reference: ProformerTokenizer) -> Literal["forward", "reverse", "unknown"]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .config import count_of
 from .rows import InputError, Row, first_line
 from .text import check_header
 
@@ -68,8 +69,8 @@ def _read_sheet(path: Path, sheet: Any) -> Iterator[Row]:
             continue
         if len(cells) > len(header):
             raise InputError(
-                f"{path}, row {number}: {len(cells)} cells under a header of {len(header)} columns; the header should "
-                "be the first row of the first sheet."
+                f"{path}, row {number}: {count_of(len(cells), 'cell')} under a header of "
+                f"{count_of(len(header), 'column')}; the header should be the first row of the first sheet."
             )
         cells += [None] * (len(header) - len(cells))
         yield Row(f"row {number}", dict(zip(header, cells, strict=True)))

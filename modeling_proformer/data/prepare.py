@@ -22,8 +22,8 @@ from .assay import (
     with_columns,
 )
 from .barcodes import combine_barcodes
-from .config import DataConfig
-from .constructs import construct_tokenizer, count_of_bases, detect_construct, orientation_of
+from .config import DataConfig, count_of
+from .constructs import construct_tokenizer, detect_construct, orientation_of
 from .homology import find_homologs, homology_groups
 from .sources import load_table
 from .splits import ThreeWaySplit, sample_rows, split_groups
@@ -69,8 +69,9 @@ def prepare_assay(
             differ; or the rows cannot be split as the configuration says.
     """
     assay, assigned = load_assay(data, config, validation_data, load)
-    for number, target in enumerate([] if config.counts_reads else config.targets):
+    for number, target in enumerate([] if config.counts_reads or config.classes else config.targets):
         require_variation(assay.name, target, assay.labels[:, number])
+    _require_every_class(assay, np.arange(len(assay)), "row")
     if assay.weights is not None and not assay.weights.all():
         counted = np.flatnonzero(assay.weights)
         assay.findings.append(f"Rows of weight 0: {len(assay) - len(counted):,}; they are left out.")
@@ -149,11 +150,11 @@ def _rows_within(assay: Assay, width: int) -> np.ndarray:
     longer = lengths > width
     if not longer.any():
         return np.arange(len(assay))
-    others = f"Inserts longer than {count_of_bases(width)}: {longer.sum():,}"
+    others = f"Inserts longer than {count_of(width, 'base')}: {longer.sum():,}"
     if assay.config.too_long == "refuse":
         row = int(longer.argmax())
         raise InputError(
-            f"{assay.location(row)}: the insert has {count_of_bases(lengths[row])}. {others}. Give a larger "
+            f"{assay.location(row)}: the insert has {count_of(lengths[row], 'base')}. {others}. Give a larger "
             '`insert_width`, or `too_long="leave_out"` or "cut".'
         )
     if assay.config.too_long == "cut":
@@ -162,7 +163,7 @@ def _rows_within(assay: Assay, width: int) -> np.ndarray:
     for name, rows in assay.by_source():
         if longer[rows].all():
             raise InputError(
-                f"{name}: no insert fits the construct's {count_of_bases(width)}. Are there flanks to trim "
+                f"{name}: no insert fits the construct's {count_of(width, 'base')}. Are there flanks to trim "
                 "(`five_prime_flank`, `three_prime_flank`), or is `insert_width` too small?"
             )
     assay.findings.append(f"{others}; they are left out.")
@@ -183,8 +184,8 @@ def _width_of_longest(assay: Assay) -> int:
     longest, usual = int(lengths.max()), int(np.quantile(lengths, 0.99, method="lower"))
     if longest > 2 * usual:
         raise InputError(
-            f"{assay.location(int(lengths.argmax()))}: the insert has {count_of_bases(longest)}, but 99 % of all have "
-            f'{usual:,} at most. Give an `insert_width`, and `too_long="leave_out"` or "cut" for longer inserts.'
+            f"{assay.location(int(lengths.argmax()))}: the insert has {count_of(longest, 'base')}, but 99 % of all "
+            f'have {usual:,} at most. Give an `insert_width`, and `too_long="leave_out"` or "cut" for longer inserts.'
         )
     return longest
 
@@ -197,10 +198,10 @@ def _merge_duplicates(assay: Assay, assigned: np.ndarray) -> tuple[Assay, np.nda
     splits or groups stay apart.
 
     Raises:
-        InputError: measurements of an insert differ, and `duplicates` is "refuse".
+        InputError: measurements of an insert differ, and `duplicates` is "refuse", or they are classes.
     """
     config, inserts = assay.config, assay.inserts.numbers
-    if config.duplicates == "refuse" and not config.bins:
+    if config.classes or (config.duplicates == "refuse" and not config.bins):
         _refuse_conflicts(assay, inserts)
     kept, members = rows_of_inserts(assay, assigned)
     if len(kept) == len(assay):
@@ -212,7 +213,10 @@ def _merge_duplicates(assay: Assay, assigned: np.ndarray) -> tuple[Assay, np.nda
     np.add.at(sums, members, np.where(present, assay.labels, 0) * shares)
     np.add.at(mass, members, shares)
     merged = assay.take(kept)
-    merged.labels = sums if config.bins else np.divide(sums, mass, out=merged.labels.copy(), where=mass > 0)
+    if config.bins:
+        merged.labels = sums
+    elif not config.classes:
+        merged.labels = np.divide(sums, mass, out=merged.labels.copy(), where=mass > 0)
     columns = {"labels": pa.FixedSizeListArray.from_arrays(pa.array(merged.labels.ravel()), len(config.targets))}
     if assay.weights is not None:
         merged.weights = np.bincount(members, weights)
@@ -234,11 +238,27 @@ def _refuse_conflicts(assay: Assay, inserts: np.ndarray):
         row, column = conflicts[0]
         other = int(np.flatnonzero((inserts == inserts[row]) & (labels[:, column] < labels[row, column]))[0])
         first, second = sorted((int(row), other))
+        classes, values = assay.config.classes, labels[[first, second], column]
+        if classes:
+            what, (one, two) = "classes", (classes[int(value)] for value in values)
+            remedy = 'An average is no class: keep them all (`duplicates="keep"`)'
+        else:
+            what, (one, two) = "measurements", (f"{value:g}" for value in values)
+            remedy = 'Average them (`duplicates="average"`)'
         raise InputError(
             f"{assay.location(first)} and {assay.table[second]['location']} have the same insert and different "
-            f"measurements ({assay.config.targets[column]} {labels[first, column]:g} and {labels[second, column]:g}). "
-            f"Inserts with such a conflict: {len(np.unique(inserts[conflicts[:, 0]])):,}. Average them "
-            '(`duplicates="average"`), or leave the wrong rows out.'
+            f"{what} ({assay.config.targets[column]} {one} and {two}). Inserts with such a conflict: "
+            f"{len(np.unique(inserts[conflicts[:, 0]])):,}. {remedy}, or leave the wrong rows out."
+        )
+
+
+def _require_every_class(assay: Assay, rows: np.ndarray, kind: str):
+    """Check that each class occurs among some rows, of this kind."""
+    present = np.isin(np.arange(len(assay.config.classes or [])), assay.labels[rows])
+    if not present.all():
+        name = assay.config.outputs[int(present.argmin())]
+        raise InputError(
+            f"{assay.name}: no {kind} is of the class {name!r}. Leave it out of `classes`, or add rows of it."
         )
 
 
@@ -273,14 +293,15 @@ def _split(assay: Assay, assigned: np.ndarray, seed: int):
         measured = (~np.isnan(assay.labels[rows])).sum(axis=0).min()
         if measured < MIN_HELD_OUT and not (name == "test" and len(rows) == 0 and config.test_fraction == 0):
             raise InputError(
-                f"{assay.name}: in the {name} split, one of the outputs has {measured} measurements, but at least "
-                f"{MIN_HELD_OUT} are needed. Assign more rows to it"
+                f"{assay.name}: in the {name} split, one of the outputs has "
+                f"{count_of(measured, 'measurement')}, but at least {MIN_HELD_OUT} are needed. Assign more rows to it"
                 f"{', or go without a test (`test_fraction=0`)' if name == 'test' else ''}."
             )
     if config.train_rows is not None:
         available = len(split.train)
         split = _thin_out(split, config.train_rows, seed)
         assay.findings.append(f"{len(split.train):,} of {available:,} training rows are used, chosen at random.")
+    _require_every_class(assay, split.train, "training row")
     assay.split = split
     if len(split.test):
         others = np.concatenate([split.train, split.validation])
@@ -358,11 +379,13 @@ def _describe_split(assay: Assay, assigned: np.ndarray) -> list[str]:
         how = f"by homology into {len(np.unique(known)):,} groups"
     else:
         how = "at random"
-    sizes = ", ".join(f"{len(rows):,} {name} rows" for name, rows in split._asdict().items() if len(rows))
+    sizes = ", ".join(count_of(len(rows), f"{name} row") for name, rows in split._asdict().items() if len(rows))
     described = [f"Split {how}: {sizes}."]
     if len(split.test):
         homologs = assay.test_homologs
-        found = f"{homologs:,} test rows ({homologs / len(split.test):.0%}) have a homolog in another split"
+        have = "has" if homologs == 1 else "have"
+        share = homologs / len(split.test)
+        found = f"{count_of(homologs, 'test row')} ({share:.0%}) {have} a homolog in another split"
         mostly = homologs > len(split.test) / 2
         warning = ": the test shows how well homologs are predicted, not new sequences" if mostly else ""
         described.append(f"{found}{warning}.")

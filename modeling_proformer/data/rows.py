@@ -1,21 +1,14 @@
 """Rows of tables, and what their cells hold: sequences, measurements and weights."""
 
 import os
-import re
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .cells import DECIMAL_COMMA, MISSING, NUMBER, TRUTH_VALUES
 from .config import did_you_mean
 
-
-MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"}
-TRUTH_VALUES = {"true": 1.0, "false": 0.0}
-
-# Python also reads 1_2 as 12, which may be the label of a well.
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 # An error names at most so many columns.
 MAX_COLUMNS_NAMED = 20

@@ -9,6 +9,8 @@ from itertools import islice
 from typing import Literal, NamedTuple, TypeAlias
 
 from ..tokenization import InvalidSequenceError, ProformerTokenizer
+from .cells import IUPAC_REMEDY, IUPAC_TO_N
+from .config import count_of
 from .genome import Genome, read_regions
 from .rows import InputError, Row, measured_value, name_columns, require_columns, sequence_text
 from .tables import is_stream, read_rows, table_suffix
@@ -19,8 +21,6 @@ logger = logging.getLogger(__name__)
 
 #: What to do with rows that cannot be predicted.
 OnError: TypeAlias = Literal["refuse", "skip", "mark"]
-
-IUPAC_TO_N = str.maketrans(dict.fromkeys("RYSWKMBDHVryswkmbdhv", "N"))
 
 # A message quotes at most so many rows.
 MAX_QUOTED = 3
@@ -142,7 +142,7 @@ class Screening:
 
     def _sentences(self, findings: Findings) -> Iterator[str]:
         """Yield a sentence on each kind of finding."""
-        of_all = f"of {findings.rows:,} rows"
+        of_all = f"of {count_of(findings.rows, 'row')}"
         if findings.bad_rows:
             done = "are left out" if self.on_error == "skip" else "have no prediction"
             yield f"{findings.bad_rows:,} {of_all} {done}: {_quote(findings.bad, findings.bad_rows)}"
@@ -165,7 +165,7 @@ class Screening:
             return
         remedies = []
         if findings.unknown and not self.iupac_as_n:
-            remedies.append("`iupac_as_n` reads IUPAC codes as N.")
+            remedies.append(IUPAC_REMEDY)
         if findings.long:
             remedies.append("`windows` predicts windows of longer sequences.")
         if findings.bad_rows < findings.rows:

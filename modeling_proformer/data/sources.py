@@ -202,7 +202,7 @@ def _checked_copy(path: Path, config: DataConfig) -> Path:
     status = path.stat()
     schema = checked_schema(config)
     # An edited file, other columns, and another version of the checks have another copy.
-    kind = (config.columns, config.bins, config.rna, schema.names)
+    kind = (config.columns, config.bins, config.classes, config.rna, schema.names)
     key = repr((__version__, path.resolve(), status.st_mtime_ns, status.st_size, *kind))
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "proformer"
     copy = folder / f"{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}.arrow"

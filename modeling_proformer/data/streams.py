@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import torch
 
 from ..tokenization import InvalidSequenceError, ProformerTokenizer
+from .cells import iupac_hint
 from .checking import checked_schema
-from .config import DataConfig
-from .constructs import count_of_bases
+from .config import DataConfig, count_of
 from .sources import as_dataset, check_numbered, is_hub_dataset, map_checked, name_of, require_datasets
 from .tables import COLUMNAR_KINDS, READ_ROWS, InputError, first_line, kind_of_file, require_columns
 from .text import check_header
@@ -149,7 +149,7 @@ def _check_fitting(
         lengths = tokenizer.insert_lengths(checked["sequence"].to_pylist())
     except InvalidSequenceError as error:
         place = f"{source}, {checked['location'][error.row]}, column {config.sequence!r}"
-        raise InputError(f"{place}: {error.reason}") from error
+        raise InputError(f"{place}: {error.reason}{iupac_hint(checked['sequence'][error.row].as_py())}") from error
     longer = lengths > tokenizer.insert_width
     if config.too_long == "cut" or not longer.any():
         return checked
@@ -157,7 +157,7 @@ def _check_fitting(
         row = int(longer.argmax())
         raise InputError(
             f"{source}, {checked['location'][row]}, column {config.sequence!r}: the insert has "
-            f"{count_of_bases(lengths[row])}, but the construct {tokenizer.insert_width:,}. Give a larger "
+            f"{count_of(lengths[row], 'base')}, but the construct {tokenizer.insert_width:,}. Give a larger "
             '`insert_width`, or `too_long="leave_out"` or "cut".'
         )
     return checked.filter(pa.array(~longer))

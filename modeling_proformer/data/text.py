@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .rows import DECIMAL_COMMA, NUMBER, InputError, Row
+from .cells import DECIMAL_COMMA, NUMBER
+from .config import count_of
+from .rows import InputError, Row
 
 
 logger = logging.getLogger(__name__)
@@ -229,7 +231,8 @@ def _read_delimited(path: Path, lines: TextLines, usual: str, warn: bool) -> Ite
             if is_first and not hint:
                 hint = " The header should be the first line of the table."
             raise InputError(
-                f"{path}, line {start}: {len(cells)} cells under a header of {len(header)} columns.{hint}"
+                f"{path}, line {start}: {count_of(len(cells), 'cell')} under a header of "
+                f"{count_of(len(header), 'column')}.{hint}"
             )
         is_first = False
         row = Row(f"line {lines.number}", dict(zip(header, cells, strict=True)), decimal_comma)

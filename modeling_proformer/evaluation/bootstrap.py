@@ -164,6 +164,22 @@ def weighted_roc_auc(measured: np.ndarray, predicted: np.ndarray, counts: np.nda
         return ((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))[:, None]
 
 
+def weighted_accuracies(measured: np.ndarray, predicted: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """
+    Return accuracy and balanced accuracy in each replicate, (replicates, 2); see `weighted_correlations`.
+
+    Args:
+        measured, predicted: (rows,) numbers of classes.
+        counts: (replicates, rows) of integers.
+    """
+    of_class = measured == np.unique(measured)[:, None]  # (classes, rows)
+    rows, right = counts @ of_class.T, counts @ (of_class & (measured == predicted)).T  # (replicates, classes)
+    with np.errstate(invalid="ignore"):
+        # A replicate may lack a class.
+        recall = np.ma.masked_invalid(right / rows).mean(axis=1).filled(np.nan)
+        return np.stack([right.sum(axis=1) / rows.sum(axis=1), recall], axis=1)
+
+
 def _weighted_pearson_r(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return Pearson's r in each replicate, (replicates,); x and y are (rows,) or (replicates, rows)."""
     with np.errstate(divide="ignore", invalid="ignore"):

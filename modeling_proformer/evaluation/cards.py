@@ -34,6 +34,11 @@ METRICS = {
     "spearman_rho": ("Spearman ρ", "spearmanr"),
     "roc_auc": ("ROC AUC", "roc_auc"),
 }
+# The same of how well the class is predicted, where there are classes.
+CLASS_METRICS = {
+    "balanced_accuracy": ("Balanced accuracy", "balanced_accuracy"),
+    "accuracy": ("Accuracy", "accuracy"),
+}
 TEMPLATES = {"fine-tuned": "finetuned_card.md", "trained": "trained_card.md"}
 METHODS = {
     "full": "all weights",
@@ -84,6 +89,7 @@ def render_card(folder: str | os.PathLike, repo_id: str | None = None, license: 
         return None
     config, tokenizer = ProformerConfig.from_pretrained(folder), ProformerTokenizer.from_pretrained(folder)
     scored, outputs = _evaluated(record)
+    accuracy = (record.get("accuracy") or {}).get(scored)
     levels = config.interval_half_widths or {}
     checkpoint = record.get("checkpoint")
     text = ENVIRONMENT.get_template(TEMPLATES[record["kind"]]).render(
@@ -96,12 +102,16 @@ def render_card(folder: str | os.PathLike, repo_id: str | None = None, license: 
         config=config,
         tokenizer=tokenizer,
         regression=config.problem_type == "regression",
-        outputs=_list_names(list(config.id2label.values())),
+        classes=config.problem_type == "single_label_classification",
+        outputs=_describe_outputs(config, record),
         flanks=_describe_flanks(tokenizer),
         level=str(LEVEL) if str(LEVEL) in levels else max(levels, key=float, default=None),
         example=Example(**record["example"]),
         scored=scored,
-        headline=_headline(outputs) if outputs else None,
+        headline=_headline_of_classes(accuracy) if accuracy else _headline(outputs) if outputs else None,
+        accuracy=accuracy
+        and {label: _with_interval(accuracy[metric]) for metric, (label, _) in CLASS_METRICS.items()},
+        chance=accuracy and accuracy["chance"],
         results=[_results_row(*each) for each in outputs.items()],
         measurements=[{**row, "output": code(row["output"])} for row in record.get("measurements", [])],
         checkpoint=checkpoint and _describe_checkpoint(checkpoint),
@@ -182,6 +192,9 @@ def eval_results(record: Mapping[str, Any]) -> list[EvalResult]:
     """Return the metrics of a model as the Hub lists them, without those that are not defined."""
     kind = "regression" if record["problem_type"] == "regression" else "classification"
     split, outputs = _evaluated(record)
+    scores = [(output, METRICS, found) for output, found in outputs.items()]
+    if record.get("accuracy"):
+        scores.insert(0, (record["options"]["targets"][0], CLASS_METRICS, record["accuracy"][split]))
     return [
         EvalResult(
             task_type="text-classification",
@@ -190,11 +203,11 @@ def eval_results(record: Mapping[str, Any]) -> list[EvalResult]:
             dataset_name=record["table"],
             dataset_split=split,
             metric_type=identifier,
-            metric_name=f"{label} of {output}",
+            metric_name=f"{label} of {name}",
             metric_value=round(found[metric]["value"], 4),
         )
-        for output, found in outputs.items()
-        for metric, (label, identifier) in METRICS.items()
+        for name, metrics, found in scores
+        for metric, (label, identifier) in metrics.items()
         if metric in found and found[metric]["value"] is not None
     ]
 
@@ -228,6 +241,20 @@ def run_example(model: PreTrainedModel, tokenizer: ProformerTokenizer) -> Exampl
         ),
         effect="\n".join(f"{name} {effect:+.6f}" for name, effect in effects.items()),
     )
+
+
+def _headline_of_classes(accuracy: Mapping[str, Any]) -> str:
+    """Return the balanced accuracy in a few words, with its interval and that of chance."""
+    balanced = _with_interval(accuracy["balanced_accuracy"]) or "no value"
+    return f"a balanced accuracy of {balanced}, where chance is {accuracy['chance']:.3f}"
+
+
+def _describe_outputs(config: ProformerConfig, record: Mapping[str, Any]) -> str:
+    """Return the names of the outputs in a sentence; of classes, after that of their column."""
+    names = list(config.id2label.values())
+    if config.problem_type != "single_label_classification":
+        return _list_names(names)
+    return f"the class {code(record['options']['targets'][0])} ({_list_names(names, 'classes')})"
 
 
 def _headline(outputs: Mapping[str, Mapping[str, Any]]) -> str:

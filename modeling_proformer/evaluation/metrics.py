@@ -17,6 +17,7 @@ from .bootstrap import (
     bootstrap_intervals,
     percentile_intervals,
     resample_statistic,
+    weighted_accuracies,
     weighted_correlations,
     weighted_roc_auc,
 )
@@ -62,6 +63,20 @@ class CorrelationIntervals(NamedTuple):
 
     pearson_r: Interval
     spearman_rho: Interval
+
+
+class Accuracy(NamedTuple):
+    """Share of the sequences whose class is predicted, and the mean of this share over the classes."""
+
+    accuracy: float
+    balanced_accuracy: float
+
+
+class AccuracyIntervals(NamedTuple):
+    """Confidence intervals of an `Accuracy`."""
+
+    accuracy: Interval
+    balanced_accuracy: Interval
 
 
 class DreamScoreIntervals(NamedTuple):
@@ -190,6 +205,50 @@ def roc_auc_interval(
     values = _as_checked_classes(measured, predicted)
     (interval,) = bootstrap_intervals(weighted_roc_auc, 1, *values, groups, replicates, confidence_level, seed)
     return interval
+
+
+def accuracy(measured: np.ndarray, predicted: np.ndarray) -> Accuracy:
+    """
+    Return how often the predicted class is the measured one: over all sequences, and as the mean over the classes.
+
+    The second, the balanced accuracy, is 1 / classes for predictions by chance, however frequent each class is. A
+    class that was never measured does not count. Both are NaN without sequences.
+
+    Args:
+        measured, predicted: (sequences,) numbers of classes.
+
+    Raises:
+        ValueError: see `correlation`.
+    """
+    measured, predicted = _as_checked_values(measured, predicted)
+    if not len(measured):
+        return Accuracy(float("nan"), float("nan"))
+    ((all_rows, balanced),) = weighted_accuracies(measured, predicted, np.ones((1, len(measured)), dtype=int))
+    return Accuracy(float(all_rows), float(balanced))
+
+
+def accuracy_intervals(
+    measured: np.ndarray,
+    predicted: np.ndarray,
+    groups: Sequence | None = None,
+    replicates: int = 1000,
+    confidence_level: float = 0.95,
+    seed: int = 0,
+) -> AccuracyIntervals:
+    """
+    Bootstrap confidence intervals of `accuracy`; NaN where there is only one group.
+
+    Args:
+        measured, predicted: (sequences,) numbers of classes.
+        groups, replicates, confidence_level, seed: see `correlation_intervals`.
+
+    Raises:
+        ValueError: see `correlation_intervals`.
+    """
+    values = _as_checked_values(measured, predicted)
+    return AccuracyIntervals(
+        *bootstrap_intervals(weighted_accuracies, 2, *values, groups, replicates, confidence_level, seed)
+    )
 
 
 def dream_score(
@@ -389,11 +448,15 @@ __all__ = [
     "DREAM_PAIRS",
     "DREAM_SUBSETS",
     "DREAM_WEIGHTS",
+    "Accuracy",
+    "AccuracyIntervals",
     "Correlation",
     "CorrelationIntervals",
     "DreamScore",
     "DreamScoreIntervals",
     "Interval",
+    "accuracy",
+    "accuracy_intervals",
     "correlation",
     "correlation_intervals",
     "dream_score",

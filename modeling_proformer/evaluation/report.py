@@ -24,6 +24,8 @@ from .bootstrap import Interval, usable_groups
 from .cards import CARD, LEVEL, RECORD, digest_card, render_card, run_example
 from .figures import ComparedOutput, learning_curve, roc_curves, scatter_plots
 from .metrics import (
+    accuracy,
+    accuracy_intervals,
     correlation,
     correlation_intervals,
     roc_auc,
@@ -64,6 +66,10 @@ def write_report(
     def held_out(rows: np.ndarray) -> dict[str, dict[str, Any]]:
         return held_out_metrics(assay.measured[rows], predicted[rows], assay.groups[rows], config)
 
+    def accuracies(rows: np.ndarray) -> dict[str, Any]:
+        return class_accuracies(assay.labels[rows, 0], predicted[rows], assay.groups[rows])
+
+    is_class = config.problem_type == "single_label_classification"
     metrics = {
         **model_record("fine-tuned", model, assay.tokenizer, [source_record(each) for each in assay.sources]),
         **record,
@@ -72,11 +78,12 @@ def write_report(
         "groups": {name: len(np.unique(assay.groups[rows])) for name, rows in split._asdict().items()},
         "test_homologs": assay.test_homologs,
         "measurements": [
-            {"output": name, **distribution(assay.measured[split.train, number])}
+            {"output": name, **(shares if is_class else distribution)(assay.measured[split.train, number])}
             for number, name in config.id2label.items()
         ],
         "by_group": usable_groups(assay.groups[scored]) is not None,
         "held_out": {name: held_out(getattr(split, name)) for name in HELD_OUT},
+        "accuracy": {name: accuracies(getattr(split, name)) for name in HELD_OUT} if is_class else None,
     }
     _write_predictions(folder / "predictions.tsv", config, assay, predicted)
     _draw_figures(folder, config, assay.measured[scored], predicted[scored], log_history)
@@ -221,6 +228,24 @@ def _agreement(
     return {"ones": int(measured.sum()), "roc_auc": estimate(area, interval)}
 
 
+def class_accuracies(classes: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """
+    Return how often the most probable class is the measured one, and how often it would be by chance.
+
+    Args:
+        classes: (rows,) number of each row's class.
+        predicted: (rows, classes) probabilities.
+        groups: (rows,) number of each row's group of related sequences.
+    """
+    guesses = predicted.argmax(axis=1)
+    found = accuracy(classes, guesses)
+    intervals = accuracy_intervals(classes, guesses, usable_groups(groups))
+    return {
+        **{name: estimate(value, getattr(intervals, name)) for name, value in found._asdict().items()},
+        "chance": 1 / predicted.shape[1],
+    }
+
+
 def estimate(value: float, interval: Interval | None = None) -> dict[str, float | None]:
     """Return a value with its 95 % interval; None instead of NaN, which JSON does not have."""
     ends = {"value": value, **(interval or Interval(np.nan, np.nan))._asdict()}
@@ -245,6 +270,11 @@ def distribution(values: np.ndarray) -> dict[str, float]:
         "mean": float(present.mean()),
         "standard deviation": float(present.std()),
     }
+
+
+def shares(values: np.ndarray) -> dict[str, float]:
+    """Return how many rows are of a class, for which their values are 1 and otherwise 0."""
+    return {"rows": int(values.sum()), "share": float(values.mean())}
 
 
 def _write_predictions(path: Path, config: ProformerConfig, assay: Assay, predicted: np.ndarray):

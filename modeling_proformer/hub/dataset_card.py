@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from huggingface_hub import DatasetCard, DatasetCardData
 
-from ..data.assay import Assay
+from ..data.assay import Assay, measured_of
 from ..data.config import DataConfig
 from ..data.prepare import prepare_assay
 from ..data.sources import load_table
 from ..data.tables import InputError, is_table, read_rows, table_suffix
 from ..evaluation.cards import ENVIRONMENT, TAGS, code
-from ..evaluation.report import distribution
+from ..evaluation.report import distribution, shares
 from ..tokenization import ProformerTokenizer
 
 
@@ -52,7 +52,9 @@ def dataset_card(data: str | PathLike, config: DataConfig, license: str) -> Data
         centres=[f"{centre:g}" for centre in config.bins or []],
         columns=[{"column": code(column), "content": content} for column, content in _describe_columns(config)],
         others=[column for column in next(read_rows(path)).cells if column not in config.columns],
-        measurements=[
+        measurements=_describe_classes(labels, config)
+        if config.classes
+        else [
             {"column": code(target), "missing": int(np.isnan(values).sum()), **distribution(values)}
             for target, values in zip(config.measured_columns, labels.T, strict=True)
         ],
@@ -63,6 +65,12 @@ def dataset_card(data: str | PathLike, config: DataConfig, license: str) -> Data
         command=_finetune_command(path.name, config),
     )
     return DatasetCard(text)
+
+
+def _describe_classes(labels: np.ndarray, config: DataConfig) -> list[dict[str, Any]]:
+    """Return how many of the measured rows are of each class."""
+    measured = measured_of(labels[~np.isnan(labels[:, 0])], config)
+    return [{"class": code(name), **shares(values)} for name, values in zip(config.outputs, measured.T, strict=True)]
 
 
 def _card_data(name: str, file: str, license: str, rows: int) -> DatasetCardData:
@@ -94,6 +102,8 @@ def _describe_columns(config: DataConfig) -> Iterator[tuple[str, str]]:
             content = f"{'RNA' if number < len(config.rna) else 'DNA'} reads of a barcode"
         else:
             content = f"reads in the bin with the centre {config.bins[number]:g}" if config.bins else "measurement"
+        if config.classes:
+            content = f"class: {', '.join(map(code, config.classes))}"
         yield target, content
     for column, content in (
         (config.barcode, "barcode"),

@@ -89,6 +89,9 @@ class FinetuneConfig(DataConfig, FinetuneOptions):
             raise ValueError(f"The method {self.method!r} needs the whole checkpoint; leave out `{other}`.")
         if self.bins and self.task == "classification":
             raise ValueError("Reads in bins are a regression; leave out `task` or `bins`.")
+        if self.classes and (self.transform or self.task == "regression"):
+            name = "transform" if self.transform else "task"
+            raise ValueError(f"`{name}` is for numbers, not for classes; leave out `{name}` or `classes`.")
         if self.rna and (self.transform or self.task == "classification"):
             name = "transform" if self.transform else "task"
             raise ValueError(f"The activity that follows from `rna` and `dna` is a logarithm; leave out `{name}`.")
@@ -214,6 +217,8 @@ class TrainConfig(_TrainConstructOptions, _TrainSplitOptions, DataConfig, TrainD
         super().__post_init__()
         if self.bins and self.expression_bins:
             raise ValueError("`bins` are the expression bins already; leave out `expression_bins`.")
+        if self.classes:
+            raise ValueError("`train` predicts measurements, not classes; leave out `classes`, or use `finetune`.")
         if self.rna and (self.streaming or self.validation_data is not None):
             name = "streaming" if self.streaming else "validation_data"
             raise ValueError(f"The barcodes of `rna` and `dna` are combined within one table; leave out `{name}`.")

@@ -35,7 +35,7 @@ class TrainingRows:
         mean_weight: over the training rows.
         sources: tables that the rows are from.
         findings: what was found and done, in sentences.
-        bins: centres of the sorting bins, if the labels are reads.
+        config: options that the rows were made with.
         seen_in_training: number of held-out rows whose insert is also among the training rows; None if not counted.
     """
 
@@ -49,12 +49,12 @@ class TrainingRows:
     mean_weight: float
     sources: list[SourceTable]
     findings: list[str]
-    bins: list[float] | None = None
+    config: DataConfig
     seen_in_training: int | None = None
 
     def measured_of(self, labels: np.ndarray) -> np.ndarray:
         """Return the measured values of labels, (rows, outputs), see `Assay.measured_of`."""
-        return measured_of(labels, self.bins)
+        return measured_of(labels, self.config)
 
 
 def load_rows(
@@ -81,7 +81,7 @@ def load_rows(
         mean_weight=1.0 if assay.weights is None else float(assay.weights[train].mean()),
         sources=assay.sources,
         findings=assay.findings,
-        bins=config.bins,
+        config=config,
         seen_in_training=seen,
     )
 

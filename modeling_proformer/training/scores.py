@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+import torch
 from transformers import EvalPrediction
 
 from ..configuration_proformer import ProformerConfig
 from ..evaluation.dream import DreamTest
 from ..evaluation.metrics import correlation, dream_score, has_correlation, roc_auc
 from ..intervals import transformed
-from ..modeling_proformer import IGNORED
+from ..modeling_proformer import IGNORED, predict_from_logits
 
 
 #: What `dream_metrics` reports.
@@ -105,6 +106,8 @@ def mean_score(
         predicted = np.asarray(evaluation.predictions, dtype=np.float64)
         if not np.isfinite(predicted).all():
             return {"score": float("nan")}
+        # The score of a class among others depends on those of the others.
+        predicted = predict_from_logits(torch.from_numpy(predicted), config).numpy()
         found = []
         for values, guesses in zip(
             transformed(measured(labels), config).T, transformed(predicted, config).T, strict=True

@@ -168,7 +168,9 @@ def _model_config(config: FinetuneConfig, assay: Assay, pretrained: ProformerCon
     }
     for name, values in zip(config.outputs, assay.measured[train].T, strict=True):
         require_variation("the training rows", name, values)
-    if _task_of(config, assay) == "classification":
+    if config.classes:
+        fields["problem_type"] = "single_label_classification"
+    elif _task_of(config, assay) == "classification":
         fields["problem_type"] = "multi_label_classification"
     elif config.bins is None:
         _refuse_impossible_logarithms(config, assay)

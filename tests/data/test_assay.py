@@ -146,7 +146,7 @@ class TestTargets:
         for columns, reason in [
             ({"weight": "reads", "standard_error": "error"}, "`weight` or `standard_error`, not both"),
             ({"targets": ["expression", "expression"]}, "names the column 'expression' more than once"),
-            ({"bins": [0.0, 1.0]}, "`bins` has 2 centres for 1 columns of reads"),
+            ({"bins": [0.0, 1.0]}, "`bins` has 2 centres for 1 column of reads"),
             ({"bins": [0.0]}, r"`bins` must be two or more finite numbers, got \[0\.0\]"),
             ({"targets": ["reads", "error"], "bins": [0.0, float("nan")]}, "two or more finite numbers"),
         ]:

@@ -86,14 +86,14 @@ def test_rows_may_repeat_a_barcode_and_a_barcode_of_two_sequences_counts_for_nei
     assay = prepare(stolen, barcode="tag")
     right = expected(frame[~frame.tag.isin(["3-0", "4-1"])]).loc[assay.sequences]
     np.testing.assert_allclose(assay.measured[:, 0], right.activity)
-    assert "2 rows whose barcode belongs to several sequences are left out." in assay.findings
+    assert "Rows whose barcode belongs to several sequences: 2; they are left out." in assay.findings
 
 
 def test_sequences_with_few_barcodes_are_left_out_and_splits_stay(frame):
     fold = np.repeat(np.array(["train", "train", "validation", "test"])[np.arange(80) % 4], 6)
     assay = prepare(frame.assign(fold=fold).drop([0, 1, 6, 7]), min_barcodes=5, split="fold")
     assert len(assay) == 78
-    assert "2 sequences with fewer than 5 barcodes in every replicate are left out." in assay.findings
+    assert "Sequences with fewer than 5 barcodes in every replicate: 2; they are left out." in assay.findings
     folds = dict(zip(frame.sequence, fold, strict=True))
     for name, rows in assay.split._asdict().items():
         assert {folds[sequence] for sequence in assay.sequences_of(rows)} == {name}

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
@@ -224,6 +225,11 @@ def test_a_table_is_checked_at_once_as_it_is_row_by_row(folder, sequence, up, do
     config = DataConfig(
         targets=["up", "down"], weight="reads", group="group", split="split", bins=[0, 1] if bins else None
     )
+    assert_checked_alike(path, config)
+
+
+def assert_checked_alike(path: Path, config: DataConfig):
+    """Compare the table, or the error, with what the row checker makes of the same file."""
     try:
         expected = check_rows(str(path), read_rows(path), config)
     except InputError as error:
@@ -232,6 +238,28 @@ def test_a_table_is_checked_at_once_as_it_is_row_by_row(folder, sequence, up, do
     else:
         # As text, in which NaN is equal to itself.
         assert repr(load_table(path, config).to_dict()) == repr(expected.to_pydict())
+
+
+CLASSES = columns_of(
+    *[(kind, ["low", " mid\t", "high"] * 9 + ["NA", None, "Low"]) for kind in (pa.string(), pa.large_string())],
+    (pa.dictionary(pa.int8(), pa.string()), ["low", "none", "high"] * 9 + [None]),
+    (pa.int64(), [0, 1] * 9 + [None, 2**62 + 1]),
+    (pa.float32(), [0.0, -0.0, 1.0] * 9 + [float("nan"), 0.5]),
+    (pa.string(), ["0", " 1.0", "+1", "TRUE", "false"]),
+    (pa.bool_(), [True, True, False]),
+    (pa.decimal128(5, 2), [Decimal("1.00"), Decimal("0.50")]),
+)
+AMBIGUOUS = columns_of(*((kind, [*TEXTS, "ACRT", "yy", "RNK"]) for kind in (pa.string(), pa.large_string())))
+
+
+@unhurried
+@given(AMBIGUOUS, CLASSES, WEIGHTS, st.booleans())
+def test_classes_and_ambiguous_bases_are_checked_at_once_as_row_by_row(folder, sequence, level, reads, iupac_as_n):
+    path = folder / f"{next(numbers)}.parquet"
+    write_columns(path, pa.table({"sequence": sequence, "level": level, "reads": reads}))
+    classes = ["low", "mid", "high", "none", "0", "1", "true"]
+    config = DataConfig(targets=["level"], classes=classes, weight="reads", iupac_as_n=iupac_as_n)
+    assert_checked_alike(path, config)
 
 
 def test_large_files_are_mapped_from_the_cache(tmp_path, cache):

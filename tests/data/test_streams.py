@@ -1,6 +1,7 @@
 """A stream gives the same batches whoever reads them and wherever reading begins, and its errors say where."""
 
 import pickle
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -206,3 +207,15 @@ def test_the_stream_travels_to_workers_that_start_afresh(table):
     """As on macOS and Windows, where processes are not forked."""
     copy = pickle.loads(pickle.dumps(open_stream(table)))
     assert batches(copy, 5) == batches(open_stream(table), 5)
+
+
+def test_ambiguous_bases_are_read_as_n_on_request(tmp_path):
+    frame = promoters(100)
+    frame.loc[0, "sequence"] = "R" + frame.sequence[0][1:]
+    frame.to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(InputError, match=r"row 1, column 'sequence': 'R' at position 1 .* `iupac_as_n` reads IUPAC"):
+        list(stream_table(tmp_path / "table.parquet", CONFIG, TOKENIZER)[0].read())
+    (file,) = stream_table(tmp_path / "table.parquet", replace(CONFIG, iupac_as_n=True), TOKENIZER)
+    rows = [row for table in file.read() for row in table.to_pylist()]
+    assert [row["sequence"] for row in rows if row["ambiguous"]] == ["N" + frame.sequence[0][1:]]
+    assert sorted(row["sequence"] for row in rows[1:]) == fitting(frame[1:])

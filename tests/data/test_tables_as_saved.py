@@ -189,7 +189,7 @@ WRONG = {
     ),
     "title.csv": (
         f"Table 3\nsequence,expression\n{ONE},1\n".encode(),
-        "line 2: 2 cells under a header of 1 columns. The header should be the first line of the table.",
+        "line 2: 2 cells under a header of 1 column. The header should be the first line of the table.",
     ),
     "commas.tsv": (
         f"sequence\texpression\n{ONE}\t1,234\n".encode(),
@@ -234,7 +234,7 @@ class TestQuotes:
 
     def test_a_row_with_a_missing_cell_is_blamed_and_not_the_last_line(self, tmp_path):
         (tmp_path / "a.tsv").write_text(f'name\tsequence\na\t{ONE}\n"b\nc\t{TWO}\nd\t{TWO}\n')
-        with pytest.raises(InputError, match=r"a\.tsv, line 3: 1 cells under a header of 2 columns. A quote is open"):
+        with pytest.raises(InputError, match=r"a\.tsv, line 3: 1 cell under a header of 2 columns. A quote is open"):
             list(read_rows(tmp_path / "a.tsv"))
 
     def test_rows_swallowed_by_a_quote_in_a_csv_are_refused_where_it_opens(self, tmp_path):

@@ -9,12 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import rankdata
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score, roc_curve
 
 from modeling_proformer.data.tables import InputError
-from modeling_proformer.evaluation.bootstrap import usable_groups, weighted_correlations, weighted_roc_auc
+from modeling_proformer.evaluation.bootstrap import (
+    usable_groups,
+    weighted_accuracies,
+    weighted_correlations,
+    weighted_roc_auc,
+)
 from modeling_proformer.evaluation.dream import read_dream_test
 from modeling_proformer.evaluation.metrics import (
+    accuracy,
+    accuracy_intervals,
     correlation,
     correlation_intervals,
     dream_score,
@@ -481,3 +488,28 @@ def test_a_group_with_most_rows_is_not_drawn_whole():
     groups = np.array([0] * 60 + list(range(1, 41)))
     assert usable_groups(groups) is None
     np.testing.assert_array_equal(usable_groups(groups[30:]), groups[30:])
+
+
+def test_accuracies_are_those_of_scikit_learn_in_every_replicate():
+    generator = np.random.default_rng(0)
+    measured = generator.choice(4, 60, p=[0.6, 0.2, 0.15, 0.05])
+    predicted = np.where(generator.random(60) < 0.6, measured, generator.integers(0, 4, 60))
+    counts = generator.integers(0, 3, (50, 60))
+    assert accuracy(measured, predicted) == pytest.approx(
+        (accuracy_score(measured, predicted), balanced_accuracy_score(measured, predicted))
+    )
+    lacking = 0
+    for found, drawn in zip(weighted_accuracies(measured, predicted, counts), counts, strict=True):
+        repeated = np.repeat(measured, drawn), np.repeat(predicted, drawn)
+        recalls = [np.mean(repeated[1][repeated[0] == number] == number) for number in set(repeated[0])]
+        lacking += len(recalls) < 4
+        assert found == pytest.approx([accuracy_score(*repeated), np.mean(recalls)])
+    assert 0 < lacking < 50
+    low, high = accuracy_intervals(measured, predicted, groups=np.arange(60) // 2).balanced_accuracy
+    assert 0.3 < low < accuracy(measured, predicted).balanced_accuracy < high < 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_accuracies_of_no_sequences_are_nan():
+    assert np.isnan(accuracy([], [])).all()
+    assert np.isnan(accuracy_intervals([], [])).all()

@@ -44,6 +44,7 @@ NOT_RUN = {
         "fine_tune.md",
         "proformer finetune counts.tsv",
     ): "needs a table of counts",
+    ("fine_tune.md", "proformer finetune promoters.tsv"): "needs a table of classes",
     ("train.md", "proformer train HuggingFaceBio/"): "downloads 6.7 M promoters",
     ("train.md", "torchrun"): "needs several GPUs and Slurm",
     ("design.md", "pip install"): "would change the environment that the tests run in",

@@ -223,3 +223,18 @@ def test_different_measurements_of_an_insert_are_refused_unless_averaged(folder,
     with pytest.raises(InputError, match="have the same insert and different measurements"):
         dataset_card(path, CONFIG, "mit")
     assert "--duplicates average" in dataset_card(path, DataConfig(**COLUMNS, duplicates="average"), "mit").text
+
+
+def test_classes_are_counted_and_named(folder, rows):
+    levels = rows.drop_duplicates("the dna").assign(level=lambda rows: np.where(rows.reads > 30, "high", "low"))
+    levels.iloc[3, -1] = ""
+    config = DataConfig(sequence="the dna", targets=["level"], classes=["low", "high"], iupac_as_n=True)
+    card = dataset_card(write(levels, folder / "levels.tsv"), config, "mit")
+    text = " ".join(card.text.split())
+    assert "| `level` | class: `low`, `high` |" in text and "1 row has no measurement at all." in text
+    counts = levels.level.value_counts()
+    for name in config.classes:
+        assert f"| `{name}` | {counts[name]} | {counts[name] / (len(levels) - 1):.4g} |" in text
+    (command,) = re.findall(r"```bash\n(.*?)```", card.text, re.DOTALL)
+    assert "--iupac_as_n True --targets level --classes low high" in command
+    assert "units" not in text.partition("## Measurements")[2].partition("##")[0]
