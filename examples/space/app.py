@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import gradio as gr
 import numpy as np
+from designs import LABELS, MAX_DESIGNS, Wishes, find_designs
 from figures import Marks, Training, distribution, mutagenesis, read_training
 from gradio.themes.utils.fonts import LocalFont
 from sequences import (
@@ -24,7 +25,17 @@ from sequences import (
     read_text,
     with_interval,
 )
-from tables import expression_table, mutagenesis_link, number, predictions_link, short, strongest_changes
+from tables import (
+    designs_fasta,
+    designs_link,
+    designs_table,
+    expression_table,
+    mutagenesis_link,
+    number,
+    predictions_link,
+    short,
+    strongest_changes,
+)
 from transformers import PreTrainedModel
 
 from modeling_proformer import ProformerTokenizer, predict
@@ -68,13 +79,17 @@ THEME = gr.themes.Default(
 
 
 class Served(NamedTuple):
-    """A model, and what the page says about it; `training` belongs to the model's first output."""
+    """
+    A model, and what the page says about it; `training` belongs to the model's first output, and `length` is that of
+    most inserts of its assay.
+    """
 
     model: PreTrainedModel
     tokenizer: ProformerTokenizer
     introduction: str
     units: str | None = None
     training: Training | None = None
+    length: int | None = None
 
 
 def serve_embedded() -> Served:
@@ -87,6 +102,7 @@ def serve_embedded() -> Served:
         "apply to other organisms or constructs, and it is least reliable for changes of single bases.",
         units="mean sorting bin",
         training=read_training(FOLDER / "training_expression.tsv"),
+        length=80,
     )
 
 
@@ -141,6 +157,21 @@ def answer_variant(served: Served, entries: Entries, prediction: Prediction, row
     )
 
 
+def answer_design(served: Served, wishes: Wishes) -> str:
+    """Design sequences, and return the HTML that shows them."""
+    found = find_designs(served.model, served.tokenizer, wishes)
+    values = np.array([each.predicted for each in found])
+    prediction = with_interval(values, served.model.config)
+    count = "1 sequence" if len(found) == 1 else f"{len(found):,} sequences"
+    return (
+        note(f"Designed {count} for {found[0].target}.")
+        + distributions(served, prediction, [str(number) for number in range(1, len(found) + 1)])
+        + designs_table(found, prediction)
+        + designs_link(found, prediction)
+        + designs_fasta(found)
+    )
+
+
 def distributions(served: Served, prediction: Prediction, labels: list[str]) -> str:
     """Return a figure for each output."""
     figures = ""
@@ -191,6 +222,12 @@ def build(served: Served) -> gr.Blocks:
             variant_view: "",
         }
 
+    def show_designs(*fields) -> dict:
+        try:
+            return {design_problems: "", design_view: answer_design(served, Wishes(*fields))}
+        except InputError as error:
+            return {design_problems: problem(error), design_view: ""}
+
     def show_answer(answer: Callable[..., str], held: tuple | None, row: int | None, given: str | int) -> str:
         # The server forgets predictions after an hour, and when it restarts.
         if held is None or row is None:
@@ -220,6 +257,42 @@ def build(served: Served) -> gr.Blocks:
                 file = gr.File(label=f"FASTA, CSV or TSV file, at most {MAX_MEGABYTES} MB", height=140)
                 column = gr.Dropdown(label="Column with the sequences", visible=False)
                 predict_file = gr.Button("Predict expression of the file", variant="primary")
+            with gr.Tab("Design"):
+                several = ", or goals such as " + ",".join(f"{name}=max" for name, _ in outputs[:2])
+                with gr.Row():
+                    target = gr.Textbox(
+                        label=LABELS["targets"],
+                        info=f"A number, a range such as 6:8, max or min{several if len(outputs) > 1 else ''}.",
+                        max_lines=1,
+                    )
+                    count = gr.Number(3, label=LABELS["number"], info=f"1 to {MAX_DESIGNS}.", precision=0)
+                    length = gr.Number(
+                        served.length or served.tokenizer.insert_width,
+                        label=LABELS["length"],
+                        info=f"Bases, at most {served.tokenizer.insert_width}.",
+                        precision=0,
+                    )
+                with gr.Row():
+                    avoid = gr.Textbox(
+                        "BsaI BsmBI",
+                        label=LABELS["avoid"],
+                        info="Restriction enzymes, or motifs such as TATAWAWR.",
+                        max_lines=1,
+                    )
+                    gc = gr.Textbox("30 60", label=LABELS["gc"], info="Least and greatest.", max_lines=1)
+                    homopolymer = gr.Number(6, label=LABELS["max_homopolymer"], info="Bases.", precision=0)
+                with gr.Row():
+                    start = gr.Textbox(
+                        label=LABELS["starts"],
+                        info="A sequence to change, instead of random ones.",
+                        lines=2,
+                        max_lines=6,
+                        elem_classes="sequence",
+                    )
+                    edits = gr.Number(10, label=LABELS["max_edits"], info="Of the start.", precision=0)
+                make_designs = gr.Button("Design sequences", variant="primary")
+                design_problems = gr.HTML()
+                design_view = gr.HTML()
         problems = gr.HTML()
         with gr.Column(visible=False) as results:
             gr.HTML("<h2>Expression</h2>")
@@ -252,6 +325,13 @@ def build(served: Served) -> gr.Blocks:
         example.click(lambda: EXAMPLE, None, text, **event).then(from_text, text, **shown, **event)
         file.change(show_columns, file, [problems, column], show_progress_on=problems, **event)
         predict_file.click(partial(show_expression, read_file), [file, column], **shown, **event)
+        make_designs.click(
+            show_designs,
+            [target, count, length, start, edits, avoid, gc, homopolymer],
+            [design_problems, design_view],
+            show_progress_on=design_problems,
+            **event,
+        )
         choice.input(lambda: ("", ""), None, [mutagenesis_view, variant_view], **event)
         mutate.click(partial(show_answer, answer_mutagenesis), [session, choice, output], mutagenesis_view, **event)
         gr.on(

@@ -11,6 +11,7 @@ from figures import BASES, Training, strongest
 from sequences import Entries, Prediction
 
 from modeling_proformer.data.tables import InputError
+from modeling_proformer.designing import Design
 
 
 MAX_NAME_LENGTH = 60
@@ -54,6 +55,38 @@ def expression_table(
             cells.append(f"{training.share_below(kind, prediction.values[row, 0]):.0%}")
         rows.append(cells)
     return table(caption, header, rows)
+
+
+def designs_table(designs: Sequence[Design], prediction: Prediction) -> str:
+    """Return a table with a row for each design."""
+    header = ["No.", "Insert", *(f"Predicted {output}" for output in prediction.outputs)]
+    columns = {"Changed bases": "edits", "Bases from the nearest other": "nearest_design"}
+    columns = {title: name for title, name in columns.items() if getattr(designs[0], name) is not None}
+    rows = [
+        [
+            str(row),
+            each.insert,
+            *map(number, each.predicted),
+            *(str(getattr(each, name)) for name in columns.values()),
+        ]
+        for row, each in enumerate(designs, start=1)
+    ]
+    return table("Designed sequences", [*header, *columns], rows)
+
+
+def designs_link(designs: Sequence[Design], prediction: Prediction) -> str:
+    """Return a link to a table of designs with their flanks."""
+    header = ["insert", "sequence", "target", *(f"predicted_{output}" for output in prediction.outputs)]
+    rows = [
+        [each.insert, each.sequence, each.target, *(f"{value:.6g}" for value in each.predicted)] for each in designs
+    ]
+    return download_link("Download the designs (TSV)", "designs.tsv", header, rows)
+
+
+def designs_fasta(designs: Sequence[Design]) -> str:
+    """Return a link to a FASTA file of designs with their flanks, ready to order."""
+    records = "".join(f">design_{number}\n{each.sequence}\n" for number, each in enumerate(designs, start=1))
+    return data_link("Download them with their flanks (FASTA)", "designs.fasta", "text/plain", records)
 
 
 def strongest_changes(insert: str, expression: np.ndarray, changes: np.ndarray, output: str) -> str:
@@ -119,5 +152,10 @@ def download_link(text: str, name: str, header: Sequence[str], rows: Iterable[Se
     writer = csv.writer(file, delimiter="\t", lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    content = base64.b64encode(file.getvalue().encode("utf-8", "replace")).decode()
-    return f'<a class="download" download="{name}" href="data:text/tab-separated-values;base64,{content}">{text}</a>'
+    return data_link(text, name, "text/tab-separated-values", file.getvalue())
+
+
+def data_link(text: str, name: str, kind: str, content: str) -> str:
+    """Return a link that contains a file of this media type."""
+    data = base64.b64encode(content.encode("utf-8", "replace")).decode()
+    return f'<a class="download" download="{name}" href="data:{kind};base64,{data}">{text}</a>'

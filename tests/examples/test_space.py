@@ -10,7 +10,7 @@ from importlib.metadata import requires
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
-from space import BAD_FILES, BAD_TEXTS, FIVE_PRIME_FLANK, SCRIPT, SPACE, THREE_PRIME_FLANK, minus
+from space import BAD_FILES, BAD_TEXTS, EXAMPLE, FIVE_PRIME_FLANK, REB1, SCRIPT, SPACE, THREE_PRIME_FLANK, minus
 
 from modeling_proformer import predict
 from modeling_proformer.data.tables import InputError
@@ -25,6 +25,7 @@ import figures
 import make_training_expression
 import sequences
 from app import Served, answer_expression, answer_mutagenesis, answer_variant
+from designs import Wishes, find_designs
 
 
 def test_pasted_lines_and_fasta():
@@ -218,6 +219,39 @@ def test_counts_of_measured_promoters_are_those_of_the_tables(shared):
     for kind, counts in counted.items():
         np.testing.assert_array_equal(training.counts[kind], counts)
     np.testing.assert_array_equal(training.edges, make_training_expression.EDGES)
+
+
+WISHES = Wishes("10:12", 1, 80, "", None, "BsaI, BsmBI", "30 to 60", 6)
+BAD_WISHES = [
+    ({"target": " "}, "“Expression”: write a number"),
+    ({"target": "strong"}, "“Expression” 'strong' is not a number, a range such as 6:8, max or min"),
+    ({"number": 11}, "“Sequences”: this page makes at most 10 at a time"),
+    ({"number": 0}, "“Sequences” is 0, but must be at least 1"),
+    ({"length": 85}, "“Length” is 85, but the construct has room for 1 to 84"),
+    ({"avoid": "BsaII"}, "“Sites to avoid” 'BsaII' is neither a restriction enzyme nor a motif"),
+    ({"avoid": "S", "gc": "60 90"}, "“Sites to avoid” S and “GC content in percent” 60 90 contradict each other"),
+    ({"gc": "0.3 0.6"}, "“GC content in percent” is in percent, and not a share"),
+    ({"max_homopolymer": 2.5}, "“Longest run of one base” is 2.5, but must be a whole number"),
+    ({"max_edits": 3}, None),
+    ({"start": "ACGTN"}, "the start 'your sequence': N at position 5"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), BAD_WISHES)
+def test_wishes_that_cannot_be_fulfilled_are_explained_in_the_words_of_the_page(embedded, change, reason):
+    if reason is None:  # without a start, the field does not count
+        assert find_designs(*embedded, WISHES._replace(**change))
+        return
+    with pytest.raises(InputError, match=re.escape(reason)):
+        find_designs(*embedded, WISHES._replace(**change))
+
+
+def test_a_design_from_a_start_changes_few_bases(embedded):
+    start = sequences.read_text(EXAMPLE).sequences[REB1]
+    (design,) = find_designs(
+        *embedded, WISHES._replace(target="6:12", start=f" {start[:40]}\n{start[40:]}", max_edits=3)
+    )
+    assert sum(one != other for one, other in zip(design.insert, start, strict=True)) == design.edits <= 3
 
 
 def test_requirements_are_those_of_the_package_and_the_page():

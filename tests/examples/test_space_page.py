@@ -15,7 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from space import BAD_FILES, BAD_TEXTS, EXAMPLE, REB1, ROOT, SCRIPT, SPACE, minus
+from space import (
+    BAD_FILES,
+    BAD_TEXTS,
+    EXAMPLE,
+    FIVE_PRIME_FLANK,
+    REB1,
+    ROOT,
+    SCRIPT,
+    SPACE,
+    THREE_PRIME_FLANK,
+    minus,
+)
 
 from modeling_proformer import predict
 from modeling_proformer.variants import saturation_mutagenesis
@@ -279,6 +290,31 @@ def test_the_whole_page_by_mouse(address, open_page, inspect, embedded):
         assert (reference[1], variant[1]) == (entries.names[REB1], strongest[1])
         assert (reference[2], variant[2]) == (f"{expected[REB1]:.2f}", strongest[2])
         inspect_both("variant")
+
+
+def test_the_design_tab(address, open_page, inspect, embedded):
+    with open_page(address) as page:
+        page.get_by_role("tab", name="Design").click()
+        go = page.get_by_role("button", name="Design sequences")
+        go.click()
+        page.get_by_role("alert").filter(has_text="“Expression”: write a number, a range such as 6:8").wait_for()
+        page.get_by_label("Expression").fill("10:11")
+        page.get_by_label("Sequences", exact=True).fill("2")
+        go.click()
+        header, *rows = cells(page, "Designed sequences")
+        assert header == ["No.", "Insert", "Predicted expression", "Bases from the nearest other"]
+        inserts = [row[1] for row in rows]
+        expected = predict(*embedded, inserts)[:, 0]
+        assert [row[2] for row in rows] == [f"{value:.2f}" for value in expected]
+        assert ((expected > 9.95) & (expected < 11.05)).all()
+        assert not any(site in insert for insert in inserts for site in ("GGTCTC", "GAGACC", "CGTCTC", "GAGACG"))
+        assert page.get_by_role("alert").count() == 0
+        for device, viewport in {"phone": PHONE, "desktop": DESKTOP}.items():
+            page.set_viewport_size(viewport)
+            inspect(page, f"{device}-design")
+        found = downloaded(page, page.get_by_role("link", name="Download the designs").click)
+        assert [row["insert"] for row in found] == inserts
+        assert found[0]["sequence"] == FIVE_PRIME_FLANK + inserts[0] + THREE_PRIME_FLANK
 
 
 def reach(page, control):
