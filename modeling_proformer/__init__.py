@@ -28,11 +28,12 @@ from .modeling_proformer import (
     ProformerModel,
     ProformerPreTrainedModel,
 )
+from .mutagenesis import mutate, saturation_mutagenesis
 from .pipeline_proformer import PromoterExpressionPipeline
 from .prediction import checkpoint_path, load_checkpoint, predict, predict_file
 from .progress import show_progress
 from .tokenization import InvalidSequenceError, ProformerTokenizer
-from .variants import saturation_mutagenesis, variant_effects
+from .variants import variant_effects
 from .version import __version__
 
 
@@ -123,6 +124,7 @@ __all__ = [
     "export",
     "finetune",
     "load_checkpoint",
+    "mutate",
     "one_hot_inserts",
     "predict",
     "predict_file",

@@ -70,6 +70,12 @@ COMMANDS = {
         "constraint.",
         "design",
     ),
+    "mutagenesis": Command(
+        "predict the effect of every single change of sequences, and draw it",
+        "Write a table with the effect of every substitution, and with --deletions of every deletion, of the bases of "
+        "each sequence. --figures draws them, with the contribution of each base, and --motifs names known motifs.",
+        "mutagenesis",
+    ),
     "finetune": Command(
         "make a model of your own assay from a table of sequences and measurements",
         "Fine-tune a checkpoint on a table, and write a folder with the model, its card, metrics, figures, and "

@@ -18,7 +18,7 @@ import pytest
 from space import BAD_FILES, BAD_TEXTS, EXAMPLE, REB1, ROOT, SCRIPT, SPACE, minus
 
 from modeling_proformer import predict
-from modeling_proformer.variants import saturation_mutagenesis
+from modeling_proformer.mutagenesis import saturation_mutagenesis
 
 
 pytest.importorskip("gradio", reason="the page is made with gradio")
