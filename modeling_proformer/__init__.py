@@ -21,6 +21,7 @@ from .attribution import as_one_hot, one_hot_inserts
 from .configuration_proformer import EXPRESSION_PIPELINE, ProformerConfig
 from .data.config import DataConfig
 from .data.tables import InputError
+from .embedding import embed
 from .modeling_proformer import (
     ProformerForMaskedLM,
     ProformerForPreTraining,
@@ -121,6 +122,7 @@ __all__ = [
     "as_one_hot",
     "checkpoint_path",
     "design",
+    "embed",
     "export",
     "finetune",
     "load_checkpoint",

@@ -76,6 +76,11 @@ COMMANDS = {
         "each sequence. --figures draws them, with the contribution of each base, and --motifs names known motifs.",
         "mutagenesis",
     ),
+    "embed": Command(
+        "write the model's internal representation of sequences",
+        "Write a vector, or with --positions all a vector for each k-mer, of each sequence in a FASTA file or table.",
+        "embed",
+    ),
     "finetune": Command(
         "make a model of your own assay from a table of sequences and measurements",
         "Fine-tune a checkpoint on a table, and write a folder with the model, its card, metrics, figures, and "

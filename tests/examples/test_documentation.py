@@ -80,6 +80,7 @@ EXPLAINED = {
     "design.md": "design",
     "variants.md": "variants",
     "mutagenesis.md": "mutagenesis",
+    "embed.md": "embed",
 }
 
 
