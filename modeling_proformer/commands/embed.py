@@ -16,7 +16,17 @@ from ..data.config import option
 from ..data.tables import Row, column_types, is_stream
 from ..embedding import embed_file, embedding_shape
 from ..writing import output_file, output_table
-from .common import INPUT, MODEL, NAME, ReadOptions, RunOptions, input_path, name_of, require_input, require_new
+from .common import (
+    INPUT,
+    MODEL,
+    NAME,
+    ReadOptions,
+    RunOptions,
+    input_path,
+    name_of,
+    require_input,
+    require_new_columns,
+)
 
 
 Batches: TypeAlias = Iterator[tuple[list[Row], np.ndarray]]
@@ -92,7 +102,7 @@ def _write_parquet(config: EmbedConfig, paths: Sequence[str], shape: tuple[int, 
     with output_table(config.output, types | {COLUMN: kind}) as table:
         for rows, values in batches:
             columns = [*rows[0].cells]
-            require_new(paths[0], columns, [COLUMN, *errors])
+            require_new_columns(paths[0], columns, [COLUMN, *errors])
             # Arrow takes arrays as lists, if they have one dimension.
             embedded = (None if row.error else [*value] for row, value in zip(rows, values, strict=True))
             cells = [
