@@ -61,6 +61,8 @@ setup(
         "attribution": ["captum>=0.8", "ledidi>=2.2", "tangermeme>=1.6"],
         # For `proformer design`.
         "design": ["dnachisel>=3.2.16"],
+        # For the figures of `proformer mutagenesis`, and for its motif names.
+        "motifs": ["logomaker>=0.8.6", "memelite>=0.5", "pandas>=2.2", "tangermeme>=1.6"],
         # For tables in Excel workbooks.
         "excel": ["openpyxl>=3.1"],
         # For `proformer variants` on a genome or VCF, and for regions of a genome.

@@ -40,6 +40,7 @@ from modeling_proformer.data.collator import ProformerCollator
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.exporting import read_sequences
 from modeling_proformer.hardware import has_fast_bfloat16
+from modeling_proformer.mutagenesis import saturation_mutagenesis
 from modeling_proformer.prediction import (
     load_checkpoint,
     predict,
@@ -50,7 +51,6 @@ from modeling_proformer.prediction import (
 )
 from modeling_proformer.tokenization import ProformerTokenizer
 from modeling_proformer.training.trainer import ProformerTrainer
-from modeling_proformer.variants import saturation_mutagenesis
 from timing import (
     Line,
     StepTimer,

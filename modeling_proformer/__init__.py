@@ -21,6 +21,7 @@ from .attribution import as_one_hot, one_hot_inserts
 from .configuration_proformer import EXPRESSION_PIPELINE, ProformerConfig
 from .data.config import DataConfig
 from .data.tables import InputError
+from .embedding import embed
 from .modeling_proformer import (
     ProformerForMaskedLM,
     ProformerForPreTraining,
@@ -28,11 +29,12 @@ from .modeling_proformer import (
     ProformerModel,
     ProformerPreTrainedModel,
 )
+from .mutagenesis import mutate, saturation_mutagenesis
 from .pipeline_proformer import PromoterExpressionPipeline
 from .prediction import checkpoint_path, load_checkpoint, predict, predict_file
 from .progress import show_progress
 from .tokenization import InvalidSequenceError, ProformerTokenizer
-from .variants import saturation_mutagenesis, variant_effects
+from .variants import variant_effects
 from .version import __version__
 
 
@@ -120,9 +122,11 @@ __all__ = [
     "as_one_hot",
     "checkpoint_path",
     "design",
+    "embed",
     "export",
     "finetune",
     "load_checkpoint",
+    "mutate",
     "one_hot_inserts",
     "predict",
     "predict_file",

@@ -70,6 +70,17 @@ COMMANDS = {
         "constraint.",
         "design",
     ),
+    "mutagenesis": Command(
+        "predict the effect of every single change of sequences, and draw it",
+        "Write a table with the effect of every substitution, and with --deletions of every deletion, of the bases of "
+        "each sequence. --figures draws them, with the contribution of each base, and --motifs names known motifs.",
+        "mutagenesis",
+    ),
+    "embed": Command(
+        "write the model's internal representation of sequences",
+        "Write a vector, or with --positions all a vector for each k-mer, of each sequence in a FASTA file or table.",
+        "embed",
+    ),
     "finetune": Command(
         "make a model of your own assay from a table of sequences and measurements",
         "Fine-tune a checkpoint on a table, and write a folder with the model, its card, metrics, figures, and "

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from pathlib import Path
@@ -226,9 +226,19 @@ def prepare_model(
     Check the arguments of `predict` and return the model without a wrapper and on the device, which is a copy if it
     was somewhere else, and the number of sequences to compute at a time.
     """
+    return place_model(unwrap_expression_model(model), tokenizer, sequences, batch_size, device)
+
+
+def place_model(
+    model: PreTrainedModel,
+    tokenizer: ProformerTokenizer,
+    sequences: Iterable[str],
+    batch_size: int | None,
+    device: str | torch.device | None,
+) -> tuple[PreTrainedModel, int]:
+    """Do what `prepare_model` does with a model without a wrapper, which need not predict expression."""
     if isinstance(sequences, str):
         raise TypeError("Expected several sequences, got one string; put it in a list.")
-    model = unwrap_expression_model(model)
     require_same_kmers(model.config, tokenizer)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
@@ -289,8 +299,15 @@ def count_rows_from(first: int) -> Iterator[None]:
         raise InvalidSequenceError(first + error.row, error.reason) from None  # type: ignore[attr-defined]
 
 
-def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.dtype | None = None) -> np.ndarray:
-    """Return what `predict` does for one batch of tokens, (sequences, outputs), where the model is."""
+@contextlib.contextmanager
+def inference(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[None]:
+    """
+    Compute within the context as `predict` does: in evaluation mode, without gradients, and with autocast to `dtype`
+    if there is one.
+
+    Raises:
+        ValueError: a CPU cannot compute the weights, which are in one short type, in another.
+    """
     other_short_types = {torch.float16, torch.bfloat16} - {dtype}
     if dtype is not None and model.dtype in other_short_types and model.device.type == "cpu":
         raise ValueError(
@@ -299,6 +316,12 @@ def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.d
     layers = fastest_linear_layers(model) if dtype is None else contextlib.nullcontext()
     autocast = torch.autocast(model.device.type, dtype, enabled=dtype is not None)
     with evaluation_mode(model), torch.inference_mode(), autocast, layers:
+        yield
+
+
+def predict_tokens(model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.dtype | None = None) -> np.ndarray:
+    """Return what `predict` does for one batch of tokens, (sequences, outputs), where the model is."""
+    with inference(model, dtype):
         outputs = predict_from_logits(model(**inputs.to(model.device), return_dict=True).logits, model.config)
     return outputs.float().cpu().numpy()
 
@@ -380,11 +403,10 @@ def predict_file(
             line or row, and how many there are.
         ValueError: `on_error` or `orientation` is something else, or `windows` is below 1.
     """
-    require_choice("on_error", on_error, get_args(OnError))
     require_choice("orientation", orientation, get_args(Orientation))
     if windows is not None and windows < 1:
         raise ValueError(f"`windows` is {windows}, but must be at least 1.")
-    paths = [os.fspath(each) for each in ([path] if isinstance(path, str | os.PathLike) else path)]
+    paths = as_paths(path)
     if windows is not None or all(map(is_bed, paths)):
         tokenizer = without_flanks(tokenizer)
     screening = Screening(
@@ -399,33 +421,80 @@ def predict_file(
         width=window_width(tokenizer, width),
     )
     model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
+    shape = (model.config.num_labels,)
+    yield from compute_file(model, screening, paths, predict_tokens, shape, batch_size, dtype, orientation)
+
+
+def as_paths(path: str | Path | Sequence[str | Path]) -> list[str]:
+    """Return the names of one or several files."""
+    return [os.fspath(each) for each in ([path] if isinstance(path, str | os.PathLike) else path)]
+
+
+def compute_file(
+    model: PreTrainedModel,
+    screening: Screening,
+    paths: Sequence[str],
+    compute: Callable[[PreTrainedModel, BatchEncoding, torch.dtype | None], np.ndarray],
+    shape: tuple[int, ...],
+    batch_size: int,
+    dtype: torch.dtype | None,
+    orientation: Orientation = "given",
+) -> Iterator[tuple[list[Row], np.ndarray]]:
+    """
+    Yield the rows of files that the output has, and what is computed of them, (rows, *shape), a batch at a time.
+
+    Args:
+        model, batch_size: as `prepare_model` returns them.
+        screening: reads and checks the rows. Those that it marks are NaN.
+        paths: the files.
+        compute: returns (sequences, *shape) for the tokens of a batch.
+        shape: of one sequence.
+        dtype: see `predict`.
+        orientation: see `predict_file`.
+
+    Raises:
+        InputError: see `predict_file`.
+    """
 
     def read_tokens() -> Iterator[tuple[list[ScreenedRow], list[BatchEncoding]]]:
         for rows in screening.read(paths, batch_size):
             sequences = [each.sequence for each in rows if not each.row.error]
             inputs = []
             if orientation != "reverse":
-                inputs += token_batches(tokenizer, sequences, batch_size, truncation)
+                inputs += token_batches(screening.tokenizer, sequences, batch_size, screening.truncation)
             if orientation != "given":
-                reverse = _reverse_inserts(tokenizer, sequences, truncation)
-                inputs += token_batches(without_flanks(tokenizer), reverse, batch_size, False)
+                reverse = _reverse_inserts(screening.tokenizer, sequences, screening.truncation)
+                inputs += token_batches(without_flanks(screening.tokenizer), reverse, batch_size, False)
             yield rows, inputs
 
     for rows, inputs in prefetch(read_tokens()):
-        predicted = np.full((len(rows), model.config.num_labels), np.nan, dtype=np.float32)
-        sound = np.array([not each.row.error for each in rows])
+        computed = np.empty((0, *shape), dtype=np.float32)
         if inputs:
-            predicted[sound] = np.mean([predict_tokens(model, each, dtype) for each in inputs], axis=0)
-        infinite = sound & ~np.isfinite(predicted).all(axis=1)
-        if infinite.any():
-            first = rows[int(infinite.argmax())]
-            raise InputError(
-                f"{first.path}, {first.row.location}: the prediction is nan or infinite; the weights "
-                f"of {model.name_or_path} are not sound{'' if dtype is None else f' in {dtype}'}."
-            )
-        kept = sound if on_error == "skip" else np.ones(len(rows), dtype=bool)
-        if kept.any():
-            yield [each.row for each, is_kept in zip(rows, kept, strict=True) if is_kept], predicted[kept]
+            computed = np.mean([compute(model, each, dtype) for each in inputs], axis=0)
+        require_finite([each for each in rows if not each.row.error], computed, model, dtype)
+        kept = screening.keep(rows)
+        values = np.full((len(kept), *shape), np.nan, dtype=np.float32)
+        values[[not each.row.error for each in kept]] = computed
+        if kept:
+            yield [each.row for each in kept], values
+
+
+def require_finite(
+    rows: Sequence[ScreenedRow], computed: np.ndarray, model: PreTrainedModel, dtype: torch.dtype | None
+):
+    """
+    Check what a model computed of each row, (rows, ...).
+
+    Raises:
+        InputError: a number is nan or infinite. The error says in which row.
+    """
+    infinite = ~np.isfinite(computed).all(axis=tuple(range(1, computed.ndim)))
+    if infinite.any():
+        first = rows[int(infinite.argmax())]
+        raise InputError(
+            f"{first.path}, {first.row.location}: the prediction is nan or infinite; the weights "
+            f"of {model.name_or_path} are not sound{'' if dtype is None else f' in {dtype}'}."
+        )
 
 
 __all__ = ["checkpoint_path", "load_checkpoint", "predict", "predict_batches", "predict_file"]

@@ -24,6 +24,9 @@ from .data.vcf import VcfFile
 # The delimiter of each format; Parquet has none.
 FORMATS = {".tsv": "\t", ".csv": ",", ".tsv.gz": "\t", ".csv.gz": ",", ".parquet": None}
 
+# A part of a Parquet file is written once it has so many bytes; very many small parts are slow to read.
+PART_BYTES = 2**24
+
 # In a TSV, a cell has no tab and no line end; tools such as cut know no quotes.
 BLANKS = str.maketrans("\t\n\r", "   ")
 
@@ -92,7 +95,7 @@ class TableWriter(Protocol):
     """Writes a table a few rows at a time."""
 
     def write(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]):
-        """Write rows, and before the first of them the names of the columns."""
+        """Write rows, if there are any, and before the first of them the names of the columns."""
 
 
 @contextmanager
@@ -155,14 +158,18 @@ class _ParquetTable:
     def __init__(self, name: Any, file: IO[bytes], types: Mapping[str, pa.DataType]):
         self.name, self.file, self.types = name, file, types
         self.writer: pq.ParquetWriter | None = None
+        self.waiting: list[pa.Table] = []
 
     def write(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]):
         if self.writer is None:
+            first = rows[0] if rows else [None] * len(columns)
             kinds = [
                 pa.float32() if isinstance(cell, np.floating) else self.types.get(column, pa.string())
-                for column, cell in zip(columns, rows[0], strict=True)
+                for column, cell in zip(columns, first, strict=True)
             ]
             self.writer = pq.ParquetWriter(self.file, pa.schema(zip(columns, kinds, strict=True)))
+        if not rows:
+            return
         arrays = []
         for (column, kind), cells in zip(self._fields(), zip(*rows, strict=True), strict=True):
             if kind == pa.string():
@@ -174,13 +181,21 @@ class _ParquetTable:
                     f"{self.name}: the column {column!r} does not have one type in all inputs ({first_line(error)}); "
                     "write a TSV instead."
                 ) from error
-        self.writer.write_table(pa.table(arrays, schema=self.writer.schema))
+        self.waiting.append(pa.table(arrays, schema=self.writer.schema))
+        if sum(table.nbytes for table in self.waiting) >= PART_BYTES:
+            self._write_waiting()
+
+    def _write_waiting(self):
+        if self.waiting:
+            self.writer.write_table(pa.concat_tables(self.waiting))
+            self.waiting = []
 
     def _fields(self) -> Iterator[tuple[str, pa.DataType]]:
         return ((field.name, field.type) for field in self.writer.schema)
 
     def close(self):
         if self.writer is not None:
+            self._write_waiting()
             self.writer.close()
 
 

@@ -12,6 +12,7 @@ from modeling_proformer import (
     ProformerConfig,
     ProformerForSequenceClassification,
     ProformerTokenizer,
+    mutate,
     predict,
     saturation_mutagenesis,
 )
@@ -87,6 +88,30 @@ class TestLibraries:
         ours = np.stack(list(saturation_mutagenesis(model, tokenizer, sequences)))
         np.testing.assert_allclose(after.permute(0, 2, 1, 3), ours, atol=1e-5)
         np.testing.assert_allclose(before, predict(model, tokenizer, sequences), atol=1e-5)
+
+    def test_contributions_of_tangermeme_are_three_quarters_of_ours(self, embedded, sequences):
+        """Its mean is that over all four bases, the one that is there included."""
+        library = pytest.importorskip("tangermeme.saturation_mutagenesis")
+        model, tokenizer = embedded
+        bases = one_hot_inserts(tokenizer, sequences)
+        found = library.saturation_mutagenesis(as_one_hot(model, tokenizer), bases, device="cpu", target=0)
+        ours = np.stack([result.contributions[:, 0] for result in mutate(model, tokenizer, sequences)])
+        np.testing.assert_allclose((found * bases).sum(dim=1), 0.75 * ours, atol=1e-5)
+
+    def test_deletions_of_tangermeme_are_ours(self, embedded, sequences):
+        """It keeps the width of what it is given: a sequence with one more base, so that each is one base shorter."""
+        library = pytest.importorskip("tangermeme.variant_effect")
+        model, tokenizer = embedded
+        bases = one_hot_inserts(tokenizer, sequences[:1])
+        positions = torch.arange(bases.shape[2])
+        _, after = library.deletion_effect(
+            as_one_hot(model, tokenizer),
+            bases.repeat(len(positions), 1, 1),
+            torch.stack([positions, positions], dim=1),
+            device="cpu",
+        )
+        (ours,) = mutate(model, tokenizer, sequences[:1], deletions=True)
+        np.testing.assert_allclose(after, ours.expression[:, 4], atol=1e-5)
 
     def test_tangermeme_ablates_and_marginalises(self, embedded, sequences):
         ablate = pytest.importorskip("tangermeme.ablate").ablate

@@ -17,10 +17,11 @@ from modeling_proformer import (
     ProformerForSequenceClassification,
     PromoterExpressionPipeline,
     predict,
+    saturation_mutagenesis,
+    variant_effects,
 )
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.prediction import load_checkpoint, predict_batches, predict_file
-from modeling_proformer.variants import saturation_mutagenesis, variant_effects
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiny import TINY
 
 from modeling_proformer import (
@@ -13,11 +11,8 @@ from modeling_proformer import (
     ProformerForSequenceClassification,
     ProformerTokenizer,
     predict,
+    variant_effects,
 )
-from modeling_proformer.variants import saturation_mutagenesis, variant_effects
-
-
-FLANKS = ("TGCA", "GGT")
 
 
 def tokenizer_for(**options) -> ProformerTokenizer:
@@ -33,55 +28,12 @@ def model() -> ProformerForSequenceClassification:
     return model
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    insert=st.text("ACGTN", min_size=1, max_size=12),
-    flanked=st.booleans(),
-    missing_flanks=st.sampled_from(["keep", "cut", "refuse"]),
-    strands=st.sampled_from(["both", "forward"]),
-    batch_size=st.sampled_from([5, 256]),
-)
-def test_saturation_mutagenesis_is_the_prediction_of_every_variant(
-    model, insert, flanked, missing_flanks, strands, batch_size
-):
-    five, three = FLANKS if flanked else ("", "")
-    tokenizer = tokenizer_for(
-        five_prime_flank=five, three_prime_flank=three, missing_flanks=missing_flanks, strands=strands
-    )
-    (expression,) = saturation_mutagenesis(model, tokenizer, [five + insert + three], batch_size=batch_size)
-    assert expression.shape == (len(insert), 4, 2)
-    variants = [
-        five + insert[:position] + letter + insert[position + 1 :] + three
-        for position in range(len(insert))
-        for letter in "ACGT"
-    ]
-    np.testing.assert_allclose(expression.reshape(-1, 2), predict(model, tokenizer, variants), atol=2e-6)
-
-
-def test_saturation_mutagenesis_computes_sequences_on_demand(model):
-    results = saturation_mutagenesis(model, tokenizer_for(), iter(["ACGT", "ACXT"]))
-    assert next(results).shape == (4, 4, 2)
-    with pytest.raises(InvalidSequenceError, match=r"^Sequence 2: 'X' at position 3"):
-        next(results)
-
-
-def test_too_long_an_insert_is_refused_or_cut(model):
-    with pytest.raises(InvalidSequenceError, match="the construct has room for 12"):
-        next(saturation_mutagenesis(model, tokenizer_for(), ["ACGT" * 4]))
-    for side in ("left", "right"):
-        tokenizer = tokenizer_for(truncation_side=side)
-        expected, found = (
-            next(saturation_mutagenesis(model, tokenizer, [insert], truncation=True))
-            for insert in ("ACGTACGTACGT", {"left": "GG" + "ACGT" * 3, "right": "ACGT" * 3 + "GG"}[side])
-        )
-        np.testing.assert_array_equal(found, expected)
+def test_too_long_an_insert_is_cut(model):
     effects = variant_effects(model, tokenizer_for(), ["ACGT" * 4], ["ACGT" * 3 + "CCCC"], truncation=True)
     assert (effects == 0).all()
 
 
 def test_one_string_is_not_read_as_many_sequences(model):
-    with pytest.raises(TypeError, match="put it in a list"):
-        next(saturation_mutagenesis(model, tokenizer_for(), "ACGT"))
     with pytest.raises(TypeError, match="put each in a list"):
         variant_effects(model, tokenizer_for(), "ACGT", "ACGA")
 

@@ -38,11 +38,10 @@ from tables import (
 )
 from transformers import PreTrainedModel
 
-from modeling_proformer import ProformerTokenizer, predict
+from modeling_proformer import ProformerTokenizer, mutate, predict, variant_effects
 from modeling_proformer.data.tables import FASTA_SUFFIXES, InputError
 from modeling_proformer.evaluation.figures import BLUE
 from modeling_proformer.prediction import load_checkpoint
-from modeling_proformer.variants import saturation_mutagenesis, variant_effects
 
 
 FOLDER = Path(__file__).parent
@@ -124,16 +123,14 @@ def answer_expression(served: Served, entries: Entries) -> tuple[Prediction, str
 def answer_mutagenesis(served: Served, entries: Entries, prediction: Prediction, row: int, output: int) -> str:
     """Predict all single changes of one of the sequences, and return the HTML that shows them."""
     sequence = entries.sequences[row]
-    (insert,) = served.tokenizer.inserts([sequence])
-    (expression,) = saturation_mutagenesis(served.model, served.tokenizer, [sequence])
-    expression = expression[:, :, output]
-    changes = expression - prediction.values[row, output]
+    (result,) = mutate(served.model, served.tokenizer, [sequence])
+    expression, changes = result.expression[:, :, output], result.effects[:, :, output]
     return (
-        note(f"Predicted all single changes of {len(insert)} bases.")
+        note(f"Predicted all single changes of {len(result.insert)} bases.")
         + EXPLANATION
-        + mutagenesis(insert, changes, prediction.outputs[output])
-        + strongest_changes(insert, expression, changes, prediction.outputs[output])
-        + mutagenesis_link(insert, expression)
+        + mutagenesis(result, output, prediction.outputs[output])
+        + strongest_changes(result.insert, expression, changes, prediction.outputs[output])
+        + mutagenesis_link(result.insert, expression)
     )
 
 

@@ -7,20 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import logomaker
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from modeling_proformer.evaluation.figures import BLUE, GREY, ORANGE
+from modeling_proformer.evaluation.mutagenesis_figure import draw_mutagenesis
+from modeling_proformer.mutagenesis import BASES, Mutagenesis
 
 
-BASES = "ACGT"
-# Dark enough on white, and distinct for the colour-blind.
-BASE_COLORS = {"A": "#00755e", "C": BLUE, "G": "#a86f00", "T": "#b3402a"}
-CHANGE_COLORS = LinearSegmentedColormap.from_list("change", ["#17435f", BLUE, "#ffffff", ORANGE, "#8a3318"])
 # More predictions than this are drawn as a histogram.
 MAX_MARKS = 12
 
@@ -143,86 +138,34 @@ def describe_distribution(marks: Marks, output: str, training: Training | None) 
     return f"{text}; with histograms of the measured expression of {kinds}."
 
 
-def mutagenesis(insert: str, changes: np.ndarray, output: str) -> str:
+def mutagenesis(result: Mutagenesis, output: int, label: str) -> str:
     """
-    Return a sequence logo and a heat map of a saturation mutagenesis.
+    Return the figure of a saturation mutagenesis.
 
     Args:
-        insert: bases A C G T N.
-        changes: (bases, 4), how much expression changes with A, C, G or T at this position.
-        output: name of the output, for the colour bar.
+        result: all single changes of a sequence.
+        output: which of its outputs to draw.
+        label: name of the output, for the colour bar.
     """
+    changes = result.effects[:, :, output]
     positions, columns = strongest(changes, 3)
     listed = ", ".join(
-        f"{changes[position, column]:+.1f} if {insert[position]} at position {position + 1} is {BASES[column]}"
+        f"{changes[position, column]:+.1f} if {result.insert[position]} at position {position + 1} is {BASES[column]}"
         for position, column in zip(positions, columns, strict=True)
     )
     alternative = (
-        f"Sequence logo and heat map of all single changes of the {len(insert)} bases. The strongest: {listed}."
+        f"Sequence logo and heat map of all single changes of the {len(result.insert)} bases. The strongest: {listed}."
     )
-    return picture(lambda page: draw_mutagenesis(page, insert, changes, output), alternative)
+    return picture(
+        lambda page: draw_mutagenesis(result, output=output, label=label, width=page.width, bases_per_line=page.bases),
+        alternative,
+    )
 
 
 def strongest(changes: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions and columns of the greatest changes, up or down, the greatest first."""
     order = np.argsort(-np.abs(changes), axis=None, kind="stable")[:count]
     return np.unravel_index(order, changes.shape)
-
-
-def draw_mutagenesis(page: Page, insert: str, changes: np.ndarray, output: str) -> Figure:
-    """Draw a logo and a heat map below it, over as many lines as the insert needs."""
-    lines = -(-len(insert) // page.bases)
-    per_line = -(-len(insert) // lines)
-    figure = Figure(figsize=(page.width, 2.15 * lines + 0.7), layout="constrained")
-    panels = figure.subplots(2 * lines, height_ratios=[1.25, 0.9] * lines, squeeze=False)[:, 0]
-    importance = base_importance(insert, changes)
-    top, bottom = max(importance.max(), 0), min(importance.min(), 0)
-    limit = np.abs(changes).max() or 1
-    for line in range(lines):
-        logo, heat = panels[2 * line : 2 * line + 2]
-        first = line * per_line
-        here = slice(first, first + per_line)
-        numbers = np.arange(first, first + per_line) + 1
-        table = pd.DataFrame(importance[here], columns=list(BASES), index=numbers[: len(importance[here])])
-        logomaker.Logo(table, ax=logo, color_scheme=BASE_COLORS, flip_below=False, show_spines=False)
-        logo.set_ylim(bottom * 1.05, top * 1.05 or 1)
-        logo.set_xticks(table.index, insert[here], fontsize=7, family="monospace")
-        logo.set_ylabel("importance")
-        cells = heat.imshow(
-            changes[here].T,
-            cmap=CHANGE_COLORS,
-            vmin=-limit,
-            vmax=limit,
-            aspect="auto",
-            extent=(numbers[0] - 0.5, numbers[0] - 0.5 + len(table), 3.5, -0.5),
-        )
-        known = [position for position, base in enumerate(insert[here]) if base != "N"]
-        own = [BASES.index(insert[first + position]) for position in known]
-        heat.scatter(numbers[known], own, s=4, color="#5c6673", linewidths=0)
-        heat.set_yticks(range(4), list(BASES), fontsize=8)
-        heat.set_xticks([number for number in numbers if number % 10 == 0 or number == 1])
-        heat.tick_params(length=0)
-        logo.tick_params(axis="x", length=0, pad=1)
-        for axes in (logo, heat):
-            # The last line is as long as the others, so that all bases have the same width.
-            axes.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
-            axes.spines[:].set_visible(False)
-    figure.colorbar(
-        cells, ax=panels, orientation="horizontal", label=f"change of {output}", aspect=40, shrink=0.6, pad=0.02
-    )
-    return figure
-
-
-def base_importance(insert: str, changes: np.ndarray) -> np.ndarray:
-    """
-    Return how much expression falls on average when a base is replaced by another, (bases, 4); 0 except in the column
-    of the base itself.
-    """
-    importance = np.zeros(changes.shape)
-    for position, base in enumerate(insert):
-        if base != "N":
-            importance[position, BASES.index(base)] = -changes[position].sum() / 3
-    return importance
 
 
 def picture(draw: Callable[[Page], Figure], alternative: str) -> str:

@@ -7,11 +7,12 @@ import io
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from figures import BASES, Training, strongest
+from figures import Training, strongest
 from sequences import Entries, Prediction
 
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.designing import Design
+from modeling_proformer.mutagenesis import BASES
 
 
 MAX_NAME_LENGTH = 60

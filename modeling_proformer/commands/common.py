@@ -4,17 +4,19 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from ..configuration_proformer import ProformerConfig
 from ..data.config import option
-from ..data.tables import InputError, first_line
+from ..data.tables import InputError, Row, first_line, require_columns
 from ..data.text import STANDARD_INPUT
 from ..evaluation.metrics import correlation
 from ..intervals import prediction_interval
+from ..prediction import load_checkpoint
 from ..tokenization import ProformerTokenizer
 from ..writing import table_suffix_of
 
@@ -25,6 +27,71 @@ MISSING_FLANKS = (
     "How to read a sequence without the exact flanks, see ProformerTokenizer; by default as the model was trained."
 )
 WIDTH = "Bases of a window; by default as many as the tokenizer has room for."
+
+
+INPUT = f"One or more files with the same columns, each a FASTA, {TABLE}; - is the standard input."
+NAME = (
+    "Column with the names of the sequences; by default the column name if there is one, and otherwise the sequences "
+    "are called after their place in the file, such as line 7."
+)
+
+
+@dataclass(kw_only=True)
+class ReadOptions:
+    """How a command reads sequences, and what it does with those that cannot be predicted."""
+
+    _argument_group_name: ClassVar[str] = "reading"
+
+    sequence: str = option("Column with the sequences.", "sequence", metavar="COLUMN")
+    on_error: Literal["refuse", "skip", "mark"] = option(
+        "What to do with rows that cannot be predicted: refuse the files before anything is computed, skip the rows, "
+        "or mark them with the reason in a column error.",
+        "refuse",
+    )
+    iupac_as_n: bool = option("Read the IUPAC codes R Y S W K M B D H V as N.", False)
+    missing_flanks: Literal["keep", "cut", "refuse"] | None = option(MISSING_FLANKS)
+    truncation: bool = option("Cut inserts that are longer than the model's construct.", False)
+
+    @property
+    def read_arguments(self) -> dict[str, Any]:
+        """The arguments `sequence`, `on_error`, `iupac_as_n` and `truncation` of `predict_file`."""
+        return {name: getattr(self, name) for name in ("sequence", "on_error", "iupac_as_n", "truncation")}
+
+    def load(self, checkpoint: str | None) -> tuple[PreTrainedModel, ProformerTokenizer]:
+        """Load a checkpoint, whose tokenizer then treats missing flanks as these options say."""
+        model, tokenizer = load_checkpoint(checkpoint)
+        set_missing_flanks(tokenizer, self.missing_flanks)
+        return model, tokenizer
+
+
+def require_input(paths: Sequence[str]):
+    """
+    Check the option `input`.
+
+    Raises:
+        ValueError: it is not a list, or names the standard input more than once.
+    """
+    if isinstance(paths, str):
+        raise ValueError(f"`input` is a list of files, such as [{paths!r}].")
+    if sum(path in ("-", STANDARD_INPUT) for path in paths) > 1:
+        raise ValueError("`input` names the standard input more than once.")
+
+
+def name_of(row: Row, column: str | None, paths: Sequence[str]) -> str:
+    """
+    Return the name of a row's sequence, see `NAME`.
+
+    Raises:
+        InputError: there is no such column, or the place in a file would be ambiguous.
+    """
+    if column is not None:
+        require_columns(paths[0], row.cells, [column])
+        return str(row.cells[column])
+    if "name" in row.cells:
+        return str(row.cells["name"])
+    if len(paths) > 1:
+        raise InputError(f"{paths[0]}: sequences of several files need names; say which column has them with `name`.")
+    return row.location
 
 
 @dataclass(kw_only=True)

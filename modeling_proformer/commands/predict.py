@@ -12,22 +12,21 @@ from tqdm.auto import tqdm
 from ..data.config import option
 from ..data.screening import is_bed
 from ..data.tables import InputError, Row, column_types, is_stream, measured_value
-from ..data.text import STANDARD_INPUT
-from ..prediction import load_checkpoint, predict_file
+from ..prediction import predict_file
 from ..writing import FORMATS, is_standard, output_bedgraph, output_table, table_suffix_of
 from .common import (
-    MISSING_FLANKS,
+    INPUT,
     MODEL,
-    TABLE,
     WIDTH,
+    ReadOptions,
     RunOptions,
     append_interval,
     input_path,
     report_agreement,
+    require_input,
     require_interval,
     require_new_columns,
     require_one_output,
-    set_missing_flanks,
 )
 
 
@@ -39,10 +38,7 @@ class PredictOptions:
     """What `proformer predict` reads, how, and what it writes."""
 
     input: list[str] = option(
-        f"One or more files with the same columns, each a FASTA, {TABLE}; - is the standard input. A BED file has "
-        "regions of the genome, which are read on their strands.",
-        REQUIRED,
-        positional=True,
+        f"{INPUT} A BED file has regions of the genome, which are read on their strands.", REQUIRED, positional=True
     )
     output: str | None = option(
         f"File to write, whose name ends in one of {', '.join(FORMATS)}; by default TSV on the standard output. With "
@@ -51,7 +47,6 @@ class PredictOptions:
         metavar="FILE",
     )
     model: str | None = option(MODEL)
-    sequence: str = option("Column with the sequences.", "sequence", metavar="COLUMN")
     genome: str | None = option(
         "FASTA file of the genome for a BED file, which may be compressed by bgzip.", metavar="FILE"
     )
@@ -74,18 +69,10 @@ class PredictOptions:
         "Add the ends of the interval that covers the measurement with this probability, such as 0.9; the model has "
         "to be fine-tuned on enough rows."
     )
-    on_error: Literal["refuse", "skip", "mark"] = option(
-        "What to do with rows that cannot be predicted: refuse the files before anything is computed, skip the rows, "
-        "or mark them with the reason in a column error.",
-        "refuse",
-    )
-    iupac_as_n: bool = option("Read the IUPAC codes R Y S W K M B D H V as N.", False)
-    missing_flanks: Literal["keep", "cut", "refuse"] | None = option(MISSING_FLANKS)
-    truncation: bool = option("Cut inserts that are longer than the model's construct.", False)
 
 
 @dataclass(kw_only=True)
-class PredictConfig(PredictOptions, RunOptions):
+class PredictConfig(PredictOptions, ReadOptions, RunOptions):
     """
     Options of `proformer predict`.
 
@@ -93,14 +80,11 @@ class PredictConfig(PredictOptions, RunOptions):
         ValueError: an option is outside its range, or two contradict each other.
     """
 
-    groups: ClassVar[tuple[type, ...]] = (PredictOptions, RunOptions)
+    groups: ClassVar[tuple[type, ...]] = (PredictOptions, ReadOptions, RunOptions)
 
     def __post_init__(self):
         super().__post_init__()
-        if isinstance(self.input, str):
-            raise ValueError(f"`input` is a list of files, such as [{self.input!r}].")
-        if sum(path in ("-", STANDARD_INPUT) for path in self.input) > 1:
-            raise ValueError("`input` names the standard input more than once.")
+        require_input(self.input)
         if self.windows is not None and self.windows < 1:
             raise ValueError(f"`windows` is {self.windows}, but must be at least 1.")
         if self.width is not None and self.windows is None:
@@ -128,8 +112,7 @@ class PredictConfig(PredictOptions, RunOptions):
 def run(config: PredictConfig):
     """Write a table with the predicted expression of each sequence, and compare it with measurements."""
     paths = [input_path(path) for path in config.input]
-    model, tokenizer = load_checkpoint(config.model)
-    set_missing_flanks(tokenizer, config.missing_flanks)
+    model, tokenizer = config.load(config.model)
     outputs = [model.config.id2label[output] for output in range(model.config.num_labels)]
     new_columns = [f"predicted_{output}" for output in outputs]
     if config.measured is not None or config.writes_track:
@@ -143,15 +126,12 @@ def run(config: PredictConfig):
         model,
         tokenizer,
         paths,
-        sequence=config.sequence,
         measured=config.measured,
-        on_error=config.on_error,
-        iupac_as_n=config.iupac_as_n,
-        truncation=config.truncation,
         genome=config.genome,
         windows=config.windows,
         width=config.width,
         orientation=config.orientation,
+        **config.read_arguments,
         **config.run_arguments,
     )
     if config.writes_track:

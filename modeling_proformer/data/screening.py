@@ -6,11 +6,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from ..tokenization import InvalidSequenceError, ProformerTokenizer
 from .cells import IUPAC_REMEDY, IUPAC_TO_N
-from .config import count_of
+from .config import count_of, require_choice
 from .genome import Genome, read_regions
 from .rows import InputError, Row, measured_value, name_columns, require_columns, sequence_text
 from .tables import is_stream, read_rows, table_suffix
@@ -92,6 +92,9 @@ class Screening:
         genome: the genome of BED files.
         windows: bases from the start of a window of the sequences to that of the next one; None for whole sequences.
         width: bases of a window.
+
+    Raises:
+        ValueError: `on_error` is something else.
     """
 
     tokenizer: ProformerTokenizer
@@ -103,6 +106,13 @@ class Screening:
     genome: Genome | None = None
     windows: int | None = None
     width: int | None = None
+
+    def __post_init__(self):
+        require_choice("on_error", self.on_error, get_args(OnError))
+
+    def keep(self, rows: Sequence[ScreenedRow]) -> list[ScreenedRow]:
+        """Return the rows that the output has: all but those to skip."""
+        return [each for each in rows if self.on_error != "skip" or not each.row.error]
 
     def read(self, paths: Sequence[str], batch_size: int) -> Iterator[list[ScreenedRow]]:
         """

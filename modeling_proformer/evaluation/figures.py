@@ -83,7 +83,7 @@ def roc_curves(path: str | os.PathLike, outputs: Sequence[ComparedOutput]):
         axes.set_ylabel("true positive rate")
         area = roc_auc(measured, predicted)
         found = "no ROC AUC" if np.isnan(area) else f"ROC AUC = {area:.3f}"
-        title = f"{_escape(name)}\n{found}, {measured.sum():,.0f} of {len(measured):,} are 1"
+        title = f"{escape(name)}\n{found}, {measured.sum():,.0f} of {len(measured):,} are 1"
         axes.set_title(title, fontsize=TITLE_SIZE)
     _save(figure, all_axes, path)
 
@@ -104,8 +104,8 @@ def _draw_scatter(axes: Axes, measured: np.ndarray, predicted: np.ndarray, agree
         axes.figure.colorbar(cells, label="sequences")
     else:
         axes.scatter(measured, predicted, s=14, alpha=0.5, color=BLUE, linewidths=0)
-    axes.set_xlabel(f"measured {_escape(label)}")
-    axes.set_ylabel(f"predicted {_escape(label)}")
+    axes.set_xlabel(f"measured {escape(label)}")
+    axes.set_ylabel(f"predicted {escape(label)}")
     found = f"Pearson r = {agreement.pearson_r:.3f}, Spearman ρ = {agreement.spearman_rho:.3f}"
     found = "no correlation" if np.isnan(agreement.pearson_r) else found
     axes.set_title(f"{found}, n = {agreement.count:,}", fontsize=TITLE_SIZE)
@@ -166,7 +166,7 @@ def effect_plot(path: str | os.PathLike, effects: Mapping[str, np.ndarray], unit
         axes.plot([median, median], [height - 0.32, height + 0.32], color="black", linewidth=2)
         axes.annotate(f"{median:+.2f}", (1.01, height), xycoords=("axes fraction", "data"), va="center")
     axes.axvline(0, color=GREY, linewidth=1)
-    axes.set_yticks(range(len(names)), map(_escape, names))
+    axes.set_yticks(range(len(names)), map(escape, names))
     axes.set_xlabel(f"change of predicted expression ({unit}); black: median")
     _save(figure, axes, path)
 
@@ -250,12 +250,12 @@ def benchmark_plot(
             # Methods are drawn next to each other, so that their intervals do not hide each other.
             shift = 1.05 ** (number - (len(methods) - 1) / 2)
             color = (GREY, BLUE, ORANGE, GREEN)[number % 4]
-            _draw_method(panel, found.get(method, {}), shift, color, _escape(method))
+            _draw_method(panel, found.get(method, {}), shift, color, escape(method))
         sizes = sorted({rows for of_rows in found.values() for rows in of_rows})
         panel.set_xscale("log")
         panel.set_xticks(sizes, [f"{rows:,}" for rows in sizes])
         panel.set_xticks([], minor=True)
-        panel.set_title(_escape(assay), fontsize=TITLE_SIZE)
+        panel.set_title(escape(assay), fontsize=TITLE_SIZE)
         panel.set_xlabel("training rows")
         panel.set_ylim(bottom=min(0.0, panel.get_ylim()[0]))
     for panel in axes[::PANELS_PER_ROW]:
@@ -276,7 +276,7 @@ def _draw_method(
         panel.errorbar([rows * shift] * len(r), r, yerr=[r - low, high - r], **bars)
 
 
-def _escape(name: str) -> str:
+def escape(name: str) -> str:
     """Return a name such that it is drawn as it is: matplotlib reads mathematics between two dollar signs."""
     return name.replace("$", r"\$")
 

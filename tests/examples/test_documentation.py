@@ -52,6 +52,7 @@ NOT_RUN = {
     ("design.md", "proformer design --targets 4 8 12 16"): "takes minutes",
     ("variants.md", "pip install"): "would change the environment that the tests run in",
     ("attribution.md", "pip install"): "would change the environment that the tests run in",
+    ("mutagenesis.md", "pip install"): "would change the environment that the tests run in",
     ("serve.md", "pip install"): "would change the environment that the tests run in",
     ("publish.md", "proformer publish lac-quick your-account/lac-quick --license mit\n"): "publishes on the Hub",
 }
@@ -63,7 +64,11 @@ SHORTENED = {"proformer finetune assay.tsv": ["--steps", "4"]}
 NEEDS = {"publish.md": "fine_tune.md"}
 
 # Figures that the pages show, and the page whose blocks make each.
-FIGURES = {ROOT / "examples" / "motif_effects.png": "README.md", DOCS / "saturation_mutagenesis.png": "quick_start.md"}
+FIGURES = {
+    ROOT / "examples" / "motif_effects.png": "README.md",
+    DOCS / "saturation_mutagenesis.png": "quick_start.md",
+    DOCS / "mutagenesis.png": "mutagenesis.md",
+}
 
 # The command whose options a page explains in a table.
 EXPLAINED = {
@@ -74,6 +79,8 @@ EXPLAINED = {
     "serve.md": "export",
     "design.md": "design",
     "variants.md": "variants",
+    "mutagenesis.md": "mutagenesis",
+    "embed.md": "embed",
 }
 
 

@@ -12,10 +12,10 @@ import pytest
 from packaging.requirements import Requirement
 from space import BAD_FILES, BAD_TEXTS, EXAMPLE, FIVE_PRIME_FLANK, REB1, SCRIPT, SPACE, THREE_PRIME_FLANK, minus
 
-from modeling_proformer import predict
+from modeling_proformer import predict, saturation_mutagenesis, variant_effects
 from modeling_proformer.data.tables import InputError
+from modeling_proformer.mutagenesis import Mutagenesis
 from modeling_proformer.prediction import load_checkpoint
-from modeling_proformer.variants import saturation_mutagenesis, variant_effects
 
 
 pytest.importorskip("gradio", reason="the page is made with gradio")
@@ -145,14 +145,6 @@ def test_share_of_measured_promoters_below():
     )
 
 
-def test_importance_is_what_expression_loses_on_average():
-    changes = np.array([[0, -1, -2, -3], [3.0, 0, 0, 3]])
-    np.testing.assert_allclose(figures.base_importance("AC", changes), [[2, 0, 0, 0], [0, -2, 0, 0]])
-    assert not figures.base_importance("NN", changes).any()
-    positions, columns = figures.strongest(changes, 3)
-    assert list(zip(positions, columns, strict=True)) == [(0, 3), (1, 0), (1, 3)]
-
-
 def tables_of(view: str) -> list[list[list[str]]]:
     """Return the cells of each row of each table."""
     rows = [re.findall("<tr>(.*?)</tr>", table) for table in re.findall("<table>(.*?)</table>", view)]
@@ -204,8 +196,9 @@ def test_a_column_named_like_the_prediction_is_refused(tmp_path, embedded):
 
 @pytest.mark.parametrize(("insert", "spread"), [("A", 1.0), ("N" * 12, 0.0), ("ACGTNACGTACG" * 9, 1.0)])
 def test_inserts_of_any_kind_are_drawn(insert, spread):
-    changes = np.random.default_rng(0).normal(scale=spread, size=(len(insert), 4))
-    assert figures.mutagenesis(insert, changes, "expression").count("data:image/svg+xml") == 2
+    expression = np.random.default_rng(0).normal(scale=spread, size=(len(insert), 4, 2))
+    result = Mutagenesis(insert, np.zeros(2), expression)
+    assert figures.mutagenesis(result, 1, "expression").count("data:image/svg+xml") == 2
 
 
 def test_counts_of_measured_promoters_are_those_of_the_tables(shared):

@@ -29,7 +29,7 @@ from space import (
 )
 
 from modeling_proformer import predict
-from modeling_proformer.variants import saturation_mutagenesis
+from modeling_proformer.mutagenesis import saturation_mutagenesis
 
 
 pytest.importorskip("gradio", reason="the page is made with gradio")
