@@ -43,7 +43,7 @@ BAD_FILES = [
     ("table.csv", b"sequence,y\nACGT,1\nACGT\n", "^table.csv, line 3: 1 cell under a header of 2 columns"),
     ("table.csv", b"sequence,y\nACGT,1\n,2\n", "^table.csv, line 3, column 'sequence': the sequence is empty"),
     ("table.csv", b"first,ACGTACG\nsecond,GGGG\n", "^table.csv: the first line should name the columns of the table"),
-    ("reads.fasta", bytes(range(256)), "^reads.fasta, line 1: this is not UTF-8 text"),
+    ("reads.fasta", bytes(range(256)), "^reads.fasta, line 2: this is not UTF-8 text"),
     (
         "large.tsv",
         b"sequence\n" + b"ACGTACGT\n" * 600_000,

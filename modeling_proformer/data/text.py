@@ -275,10 +275,19 @@ def _read_header(path: Path, lines: TextLines, usual: str, warn: bool) -> tuple[
         # R writes the names of the rows, but no name above them.
         if delimiter != "," and _have_row_names(len(names), _sample_rows(sample, delimiter, len(names))[1:]):
             names = ["row_names", *names]
-    while len(names) > 1 and not names[-1].strip():
+    # Spreadsheets leave empty columns at the right.
+    rows = _sample_rows(sample, delimiter, len(names))[1:]
+    while len(names) > 1 and not names[-1].strip() and not any(cells[len(names) - 1 :] for cells in map(_trim, rows)):
         del names[-1]
     check_header(path, names)
     return names, delimiter
+
+
+def _trim(cells: list[str]) -> list[str]:
+    """Return a row without the empty cells at its end."""
+    while cells and not cells[-1]:
+        cells = cells[:-1]
+    return cells
 
 
 def check_header(path: Path, header: Sequence[str]):

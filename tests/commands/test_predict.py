@@ -218,7 +218,7 @@ BAD_INPUTS = {
     "damaged.tsv.gz": (PACKED[:9000] + bytes(100) + PACKED[9100:], [], ["gzip", "after line"]),
     "cut.parquet": (PARQUET[:-10], [], ["Parquet"]),
     "damaged.parquet": (PARQUET[:10] + 30 * b"\xff" + PARQUET[40:], [], ["Parquet"]),
-    "ragged.csv": (b"sequence,y\nACGT,1\nACGT\n", [], ["line 3", "1 cells", "2 columns"]),
+    "ragged.csv": (b"sequence,y\nACGT,1\nACGT\n", [], ["line 3", "1 cell under", "2 columns"]),
     "quote.csv": (b'sequence,y\nACGT,1\n"ACGT,1\nACGT,1\n', [], ["line 3", "well-formed"]),
     "twice.csv": (b"sequence,sequence\nACGT,ACGT\n", [], ["'sequence'", "2 times"]),
     "twice.parquet": (parquet(["ACGT"], ["GGGG"], names=["sequence", "sequence"]), [], ["'sequence'", "2 times"]),
