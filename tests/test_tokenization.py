@@ -137,6 +137,24 @@ def test_with_cut_damaged_flanks_are_trimmed_and_an_insert_alone_is_not(insert, 
     assert tokenizer.inserts([five + insert + three]) == [insert]
 
 
+@pytest.mark.parametrize("position", range(len(FIVE)))
+def test_with_cut_a_flank_with_a_deletion_or_insertion_is_recognised_and_cut_by_its_length(position):
+    tokenizer = ProformerTokenizer(
+        insert_width=81, five_prime_flank=FIVE, three_prime_flank=THREE, missing_flanks="cut"
+    )
+    for flank in (FIVE[:position] + FIVE[position + 1 :], FIVE[:position] + "G" + FIVE[position:]):
+        construct = flank + "ACGGTTGCAT" * 8 + THREE
+        assert tokenizer.inserts([construct]) == [construct[len(FIVE) : -len(THREE)]]
+
+
+@pytest.mark.parametrize("flank", ["GCTAGCTA", "GCTAGCTAGC", "ACCGGATTGCAA", "GGTTACGGCTGTT"])
+def test_with_cut_an_insert_alone_stays_whole_although_the_only_flank_is_short(flank):
+    tokenizer = ProformerTokenizer(insert_width=80, five_prime_flank=flank, missing_flanks="cut")
+    inserts = ["".join(bases) for bases in np.random.default_rng(0).choice(list("ACGT"), (5000, 80))]
+    cut = [found for found, insert in zip(tokenizer.inserts(inserts), inserts, strict=True) if found != insert]
+    assert len(cut) <= 5
+
+
 def test_with_cut_nothing_is_cut_off_where_no_flank_is_recognised():
     tokenizer = ProformerTokenizer(
         insert_width=80, five_prime_flank=FIVE, three_prime_flank=THREE, missing_flanks="cut"

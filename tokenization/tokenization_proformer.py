@@ -647,20 +647,36 @@ def resembles_flank(codes: np.ndarray, starts: np.ndarray, lengths: np.ndarray, 
     """
     Return which sequences begin with a flank that may have errors, (batch,) of bool.
 
-    At most a quarter of its bases are replaced, or one half of it is whole, the inner half at most one base out of
-    place: a single error, even a deletion or an insertion, leaves the other half as it was.
+    These are errors that an insert alone would hardly have by chance: at most a quarter of the flank's bases are
+    replaced (one base of a flank with fewer than 12); one base is deleted or inserted (from 10 bases on); or one half
+    of at least 8 bases is whole, the inner half at most one base out of place.
     """
-    outer, inner = (half.tobytes() for half in np.array_split(flank, 2))
+    text = flank.tobytes()
     found = np.zeros(len(starts), dtype=bool)
     for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-        beginning = codes[start : start + min(length, len(flank) + 1)]
-        text = beginning.tobytes()
-        found[row] = (
-            text.startswith(outer)
-            or inner in text[max(len(outer) - 1, 0) :]
-            or (len(text) >= len(flank) and 4 * (beginning[: len(flank)] != flank).sum() <= len(flank))
-        )
+        found[row] = _is_flank(codes[start : start + min(length, len(flank) + 1)].tobytes(), text)
     return found
+
+
+def _is_flank(beginning: bytes, flank: bytes) -> bool:
+    """Return what `resembles_flank` does for the beginning of one sequence, one base longer than the flank."""
+    size = len(flank)
+    differing = sum(one != other for one, other in zip(beginning, flank, strict=False))
+    if len(beginning) >= size and differing <= (size // 4 if size >= 12 else 1):
+        return True
+    same = _count_same(beginning, flank)
+    for end in (size - 1, size + 1) if size >= 10 else ():
+        same_end = _count_same(beginning[:end][::-1], flank[::-1])
+        if len(beginning) >= end and same + same_end >= min(end, size):
+            return True
+    outer, inner = flank[: (size + 1) // 2], flank[(size + 1) // 2 :]
+    return len(inner) >= 8 and (beginning.startswith(outer) or inner in beginning[len(outer) - 1 :])
+
+
+def _count_same(one: bytes, other: bytes) -> int:
+    """Return how many bases two texts share before they first differ."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def _find_damaged_flank(
