@@ -227,7 +227,8 @@ def report_agreement(
             f"{place}: a correlation needs at least two different values; the predictions are in {output}."
         )
     scatter_plot(figure, measured, predicted, agreement, label=label)
-    without = f" ({(~is_measured).sum():,} others have no measurement)" if not is_measured.all() else ""
+    missing = int((~is_measured).sum())
+    without = f" (and {missing:,} without a measurement)" if missing else ""
     print(
         f"Pearson r {agreement.pearson_r:.4f}, Spearman ρ {agreement.spearman_rho:.4f} over {agreement.count:,} "
         f"{things}{without}; figure: {figure}",

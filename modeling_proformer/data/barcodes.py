@@ -65,14 +65,21 @@ def combine_barcodes(assay: Assay, assigned: np.ndarray) -> tuple[Assay, np.ndar
     combined.findings = [
         *assay.findings,
         f"{len(assay):,} rows of barcodes are combined to {len(kept):,} sequences. Their activity is the log2 ratio "
-        f"of RNA to DNA{over}: the reads of all barcodes of a sequence plus 1, relative to the sum of the column.",
+        f"of RNA to DNA{over}: the reads of all barcodes of a sequence plus 1, relative to the sum of these in the "
+        "column.",
         "Sequences are weighted by 1 / (e² + median of e²), where e is the standard error that follows from reads.",
     ]
     if ambiguous:
         combined.findings.append(f"Rows whose barcode belongs to several sequences: {ambiguous:,}; they are left out.")
-    if few := len(kept) - len(enough):
+    if config.min_barcodes > 1:
+        few = int((~measured[enough]).sum())
         combined.findings.append(
-            f"Sequences with fewer than {count_of(config.min_barcodes, 'barcode')} in every replicate: {few:,}; they "
+            f"A sequence counts in a replicate where at least {config.min_barcodes:,} of its barcodes were read. In "
+            f"sequences that are kept, this leaves out {count_of(few, 'replicate')}."
+        )
+    if left := len(kept) - len(enough):
+        combined.findings.append(
+            f"Sequences with fewer than {count_of(config.min_barcodes, 'barcode')} in every replicate: {left:,}; they "
             "are left out."
         )
     return combined, assigned[kept[enough]]

@@ -11,6 +11,9 @@ TRUTH_VALUES = {"true": 1.0, "false": 0.0}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
+# What looks like a number with other marks: 1.197,79 or 1 198 or 12% or −5.
+MARKED_NUMBER = re.compile(r"[+\-−]?[\d\s.,'’]*\d[\d\s.,'’]*%?")
+
 IUPAC_CODES = "RYSWKMBDHV"
 IUPAC_REMEDY = "`iupac_as_n` reads IUPAC codes as N."
 IUPAC_TO_N = str.maketrans(dict.fromkeys(IUPAC_CODES + IUPAC_CODES.lower(), "N"))

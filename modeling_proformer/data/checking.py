@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .cells import DECIMAL_COMMA, IUPAC_CODES, IUPAC_TO_N, MISSING, NUMBER, class_key
+from .cells import IUPAC_CODES, IUPAC_TO_N, MARKED_NUMBER, MISSING, NUMBER, class_key
 from .config import DataConfig, did_you_mean
 from .rows import InputError, Row, measured_value, name_columns, require_columns, sequence_text, weight_value
 
@@ -97,7 +97,7 @@ def _number(source: str, row: Row, column: str, config: DataConfig, checked: lis
         return measured_value(source, row, column)
     except InputError as error:
         cell = row.cells[column]
-        is_name = isinstance(cell, str) and not any(kind.fullmatch(cell.strip()) for kind in (NUMBER, DECIMAL_COMMA))
+        is_name = isinstance(cell, str) and not any(kind.fullmatch(cell.strip()) for kind in (NUMBER, MARKED_NUMBER))
         alone = not config.counts_reads and len(config.targets) == 1
         if not (is_name and alone) or any(each["sequence"] for each in checked):
             raise

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .cells import DECIMAL_COMMA, MISSING, NUMBER, TRUTH_VALUES
+from .cells import DECIMAL_COMMA, MARKED_NUMBER, MISSING, NUMBER, TRUTH_VALUES
 from .config import did_you_mean
 
 
@@ -90,7 +90,7 @@ def measured_value(path: str | os.PathLike, row: Row, column: str, required: boo
     if not np.isfinite(value):
         comma = (
             "; write a point for a decimal comma, and no mark between thousands"
-            if DECIMAL_COMMA.fullmatch(text)
+            if MARKED_NUMBER.fullmatch(text)
             else ""
         )
         raise InputError(f"{path}, {row.location}, column {column!r}: {cell!r} is not a finite number{comma}.")

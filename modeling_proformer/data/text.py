@@ -208,8 +208,8 @@ def _report_repeated_names(path: Path, names: np.ndarray, header_lines: Sequence
     if repeated.any():
         first, second = np.flatnonzero(names == names[repeated.argmax()])[:2]
         logger.warning(
-            f"{path}: {(counts > 1).sum():,} names occur more than once, the first of them in lines "
-            f"{header_lines[first]} and {header_lines[second]}. Each record has a row of its own."
+            f"{path}: records share a name, the first of them in lines {header_lines[first]} and "
+            f"{header_lines[second]} (such names: {(counts > 1).sum():,}). Each record has a row of its own."
         )
 
 
@@ -217,8 +217,7 @@ def _read_delimited(path: Path, lines: TextLines, usual: str, warn: bool) -> Ite
     header, delimiter = _read_header(path, lines, usual, warn)
     # German spreadsheets use the semicolon because their decimals have commas.
     decimal_comma = delimiter == ";"
-    # Between commas, no number has a comma, and whoever writes points between thousands has other delimiters.
-    styles = _NumberStyles(path, delimiter, warn, header) if delimiter != "," else None
+    styles = _NumberStyles(path, delimiter, warn, header)
     is_first = True
     for start, cells in _split_rows(path, lines, delimiter, len(header)):
         # Spreadsheets leave such rows where something was deleted, and such cells at the ends of rows.
@@ -236,11 +235,9 @@ def _read_delimited(path: Path, lines: TextLines, usual: str, warn: bool) -> Ite
             )
         is_first = False
         row = Row(f"line {lines.number}", dict(zip(header, cells, strict=True)), decimal_comma)
-        if styles is not None:
-            styles.add(row)
+        styles.add(row)
         yield row
-    if styles is not None:
-        styles.finish()
+    styles.finish()
 
 
 def _read_header(path: Path, lines: TextLines, usual: str, warn: bool) -> tuple[list[str], str]:
@@ -418,14 +415,16 @@ class _NumberStyles:
     Finds columns whose numbers can be read in two ways.
 
     A decimal comma and a decimal point do not go together. Beside 955, and without any 0.5 or 1759, 1.759 is probably
-    the number 1759 with a mark between its thousands.
+    the number 1759 with a mark between its thousands; so is 1,759 between semicolons.
     """
 
     STYLE = re.compile(
-        r"(?P<below_thousand>[1-9]\d{0,2})|[+-]?(?:(?P<plain>[1-9]\d{3,})|(?P<grouped>[1-9]\d{0,2}\.\d{3})"
+        r"[+-]?(?:(?P<zero>0)|(?P<below_thousand>[1-9]\d{0,2})|(?P<plain>[1-9]\d{3,})"
+        r"|(?P<point_groups>[1-9]\d{0,2}\.\d{3})|(?P<comma_groups>[1-9]\d{0,2},\d{3})"
         r"|(?P<point>(?:\d+\.\d*|\.\d+)(?:e[+-]?\d+)?)|(?P<comma>\d*,\d+(?:e[+-]?\d+)?))",
         re.ASCII | re.IGNORECASE,
     )
+    MARKS = {"point": ("point", "point_groups"), "comma": ("comma", "comma_groups")}
 
     def __init__(self, path: Path, delimiter: str, warn: bool, columns: list[str]):
         self.path = path
@@ -437,46 +436,59 @@ class _NumberStyles:
 
     def add(self, row: Row):
         """Look at a row; raise an error if a column has both decimal commas and decimal points."""
+        settled = set()
         for column in self.undecided:
             cell = row.cells[column]
             number = self.STYLE.fullmatch(cell.strip())
-            style = number.lastgroup if number else None
-            if DNA_CELL.fullmatch(cell) or (not self.semicolons and style in ("plain", "point")):
-                self.undecided = [other for other in self.undecided if other != column]
-            found = self.found[column]
-            if style is not None and style not in found:
-                mark, others = ("comma", ["point", "grouped"]) if style == "comma" else ("point", ["comma"])
-                other = next((found[each] for each in others if each in found), None)
-                if self.semicolons and style in ("comma", "point", "grouped") and other:
-                    raise InputError(
-                        f"{self.path}, {row.location}, column {column!r}: {cell!r} has a decimal {mark}, but "
-                        f"{other[0]!r} in {other[1]} has the other; write all numbers alike, without marks between "
-                        "thousands."
-                    )
-                found[style] = (cell, row.location)
+            style = "" if number is None else str(number.lastgroup)
+            if style and style not in self.found[column]:
+                self.found[column][style] = (cell, row.location)
+                if self.semicolons:
+                    self._refuse_both_marks(column, style)
+            # Between semicolons, another mark may yet follow.
+            if DNA_CELL.fullmatch(cell) or (style in ("plain", "point") and not self.semicolons):
+                settled.add(column)
+        if settled:
+            self.undecided = [column for column in self.undecided if column not in settled]
+
+    def _refuse_both_marks(self, column: str, style: str):
+        """Refuse a number whose decimal mark is not that of the numbers before it."""
+        found = self.found[column]
+        for mark, other in (("point", "comma"), ("comma", "point")):
+            others = [found[each] for each in self.MARKS[other] if each in found]
+            if style in self.MARKS[mark] and others:
+                (number, place), (before, place_before) = found[style], others[0]
+                raise InputError(
+                    f"{self.path}, {place}, column {column!r}: {number!r} has a decimal {mark}, but {before!r} in "
+                    f"{place_before} has the other; write all numbers alike, without marks between thousands."
+                )
 
     def finish(self):
         """
-        Report points that probably stand between thousands.
+        Report marks that probably stand between thousands.
 
         Raises:
-            InputError: the table has semicolons, as where points do mean this.
+            InputError: they do, because whole numbers below 1000 have none; and the table has semicolons, as where
+                marks do mean this.
         """
         for column, found in self.found.items():
-            if not {"grouped", "below_thousand"} <= found.keys() or found.keys() & {"point", "plain"}:
-                continue
-            (grouped, place), (small, other_place) = found["grouped"], found["below_thousand"]
-            thousands = grouped.replace(".", "")
-            if self.semicolons:
-                raise InputError(
-                    f"{self.path}, {place}, column {column!r}: {grouped!r} may be {thousands}, because {small} in "
-                    f"{other_place} has no decimals. Write {thousands}, or decimals in all numbers ({small}.0)."
-                )
-            if self.warn:
-                logger.warning(
-                    f"{self.path}, {place}, column {column!r}: {grouped!r} is read as a decimal number. If it is "
-                    f"{thousands}, remove the points between thousands from this column."
-                )
+            for decimals, groups in self.MARKS.values() if self.semicolons else [self.MARKS["point"]]:
+                if groups not in found or found.keys() & {decimals, "plain"}:
+                    continue
+                number, place = found[groups]
+                thousands = re.sub("[.,]", "", number.strip())
+                here = f"{self.path}, {place}, column {column!r}"
+                if self.semicolons and "below_thousand" in found:
+                    small, other_place = found["below_thousand"]
+                    raise InputError(
+                        f"{here}: {number!r} may be {thousands}, because {small} in {other_place} has no decimals. "
+                        f"Write {thousands}, or decimals in all numbers ({small}.0)."
+                    )
+                if self.warn and (self.semicolons or "below_thousand" in found):
+                    logger.warning(
+                        f"{here}: {number!r} is read as a decimal number. If it is {thousands}, remove the marks "
+                        "between thousands from this column."
+                    )
 
 
 __all__ = ["TextLines", "check_header", "read_text"]

@@ -116,7 +116,8 @@ def test_fasta_with_tabs_and_a_name_twice_is_predicted_with_one_warning(proforme
     assert [line.split("\t")[0] for line in out.splitlines()] == ["name", "a one", "b", "b"]
     assert {len(line.split("\t")) for line in out.splitlines()} == {3}
     assert error == (
-        "in.fa: 1 names occur more than once, the first of them in lines 3 and 5. Each record has a row of its own.\n"
+        "in.fa: records share a name, the first of them in lines 3 and 5 (such names: 1). Each record has "
+        "a row of its own.\n"
     )
 
 
@@ -172,7 +173,7 @@ def test_rows_without_a_measurement_are_predicted_and_not_compared(proformer):
     compared = found.dropna()
     expected = stats.pearsonr(compared["y"], compared["predicted_expression"]).statistic
     assert f"Pearson r {expected:.4f}" in error
-    assert "over 3 sequences (2 others have no measurement); figure: o.png" in error
+    assert "over 3 sequences (and 2 without a measurement); figure: o.png" in error
 
 
 def test_several_inputs_and_the_standard_input(proformer, checkpoint):

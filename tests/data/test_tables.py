@@ -119,8 +119,8 @@ def test_fasta_records_may_share_a_name_and_one_warning_says_so(tmp_path, caplog
     ]
     (message,) = caplog.messages
     assert (
-        f"twins.fa: {1 + between} names occur more than once, the first of them in lines 1 and {3 + 2 * between}."
-        in message
+        f"twins.fa: records share a name, the first of them in lines 1 and {3 + 2 * between} (such names: "
+        f"{1 + between})." in message
     )
     caplog.clear()
     assert list(read_rows(path, warn=False)) and not caplog.messages

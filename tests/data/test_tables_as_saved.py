@@ -42,7 +42,7 @@ AS_SAVED = {
     "emptied rows.csv": f"sequence,expression,note\n{ONE},1.5,\n,,\n{TWO},-2,\n,,\n,,\n",
     "empty columns.csv": f"sequence,expression,,\n{ONE},1.5,,\n{TWO},-2,,\n",
     "empty cells at the ends.csv": f"sequence,expression\n{ONE},1.5,,\n{TWO},-2\n",
-    "three decimals.csv": f"sequence;expression;y\n{ONE};1.500;1.759\n{TWO};-2;0\n",
+    "three decimals.csv": f"sequence;expression;y\n{ONE};1.500;1.759\n{TWO};-2.000;0.000\n",
     "quotes.tsv": f'sequence\texpression\tnote\n"{ONE}"\t"1.5"\t"5\' end\n{TWO}\t-2\t3\' end"\n',
 }
 
@@ -90,34 +90,40 @@ def test_blocks_of_bases_in_a_fasta_file_are_one_sequence(tmp_path):
     assert [row.cells["sequence"] for row in read_rows(tmp_path / "blocks.fa")] == SEQUENCES
 
 
+# Numbers, and whether they are refused between semicolons, and warned of there and elsewhere.
 NUMBERS = {
-    ("1.759", "955"): True,
-    ("955", "12.001", "0"): True,
-    ("1.759", "2.104"): False,
-    ("1.759", "955", "0.5"): False,
-    ("1.759", "955", "1.7"): False,
-    ("1.759", "955", "1200"): False,
-    ("1.759", "0"): False,
-    ("0.759", "955"): False,
-    ("1.759", "NA"): False,
+    ("1.759", "955"): (True, True, True),
+    ("955", "12.001", "0"): (True, True, True),
+    ("-1.759", "-955"): (True, True, True),
+    ("1,759", "955"): (True, True, False),
+    ("1.759", "2.104"): (False, True, False),
+    ("1.759", "0"): (False, True, False),
+    ("1,759", "0", "12,004"): (False, True, False),
+    ("1.759", "955", "0.5"): (False, False, False),
+    ("1.759", "955", "1.7"): (False, False, False),
+    ("1.759", "955", "1200"): (False, False, False),
+    ("1,759", "955", "1,7"): (False, False, False),
+    ("0.759", "955"): (False, False, False),
+    ("1.759", "NA", "0.5"): (False, False, False),
 }
 
 
-@pytest.mark.parametrize(("numbers", "is_ambiguous"), NUMBERS.items())
-def test_points_that_probably_stand_between_thousands_are_not_read_in_silence(tmp_path, caplog, numbers, is_ambiguous):
+@pytest.mark.parametrize(("numbers", "signs"), NUMBERS.items())
+def test_marks_that_probably_stand_between_thousands_are_not_read_in_silence(tmp_path, caplog, numbers, signs):
+    is_refused, is_warned, is_warned_elsewhere = signs
     for name, delimiter in (("a.csv", ";"), ("a.tsv", "\t"), ("b.csv", ",")):
-        lines = [f"{ONE}{delimiter}{number}" for number in numbers]
+        lines = [f'{ONE}{delimiter}"{number}"' for number in numbers]
         (tmp_path / name).write_text("\n".join([f"sequence{delimiter}expression", *lines]))
-    if is_ambiguous:
+    if is_refused:
         with pytest.raises(InputError, match="may be"):
             list(read_rows(tmp_path / "a.csv"))
     else:
         assert len(list(read_rows(tmp_path / "a.csv"))) == len(numbers)
-    assert len(list(read_rows(tmp_path / "a.tsv"))) == len(numbers)
-    assert ("is read as a decimal number" in caplog.text) == is_ambiguous
-    caplog.clear()
-    assert len(list(read_rows(tmp_path / "b.csv"))) == len(numbers)
-    assert not caplog.text
+        assert ("is read as a decimal number" in caplog.text) == is_warned
+    for name in ("a.tsv", "b.csv"):
+        caplog.clear()
+        assert len(list(read_rows(tmp_path / name))) == len(numbers)
+        assert ("is read as a decimal number" in caplog.text) == is_warned_elsewhere
 
 
 @pytest.mark.parametrize("compression", ["uncompressed", "lz4"])
@@ -187,6 +193,11 @@ WRONG = {
         "line 2, column 'expression': '1.759' may be 1759, because 955 in line 3 has no decimals. Write 1759, or "
         "decimals in all numbers (955.0).",
     ),
+    "thousands and decimals.csv": (
+        f"sequence;expression\n{ONE};1.197,79\n".encode(),
+        "'1.197,79' is not a finite number; write a point for a decimal comma, and no mark between thousands.",
+    ),
+    "a sign of typesetters.csv": (f"sequence,expression\n{ONE},−5\n".encode(), "and no mark between thousands."),
     "title.csv": (
         f"Table 3\nsequence,expression\n{ONE},1\n".encode(),
         "line 2: 2 cells under a header of 1 column. The header should be the first line of the table.",
