@@ -241,12 +241,22 @@ def _score(each: VariantWindows, windows: Sequence[tuple[_Window, _Window]], out
         # (alleles, windows, outputs)
         references, alternates = np.array([[window.values for window in pair] for pair in windows]).swapaxes(0, 1)
         differences = alternates - references
-        values = [references.mean(axis=0), alternates.mean(axis=0), differences.mean(axis=0), differences.std(axis=0)]
-        if len(windows) == 1:
-            values[3] = np.full_like(values[3], np.nan)
+        reference, alternate, difference = (values.mean(axis=0) for values in (references, alternates, differences))
+        spread = differences.std(axis=0) if len(windows) > 1 else np.full_like(difference, np.nan)
     else:
-        values = [np.full(outputs, np.nan, dtype=np.float32)] * 4
-    return VariantScore(each.variant, each.error, each.promoter, each.window, each.strand, *values, len(windows))
+        reference = alternate = difference = spread = np.full(outputs, np.nan, dtype=np.float32)
+    return VariantScore(
+        variant=each.variant,
+        error=each.error,
+        promoter=each.promoter,
+        window=each.window,
+        strand=each.strand,
+        reference=reference,
+        alternate=alternate,
+        difference=difference,
+        spread=spread,
+        windows=len(windows),
+    )
 
 
 @dataclass

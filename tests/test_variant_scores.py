@@ -220,9 +220,7 @@ def test_a_window_of_the_open_batch_is_never_forgotten(model, tokenizer, monkeyp
     expected = predict(model, tokenizer, [allele for pair in pairs for allele in pair]).reshape(len(pairs), 2, 2)
     monkeypatch.setattr("modeling_proformer.variant_scores.WINDOWS_KEPT", 4)
     for batch_size in (1, 3, 64):
-        scores = [
-            *score_variants(model, tokenizer, [Variant(*pair) for pair in pairs], batch_size=batch_size),
-        ]
+        scores = list(score_variants(model, tokenizer, [Variant(*pair) for pair in pairs], batch_size=batch_size))
         np.testing.assert_allclose([score.reference for score in scores], expected[:, 0], atol=2e-6)
         np.testing.assert_allclose([score.alternate for score in scores], expected[:, 1], atol=2e-6)
 

@@ -190,6 +190,7 @@ def _require_no_overlap(paths: Sequence[str], genome: Genome):
 
 def _write_track(config: PredictConfig, batches: Iterable[tuple[list[Row], np.ndarray]]):
     of_genome = is_bed(config.input[0])
+    last_starts: dict[str, int] = {}
     with (
         output_bedgraph(config.output) as track,
         tqdm(unit=" windows", disable=config.quiet) as progress,
@@ -203,10 +204,16 @@ def _write_track(config: PredictConfig, batches: Iterable[tuple[list[Row], np.nd
                     raise InputError(
                         f"{row.location}: a track needs the name of each sequence; give a FASTA or BED file."
                     )
-                bases = row.cells[config.sequence]
-                if of_genome and row.cells["strand"] == "-":
-                    bases = bases[::-1]
-                track.write(str(name).split()[0], row.cells["start"], bases, value)
+                name, start, bases = str(name).split()[0], row.cells["start"], row.cells[config.sequence]
+                if of_genome:
+                    bases = bases[::-1] if row.cells["strand"] == "-" else bases
+                elif start <= last_starts.get(name, -1):
+                    raise InputError(
+                        f"{row.location}: another sequence has the name {name!r} too, and a base of a track has one "
+                        "value; rename one of them."
+                    )
+                last_starts[name] = start
+                track.write(name, start, bases, value)
             progress.update(len(rows))
 
 

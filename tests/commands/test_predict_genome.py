@@ -218,6 +218,12 @@ class TestWindows:
         assert proformer("t.tsv", "--windows", 8, "-o", "o.bedgraph") == (0, "", "")
         assert {line.split("\t")[0] for line in Path("o.bedgraph").read_text().splitlines()} == {"mine"}
 
+    def test_a_track_of_sequences_of_one_name_is_refused(self, proformer):
+        Path("two.fa").write_text(f">a one\n{BASES[:30]}\n>b\n{BASES[:30]}\n>a two\n{BASES[:30]}\n")
+        code, _, error = proformer("two.fa", "--windows", 8, "-o", "o.bedgraph")
+        assert code == 1 and "another sequence has the name 'a' too" in error and error.count("\n") == 1
+        assert not Path("o.bedgraph").exists()
+
 
 @pytest.mark.parametrize("missing_flanks", ["keep", "cut", "refuse"])
 def test_orientations_are_those_of_the_insert_within_its_flanks(
