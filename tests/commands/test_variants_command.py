@@ -207,7 +207,7 @@ class TestInputs:
         assert proformer("pairs.tsv", "--measured", "measured", "-o", "o.tsv") == (
             *(0, ""),
             "1 of 10 rows have no score: 1 unreadable measurement (first line 6: column 'measured': 'high' is not a "
-            "finite number).\nPearson r 1.0000, Spearman ρ 1.0000 over 8 variants (1 others have no "
+            "finite number).\nPearson r 1.0000, Spearman ρ 1.0000 over 8 variants (and 1 without a "
             "measurement); figure: o.png\n",
         )
         assert Path("o.png").stat().st_size > 0
