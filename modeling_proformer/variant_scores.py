@@ -45,7 +45,8 @@ class VariantScore(NamedTuple):
         strand: the strand that was read.
         reference, alternate: (outputs,) of float32, means over the windows. NaN if there is an error.
         difference: (outputs,), alternate minus reference.
-        spread: (outputs,), standard deviation of the difference over the windows; 0 if there is one.
+        spread: (outputs,), standard deviation of the difference over the windows; NaN if there is only one.
+        windows: number of windows of each allele; 0 if there is an error.
     """
 
     variant: Variant
@@ -57,6 +58,7 @@ class VariantScore(NamedTuple):
     alternate: np.ndarray
     difference: np.ndarray
     spread: np.ndarray
+    windows: int
 
 
 def score_variants(
@@ -80,7 +82,8 @@ def score_variants(
     forward strand. With promoters, the window is the promoter that holds the variant, on its strand; of a promoter
     that is longer than the insert, it is the part around the variant. A variant has a result for each promoter that
     holds it. The windows of both alleles are of one width and end with the same base of the genome: an insertion
-    pushes bases out at the end that is read first, the 5′ end, and a deletion draws bases in there.
+    pushes bases out at the end that is read first, the 5′ end, and a deletion draws bases in there. An insertion or
+    deletion that can be written in several places lies in the leftmost one, for promoters on both strands.
 
     A variant that cannot be scored has an `error`, and the next one follows. At the end, their numbers are logged.
     Every distinct window within reach is predicted once, and both alleles of a window in one batch.
@@ -91,7 +94,7 @@ def score_variants(
         genome: FASTA file; without it, the variants are pairs of sequences.
         promoters: BED file, or regions of the genome.
         offsets: number of windows of each variant, in which it lies at evenly spaced positions. A promoter that fits
-            the insert has one window.
+            the insert has one window, and one that is a little longer has fewer than these.
         width: bases of a window, if it is to have fewer than the tokenizer has room for.
 
     Raises:
@@ -210,19 +213,27 @@ def _gather(located: Iterable[VariantWindows], batch_size: int) -> Iterator[_Bat
         pairs = []
         for pair in each.pairs:
             new = [window for window in dict.fromkeys(pair) if window not in kept]
+            for window in set(pair).difference(new):
+                kept.move_to_end(window)
             if len(batch.windows) + len(new) > max(batch_size, 2):
                 yield batch
                 batch = _Batch()
+                _forget_oldest(kept)
             for window in new:
                 kept[window] = batch.windows[window] = _Window()
             pairs.append((kept[pair[0]], kept[pair[1]]))
-            while len(kept) > WINDOWS_KEPT:
-                kept.popitem(last=False)
         batch.complete.append((each, pairs))
         if len(batch.complete) == MAX_WAITING:
             yield batch
             batch = _Batch()
+            _forget_oldest(kept)
     yield batch
+
+
+def _forget_oldest(kept: OrderedDict[str, _Window]):
+    """Remove the windows that were used longest ago. None of them may be in a batch that is still filled."""
+    while len(kept) > WINDOWS_KEPT:
+        kept.popitem(last=False)
 
 
 def _score(each: VariantWindows, windows: Sequence[tuple[_Window, _Window]], outputs: int) -> VariantScore:
@@ -230,10 +241,22 @@ def _score(each: VariantWindows, windows: Sequence[tuple[_Window, _Window]], out
         # (alleles, windows, outputs)
         references, alternates = np.array([[window.values for window in pair] for pair in windows]).swapaxes(0, 1)
         differences = alternates - references
-        values = [references.mean(axis=0), alternates.mean(axis=0), differences.mean(axis=0), differences.std(axis=0)]
+        reference, alternate, difference = (values.mean(axis=0) for values in (references, alternates, differences))
+        spread = differences.std(axis=0) if len(windows) > 1 else np.full_like(difference, np.nan)
     else:
-        values = [np.full(outputs, np.nan, dtype=np.float32)] * 4
-    return VariantScore(each.variant, each.error, each.promoter, each.window, each.strand, *values)
+        reference = alternate = difference = spread = np.full(outputs, np.nan, dtype=np.float32)
+    return VariantScore(
+        variant=each.variant,
+        error=each.error,
+        promoter=each.promoter,
+        window=each.window,
+        strand=each.strand,
+        reference=reference,
+        alternate=alternate,
+        difference=difference,
+        spread=spread,
+        windows=len(windows),
+    )
 
 
 @dataclass
@@ -249,7 +272,8 @@ class _Findings:
         if each.error:
             kind, _, detail = each.error.partition(": ")
             self.counts[kind] = self.counts.get(kind, 0) + 1
-            self.first.setdefault(kind, f"first {each.variant.location}{f': {detail}' if detail else ''}".rstrip("."))
+            location = each.variant.location or f"row {self.rows:,}"
+            self.first.setdefault(kind, f"first {location}{f': {detail}' if detail else ''}".rstrip("."))
 
     def report(self):
         """

@@ -212,14 +212,16 @@ class VcfWriter:
         self._write = write
         self._write(vcf.header)
 
-    def write(self, record: Any, fields: Mapping[str, Sequence[float | str]]):
+    def write(self, record: Any, fields: Mapping[str, Sequence[float | int | str]]):
         """Write a record of pysam. Numbers that are NaN, and text that is empty, are missing."""
         for name, values in fields.items():
             record.info[name] = tuple(map(_info_value, values))
         self._write(str(record))
 
 
-def _info_value(value: float | str) -> float | str | None:
+def _info_value(value: float | int | str) -> float | int | str | None:
+    if isinstance(value, int):
+        return value
     if isinstance(value, str):
         # These characters divide fields and values.
         return re.sub(r"[\s,;=]+", "_", value) or "."
@@ -240,46 +242,47 @@ def output_vcf(name: str | os.PathLike, vcf: VcfFile) -> Iterator[VcfWriter]:
 
 class BedGraphWriter:
     """
-    Writes the values of overlapping windows as a track, in which each base has the value of the nearest window.
+    Writes the values of overlapping windows as a track, in which each base has the value of the nearest window, and N
+    has none.
 
     Args:
         file: where it is written to.
-        stride: windows of a sequence start at most so many bases after each other.
     """
 
-    def __init__(self, file: IO[str], stride: int):
-        self._file, self._stride = file, stride
-        self._last: tuple[str, int, int, float] | None = None
+    def __init__(self, file: IO[str]):
+        self._file = file
+        self._last: tuple[str, int, str, float] | None = None
         self._start = 0
 
-    def write(self, chromosome: str, start: int, end: int, value: float):
-        """Write a window; it may change where the window before it ends."""
+    def write(self, chromosome: str, start: int, bases: str, value: float):
+        """Write a window, whose bases are in the order of the chromosome. The window before it may end earlier."""
         first = start
         if self._last is not None:
-            name, last_start, last_end, _ = self._last
-            border = last_end
-            if name == chromosome and 0 < start - last_start <= self._stride:
-                middle = (last_start + last_end + start + end) // 4
-                border, first = min(middle, last_end), max(middle, start)
+            name, last_start, last_bases, _ = self._last
+            border = last_end = last_start + len(last_bases)
+            # A smaller start is that of another region.
+            if name == chromosome and last_start < start < last_end:
+                border = first = (start + last_end) // 2
             self._write_last(border)
-        self._last, self._start = (chromosome, start, end, value), first
+        self._last, self._start = (chromosome, start, bases, value), first
 
     def close(self):
         """Write the last window."""
         if self._last is not None:
-            self._write_last(self._last[2])
+            _, start, bases, _ = self._last
+            self._write_last(start + len(bases))
 
     def _write_last(self, end: int):
-        chromosome, _, _, value = self._last
-        if self._start < end:
-            self._file.write(f"{chromosome}\t{self._start}\t{end}\t{value:.6g}\n")
+        chromosome, start, bases, value = self._last
+        for known in re.compile("[^Nn]+").finditer(bases, self._start - start, end - start):
+            self._file.write(f"{chromosome}\t{start + known.start()}\t{start + known.end()}\t{value:.6g}\n")
 
 
 @contextmanager
-def output_bedgraph(name: str | os.PathLike, stride: int) -> Iterator[BedGraphWriter]:
+def output_bedgraph(name: str | os.PathLike) -> Iterator[BedGraphWriter]:
     """Open a bedGraph file that gets its name only once it is complete."""
     with output_file(name) as file:
-        track = BedGraphWriter(file, stride)
+        track = BedGraphWriter(file)
         yield track
         track.close()
 

@@ -69,6 +69,12 @@ def slow_windows(
         reference, alternate, end = reference[:-1], alternate[:-1], end - 1
     while reference != alternate and reference and alternate and reference[0] == alternate[0]:
         reference, alternate, start = reference[1:], alternate[1:], start + 1
+    # An insertion or deletion lies in the leftmost place that gives the same chromosome.
+    while not (reference and alternate) and start > 0 and chromosome[start - 1] != "N":
+        inserted = changed[start - 1 : start - 1 + len(alternate)]
+        if chromosome[: start - 1] + inserted + chromosome[end - 1 :] != changed:
+            break
+        start, end = start - 1, end - 1
     first, last = (0, len(chromosome)) if promoter is None else promoter[:2]
     if promoter is not None and promoter[2] == "-":
         chromosome, changed = reverse(chromosome), reverse(changed)
@@ -97,7 +103,8 @@ def slow_windows(
 @st.composite
 def problems(draw):
     """A chromosome, variants of it whose reference alleles are right, and promoters that may overlap."""
-    chromosome = draw(st.text("ACGT", min_size=30, max_size=60))
+    # Of two letters, there are many repeats.
+    chromosome = draw(st.text(draw(st.sampled_from(["AC", "ACGT"])), min_size=30, max_size=60))
     if draw(st.booleans()):
         hole = draw(st.integers(0, 25))
         chromosome = chromosome[:hole] + "NNN" + chromosome[hole + 3 :]
@@ -132,14 +139,12 @@ def test_scores_are_those_of_chromosomes_with_and_without_the_variant(
     path = write_genome(folder, {"chrI": chromosome, "chrII": "ACGT" * 10})
     expected = []
     for position, reference, alternate in variants:
-        start, end = position - 1, position - 1 + len(reference)
         if not with_promoters:
             expected.append(slow_windows(chromosome, position, reference, alternate, offsets, width))
             continue
         windows = [
             slow_windows(chromosome, position, reference, alternate, offsets, width, promoter)
             for promoter in sorted(promoters, key=lambda promoter: promoter[0])
-            if promoter[0] < end and start < promoter[1]
         ]
         expected += [each for each in windows if each]
     # One that can be scored, because files without any are refused.
@@ -170,7 +175,9 @@ def test_scores_are_those_of_chromosomes_with_and_without_the_variant(
         np.testing.assert_allclose(score.alternate, values[:, 1].mean(axis=0), atol=2e-6)
         differences = values[:, 1] - values[:, 0]
         np.testing.assert_allclose(score.difference, differences.mean(axis=0), atol=4e-6)
-        np.testing.assert_allclose(score.spread, differences.std(axis=0), atol=4e-6)
+        assert score.windows == len(windows)
+        spread = differences.std(axis=0) if len(windows) > 1 else np.full(2, np.nan)
+        np.testing.assert_allclose(score.spread, spread, atol=4e-6)
 
 
 def test_bases_around_a_variant_that_its_record_repeats_change_nothing(model, tokenizer, folder):
@@ -181,6 +188,78 @@ def test_bases_around_a_variant_that_its_record_repeats_change_nothing(model, to
     one, other = score_variants(model, tokenizer, [short, long], path, offsets=4)
     assert one.window == other.window
     np.testing.assert_array_equal(one.difference, other.difference)
+
+
+@pytest.mark.parametrize("strand", [None, "+", "-"])
+def test_an_indel_in_a_repeat_has_the_same_windows_wherever_it_is_written(model, tokenizer, folder, strand):
+    bases = "".join(np.random.default_rng(3).choice(list("ACGT"), 60))
+    bases = bases[:25] + "CAAAAAAG" + "TCACACAG" + bases[41:]
+    path = write_genome(folder, {"chrI": bases})
+    promoters = None if strand is None else [Region("", "chrI", 15, 50, strand=strand)]
+    same = [
+        [Variant("CA", "C", "chrI", 26), Variant("AA", "A", "chrI", 30), Variant("AG", "G", "chrI", 32)],
+        [Variant("C", "CA", "chrI", 26), Variant("A", "AA", "chrI", 29), Variant("G", "AG", "chrI", 33)],
+        [Variant("TCA", "T", "chrI", 34), Variant("ACA", "A", "chrI", 36), Variant("CAG", "G", "chrI", 39)],
+    ]
+    for variants in same:
+        changed = {
+            bases[: each.position - 1] + each.alternate + bases[each.position - 1 + len(each.reference) :]
+            for each in variants
+        }
+        assert len(changed) == 1
+        scores = [*score_variants(model, tokenizer, variants, path, promoters=promoters, offsets=3)]
+        assert len(scores) == 3 and len({score.window for score in scores}) == 1
+        for score in scores:
+            assert not score.error
+            np.testing.assert_array_equal(score.difference, scores[0].difference)
+
+
+def test_a_window_of_the_open_batch_is_never_forgotten(model, tokenizer, monkeypatch):
+    sequences = ["".join(bases) for bases in np.random.default_rng(4).choice(list("ACGT"), (12, WIDTH))]
+    pairs = [*zip(sequences[::2], sequences[1::2], strict=True), (sequences[0], sequences[3])]
+    expected = predict(model, tokenizer, [allele for pair in pairs for allele in pair]).reshape(len(pairs), 2, 2)
+    monkeypatch.setattr("modeling_proformer.variant_scores.WINDOWS_KEPT", 4)
+    for batch_size in (1, 3, 64):
+        scores = list(score_variants(model, tokenizer, [Variant(*pair) for pair in pairs], batch_size=batch_size))
+        np.testing.assert_allclose([score.reference for score in scores], expected[:, 0], atol=2e-6)
+        np.testing.assert_allclose([score.alternate for score in scores], expected[:, 1], atol=2e-6)
+
+
+def test_a_reference_that_is_used_again_and_again_is_kept(model, tokenizer, monkeypatch):
+    sequences = ["".join(bases) for bases in np.random.default_rng(5).choice(list("ACGT"), (12, WIDTH))]
+    monkeypatch.setattr("modeling_proformer.variant_scores.WINDOWS_KEPT", 4)
+    computed = []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, kwargs: computed.extend(kwargs["input_ids"].tolist()), with_kwargs=True
+    )
+    variants = [Variant(sequences[0], alternate) for alternate in sequences[1:]]
+    list(score_variants(model, tokenizer, variants, batch_size=2))
+    hook.remove()
+    assert len(computed) == 12
+
+
+def test_an_allele_that_does_not_fit_says_where_there_is_no_room(model, tokenizer, folder):
+    bases = "ACGTTGCAAC" * 6
+    path = write_genome(folder, {"chrI": bases})
+    scores = [
+        *score_variants(
+            model,
+            tokenizer,
+            [Variant(bases[24], bases[24] + "GGCCGGCC", "chrI", 25), Variant(bases[30], "C", "chrI", 31)],
+            path,
+            promoters=[Region("", "chrI", 20, 32)],
+        )
+    ]
+    assert scores[0].error == (
+        "allele too long: 8 bases do not fit between the promoter's 5′ end and the end of the variant, where there is "
+        "room for 5"
+    )
+
+
+def test_variants_without_a_location_are_counted(model, tokenizer, caplog):
+    with caplog.at_level("WARNING"):
+        list(score_variants(model, tokenizer, [Variant("ACGT", "ACCT"), Variant("AXGT", "ACGT")]))
+    assert "unreadable sequence (first row 2: reference: " in caplog.text
 
 
 @pytest.mark.parametrize("offsets", [1, 6])

@@ -1,8 +1,9 @@
 """The command `proformer predict`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING as REQUIRED
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from ..data.config import option
+from ..data.genome import Genome, read_bed
 from ..data.screening import is_bed
 from ..data.tables import InputError, Row, column_types, is_stream, measured_value
 from ..prediction import predict_file
@@ -96,6 +98,8 @@ class PredictConfig(PredictOptions, ReadOptions, RunOptions):
             table_suffix_of(self.output)
         if self.genome is not None and not any(map(is_bed, self.input)):
             raise ValueError("`genome` is for BED files, and there is none.")
+        if self.missing_flanks is not None and (self.windows is not None or all(map(is_bed, self.input))):
+            raise ValueError("`missing_flanks`: in windows and regions of a genome, flanks are not looked for.")
         if self.interval is not None and self.orientation != "given":
             raise ValueError("`interval` is of inserts as they were measured; take the `orientation` 'given'.")
         if self.measured is not None and self.windows is not None:
@@ -122,6 +126,8 @@ def run(config: PredictConfig):
         new_columns += [f"{name}_{end}" for name in new_columns for end in ("low", "high")]
     if config.on_error == "mark":
         new_columns.append("error")
+    if config.writes_track and config.genome is not None and is_bed(paths[0]):
+        _require_no_overlap(paths, Genome(config.genome))
     batches = predict_file(
         model,
         tokenizer,
@@ -157,21 +163,57 @@ def run(config: PredictConfig):
         report_agreement(place, config.measured, measured, predicted, config.output, "sequences")
 
 
+def _require_no_overlap(paths: Sequence[str], genome: Genome):
+    """
+    Check that no two regions of BED files have a base in common, whichever strand they are of.
+
+    Raises:
+        InputError: two have, or a file cannot be read twice.
+    """
+    regions = []
+    for path in paths:
+        if is_stream(path):
+            raise InputError(f"{path}: the regions of a track are read twice, so write them to a file first.")
+        regions += [
+            (region.chromosome, region.start, region.end, f"{path}, {region.location}")
+            for region in read_bed(path, genome)
+            if not region.error
+        ]
+    regions.sort()
+    for (name, start, end, place), (other_name, other_start, other_end, other_place) in pairwise(regions):
+        if name == other_name and other_start < end:
+            raise InputError(
+                f"{place} ({name}:{start + 1}-{end}) and {other_place} ({name}:{other_start + 1}-{other_end}) "
+                "overlap, and a base of a track has one value; write a table, or a track of each."
+            )
+
+
 def _write_track(config: PredictConfig, batches: Iterable[tuple[list[Row], np.ndarray]]):
+    of_genome = is_bed(config.input[0])
+    last_starts: dict[str, int] = {}
     with (
-        output_bedgraph(config.output, config.windows) as track,
+        output_bedgraph(config.output) as track,
         tqdm(unit=" windows", disable=config.quiet) as progress,
     ):
         for rows, values in batches:
             for row, value in zip(rows, values[:, 0], strict=True):
                 if row.error:
                     continue
-                name = row.cells.get("chromosome") or row.cells.get("name")
+                name = row.cells["chromosome"] if of_genome else row.cells.get("name")
                 if not name:
                     raise InputError(
                         f"{row.location}: a track needs the name of each sequence; give a FASTA or BED file."
                     )
-                track.write(str(name).split()[0], row.cells["start"], row.cells["end"], value)
+                name, start, bases = str(name).split()[0], row.cells["start"], row.cells[config.sequence]
+                if of_genome:
+                    bases = bases[::-1] if row.cells["strand"] == "-" else bases
+                elif start <= last_starts.get(name, -1):
+                    raise InputError(
+                        f"{row.location}: another sequence has the name {name!r} too, and a base of a track has one "
+                        "value; rename one of them."
+                    )
+                last_starts[name] = start
+                track.write(name, start, bases, value)
             progress.update(len(rows))
 
 

@@ -16,7 +16,7 @@ from ..data.config import option
 from ..data.genome import Region
 from ..data.rows import InputError, measured_value, require_columns
 from ..data.tables import column_types, is_stream
-from ..data.variants import VariantColumns, read_variants
+from ..data.variants import COLUMN_NAMES, VariantColumns, read_variants
 from ..data.vcf import Variant, VcfFile, is_vcf
 from ..prediction import load_checkpoint
 from ..variant_scores import VariantScore, difference_interval, score_variants
@@ -80,8 +80,8 @@ class VariantsOptions:
         metavar="COLUMN",
     )
     offsets: int = option(
-        "Number of windows to average over, in which the variant lies at evenly spaced positions; adds the standard "
-        "deviation of the difference over them.",
+        "Number of windows to average over, in which the variant lies at evenly spaced positions; adds their number, "
+        "which is smaller in a short promoter, and the standard deviation of the difference over them.",
         1,
     )
     width: int | None = option(WIDTH)
@@ -118,6 +118,12 @@ class VariantsConfig(VariantsOptions, RunOptions):
             table_suffix_of(self.output)
         if is_vcf(self.input) and self.genome is None:
             raise ValueError("`genome`: a VCF has no sequences, so name the FASTA file of its genome.")
+        if is_vcf(self.input) and (given := [name for name in COLUMN_NAMES if getattr(self, name) is not None]):
+            raise ValueError(f"`{given[0]}` is a column of a table, and a VCF has its own.")
+        if self.genome is not None:
+            for name in ("missing_flanks", "truncation"):
+                if getattr(self, name):
+                    raise ValueError(f"`{name}` is for pairs of sequences, which need no `genome`.")
         if self.measured is not None and (is_vcf(self.input) or is_standard(self.output)):
             raise ValueError(
                 "`measured` is a column of a table, and draws a figure next to the table that `output` names."
@@ -207,20 +213,21 @@ class _ScoreColumns:
             }
             self._interval(np.zeros((2, model_config.num_labels)))
         if config.offsets > 1:
-            kinds["spread_{}"] = f"standard deviation of the difference over {config.offsets} windows"
+            kinds["spread_{}"] = "standard deviation of the difference over the windows; missing if there is only one"
         self.numbers = {kind.format(output): text for kind, text in kinds.items() for output in outputs}
         self.texts = {}
         if config.promoters is not None:
             self.texts["promoter"] = "promoter that was read"
         if config.genome is not None:
             self.texts |= {"window": "where the windows of the reference allele lie", "strand": "strand that was read"}
+        self.counts = {"windows": "number of windows"} if config.offsets > 1 else {}
         if config.measured is not None:
             require_one_output([f"difference_{output}" for output in outputs])
 
     @property
     def names(self) -> list[str]:
         """Names of the columns."""
-        return [*self.texts, *self.numbers, "error"]
+        return [*self.texts, *self.counts, *self.numbers, "error"]
 
     def cells(self, score: VariantScore) -> list[Any]:
         """Return the cells of a row."""
@@ -230,7 +237,8 @@ class _ScoreColumns:
             numbers += self._interval(np.stack([score.reference, score.alternate]))
         if self.config.offsets > 1:
             numbers.append(score.spread)
-        return [*(texts[name] for name in self.texts), *np.concatenate(numbers), score.error]
+        counts = [score.windows for _ in self.counts]
+        return [*(texts[name] for name in self.texts), *counts, *np.concatenate(numbers), score.error]
 
     def _interval(self, alleles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
@@ -239,13 +247,32 @@ class _ScoreColumns:
             raise InputError(f"`interval` {self.config.interval}: {error}") from error
 
     def fields(self) -> dict[str, tuple[str, str, str]]:
-        """Return the INFO fields; with promoters, an allele has as many values as it has promoters."""
+        """
+        Return the INFO fields; with promoters, an allele has as many values as it has promoters.
+
+        Raises:
+            InputError: two columns would be one field.
+        """
         number = "A" if self.config.promoters is None else "."
         allele = {} if self.config.promoters is None else {"allele": "alternate allele of each value"}
-        texts = allele | self.texts | {"error": "why there is no prediction"}
-        return {_field(name): (number, "String", text) for name, text in texts.items()} | {
-            _field(name): (number, "Float", f"predicted expression: {text}") for name, text in self.numbers.items()
-        }
+        kinds = [
+            (number, "String", allele | self.texts),
+            # A record without an alternate allele has an error too.
+            (".", "String", {"error": "why there is no prediction"}),
+            (number, "Integer", self.counts),
+            (number, "Float", {name: f"predicted expression: {text}" for name, text in self.numbers.items()}),
+        ]
+        fields: dict[str, tuple[str, str, str]] = {}
+        columns: dict[str, str] = {}
+        for count, kind, texts in kinds:
+            for name, text in texts.items():
+                if (field := _field(name)) in fields:
+                    raise InputError(
+                        f"The columns {columns[field]!r} and {name!r} would both be the INFO field {field}; rename an "
+                        "output of the model in its configuration (id2label), or write a table."
+                    )
+                fields[field], columns[field] = (count, kind, text), name
+        return fields
 
 
 def _field(column: str) -> str:
@@ -264,16 +291,14 @@ def _write_vcf(output: str, vcf: VcfFile, columns: _ScoreColumns, scores: Iterab
         for _, group in groupby(scores, key=lambda score: score.variant.location):
             of_record = list(group)
             record = of_record[0].variant.source
-            if record.alts is None:
-                writer.write(record, {})
-                continue
             cells = [columns.cells(score) for score in of_record]
             transposed = map(list, zip(*cells, strict=True))
             values: dict[str, list] = dict(zip(map(_field, columns.names), transposed, strict=True))
             # Its kind says enough, and the details have characters that a VCF has not.
             values[_field("error")] = [score.error.partition(":")[0] for score in of_record]
             values[_field("allele")] = [score.variant.alternate for score in of_record]
-            writer.write(record, {name: values[name] for name in fields})
+            names = [_field("error")] if record.alts is None else fields
+            writer.write(record, {name: values[name] for name in names})
 
 
 def _write_table(config: VariantsConfig, path: str, columns: _ScoreColumns, scores: Iterator[VariantScore]):
@@ -281,6 +306,7 @@ def _write_table(config: VariantsConfig, path: str, columns: _ScoreColumns, scor
     types = {"position": pa.int64()}
     if is_table:
         types = column_types(path) if table_suffix_of(config.output) == ".parquet" and not is_stream(path) else {}
+    types |= dict.fromkeys(columns.counts, pa.int64())
     measured, predicted = [], []
     with output_table(config.output, types) as table:
         while several := list(islice(scores, ROWS_WRITTEN)):

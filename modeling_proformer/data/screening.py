@@ -205,9 +205,9 @@ class Screening:
         if of_genome and self.genome is None:
             raise InputError(f"{path}: these are regions of a genome; name its FASTA file with `genome`.")
         rows = read_regions(path, self.genome) if of_genome else read_rows(path, warn=warn)
-        if self.windows is None:
-            return rows
-        return cut_windows(path, rows, self.sequence, self.width, self.windows, of_genome=of_genome)
+        if self.windows is not None:
+            return cut_windows(path, rows, self.sequence, self.width, self.windows, of_genome=of_genome)
+        return map(_refuse_only_n, rows) if of_genome else rows
 
     def _screen_batch(self, path: str, rows: Sequence[Row], findings: Findings) -> list[ScreenedRow]:
         screened = [self._screen_cells(path, row, findings) for row in rows]
@@ -272,6 +272,13 @@ class Screening:
             if length > self.tokenizer.insert_width:
                 findings.cut += 1
                 findings.longest = max(findings.longest, (length, f"{each.path}, {each.row.location}"))
+
+
+def _refuse_only_n(region: Row) -> Row:
+    """Return a region of a genome, with an error if it has no base."""
+    if region.error or region.cells["sequence"].strip("N"):
+        return region
+    return region._replace(error="only N: the genome has no bases there")
 
 
 def _unpickle(file) -> Iterator[list[ScreenedRow]]:

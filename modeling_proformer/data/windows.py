@@ -90,6 +90,7 @@ class VariantLocator:
     def __init__(self, genome: Genome, promoters: Promoters | None, width: int, offsets: int = 1):
         self.genome, self.promoters, self.width, self.offsets = genome, promoters, width, offsets
         self._compared = self._mismatched = 0
+        self._last: tuple[str, int, str] | None = None
 
     def locate_all(self, variants: Iterable[Variant]) -> Iterator[VariantWindows]:
         """
@@ -115,7 +116,7 @@ class VariantLocator:
     def _locate(self, variant: Variant) -> Iterator[VariantWindows]:
         try:
             chromosome = self._check(variant)
-            start, end, alternate = _trim(variant)
+            start, end, alternate = self._align_left(chromosome, *_trim(variant))
             regions: Sequence[Region | None] = [None]
             if self.promoters is not None and not (regions := self.promoters.find(chromosome, start, end)):
                 raise RefusedError("no promoter")
@@ -151,11 +152,29 @@ class VariantLocator:
         if not 0 <= start <= length - len(reference):
             raise RefusedError(f"beyond the chromosome: {chromosome} has positions 1 to {length:,}")
         found = self.genome.fetch(chromosome, start, start + len(reference))
-        self._compared += 1
+        # A record has as many variants as alternate alleles.
+        if self._last != (last := (chromosome, start, reference)):
+            self._last = last
+            self._compared += 1
+            self._mismatched += found != reference
         if found != reference:
-            self._mismatched += 1
             raise RefusedError(f"reference mismatch: the genome has {found} and not {reference}")
         return chromosome
+
+    def _align_left(self, chromosome: str, start: int, end: int, alternate: str) -> tuple[int, int, str]:
+        """
+        Return a trimmed variant where it lies if it is written as far to the left as it can be, as `bcftools norm`
+        writes it. In a repeat, the same insertion or deletion can be written in several places.
+        """
+        if start < end and alternate:
+            return start, end, alternate
+        while start > 0:
+            before = self.genome.fetch(chromosome, start - 1, start)
+            last = alternate[-1:] or self.genome.fetch(chromosome, end - 1, end)
+            if before != last or before == "N":
+                break
+            start, end, alternate = start - 1, end - 1, (last + alternate)[: len(alternate)]
+        return start, end, alternate
 
     def _read_windows(
         self, variant: Variant, chromosome: str, start: int, end: int, alternate: str, region: Region | None
@@ -212,6 +231,11 @@ class VariantLocator:
             if region.strand == "-":
                 before, behind = behind, before
             lowest, highest = max(0, width - (end - start) - before), min(width - longest, behind)
+            if highest < lowest and longest <= width:
+                raise RefusedError(
+                    f"allele too long: {bases:,} bases do not fit between the promoter's 5′ end and the end of the "
+                    f"variant, where there is room for {before + end - start:,}"
+                )
         if highest < lowest:
             raise RefusedError(f"allele too long: {longest:,} bases do not fit the window of {width:,}")
         count = highest - lowest + 1

@@ -82,6 +82,20 @@ class TestRegions:
         assert table["sequence"].tolist() == inserts
         np.testing.assert_allclose(table["predicted_expression"], expression(inserts), atol=1e-5)
 
+    def test_those_of_n_alone_have_no_prediction(self, proformer):
+        Path("r.bed").write_text("chrI\t10\t22\nchrII\t5\t17\tx\t0\t-\nchrII\t25\t37\n")
+        assert proformer("r.bed", "--genome", "genome.fa") == (
+            *(1, ""),
+            "proformer: r.bed, line 2, only N: the genome has no bases there. --on_error skip and --on_error mark "
+            "predict the other rows.\n",
+        )
+        assert proformer("r.bed", "--genome", "genome.fa", "--on_error", "mark", "-o", "o.tsv")[0] == 0
+        table = pd.read_csv("o.tsv", sep="\t")
+        assert table["predicted_expression"].isna().tolist() == [False, True, False]
+        assert table["error"].fillna("").tolist() == ["", "only N: the genome has no bases there", ""]
+        assert proformer("r.bed", "--genome", "genome.fa", "--windows", 5, "-o", "o.tsv") == (0, "", "")
+        assert pd.read_csv("o.tsv", sep="\t")["start"].tolist() == [10, 25]
+
     def test_lines_that_are_no_region_are_refused_left_out_or_marked(self, proformer):
         Path("r.bed").write_text("chrI\t10\t22\nchrI\t30\t30\nchrI\t95\t107\nchrI\t0\t13\nchrI\t1\t13\n")
         code, _, error = proformer("r.bed", "--genome", "genome.fa", "-o", "o.tsv")
@@ -140,7 +154,7 @@ class TestWindows:
 
     @pytest.mark.parametrize("stride", [3, 12, 30])
     def test_a_track_gives_each_base_the_value_of_the_nearest_window(self, proformer, stride):
-        Path("r.bed").write_text("chrI\t0\t100\nchrII\t0\t80\tx\t0\t-\nchrI\t4\t20\n")
+        Path("r.bed").write_text("chrI\t20\t100\nchrII\t30\t80\tx\t0\t-\nchrI\t4\t20\n")
         arguments = ["r.bed", "--genome", "genome.fa", "--windows", stride]
         assert proformer(*arguments, "-o", "o.tsv")[0] == proformer(*arguments, "-o", "o.bedgraph")[0] == 0
         windows = pd.read_csv("o.tsv", sep="\t")
@@ -164,6 +178,51 @@ class TestWindows:
                 distances = abs(group["start"] + group["end"] - 2 * position - 1)
                 near = group[distances <= distances.min() + 1]["predicted_expression"]
                 assert any(abs(near - value) < 1e-5)
+
+    @pytest.mark.parametrize("strand", "+-")
+    @pytest.mark.parametrize("stride", [3, 5, 12])
+    def test_a_track_has_no_value_in_n_and_does_not_overlap_there(self, proformer, stride, strand):
+        bases = BASES[:40] + "N" * 30 + BASES[40:70] + "N" + BASES[70:100]
+        Path("holes.fa").write_text(f">one\n{bases}\n")
+        Path("r.bed").write_text(f"one\t0\t{len(bases)}\tx\t0\t{strand}\n")
+        arguments = ["r.bed", "--genome", "holes.fa", "--windows", stride]
+        if strand == "+":
+            assert proformer("holes.fa", "--windows", stride, "-o", "fasta.bedgraph")[0] == 0
+        assert proformer(*arguments, "-o", "o.tsv")[0] == proformer(*arguments, "-o", "o.bedgraph")[0] == 0
+        if strand == "+":
+            assert Path("fasta.bedgraph").read_text() == Path("o.bedgraph").read_text()
+        windows = pd.read_csv("o.tsv", sep="\t")
+        values = {}
+        for line in Path("o.bedgraph").read_text().splitlines():
+            _, start, end, value = line.split("\t")
+            for position in range(int(start), int(end)):
+                assert position not in values
+                values[position] = float(value)
+        assert set(values) == {position for position, base in enumerate(bases) if base != "N"}
+        for position, value in values.items():
+            distances = abs(windows["start"] + windows["end"] - 2 * position - 1)
+            near = windows[distances <= distances.min() + 1]["predicted_expression"]
+            assert any(abs(near - value) < 1e-5)
+
+    @pytest.mark.parametrize("other", ["I\t30\t60\ty\t0\t-", "chrI\t10\t40\ty\t0\t-", "chrI\t20\t25"])
+    def test_a_track_of_regions_that_overlap_is_refused(self, proformer, other):
+        Path("r.bed").write_text(f"chrI\t10\t40\nchrI\t60\t80\n{other}\n")
+        code, _, error = proformer("r.bed", "--genome", "genome.fa", "--windows", 5, "-o", "o.bedgraph")
+        assert code == 1 and error.count("\n") == 1 and not Path("o.bedgraph").exists()
+        _, start, end = other.split("\t")[:3]
+        assert "r.bed, line 1 (chrI:11-40)" in error
+        assert f"r.bed, line 3 (chrI:{int(start) + 1}-{end})" in error and "overlap" in error
+
+    def test_a_track_of_a_table_has_the_names_of_its_sequences(self, proformer):
+        Path("t.tsv").write_text(f"chromosome\tname\tsequence\nchrI\tmine\t{BASES[:20]}\n")
+        assert proformer("t.tsv", "--windows", 8, "-o", "o.bedgraph") == (0, "", "")
+        assert {line.split("\t")[0] for line in Path("o.bedgraph").read_text().splitlines()} == {"mine"}
+
+    def test_a_track_of_sequences_of_one_name_is_refused(self, proformer):
+        Path("two.fa").write_text(f">a one\n{BASES[:30]}\n>b\n{BASES[:30]}\n>a two\n{BASES[:30]}\n")
+        code, _, error = proformer("two.fa", "--windows", 8, "-o", "o.bedgraph")
+        assert code == 1 and "another sequence has the name 'a' too" in error and error.count("\n") == 1
+        assert not Path("o.bedgraph").exists()
 
 
 @pytest.mark.parametrize("missing_flanks", ["keep", "cut", "refuse"])
@@ -197,6 +256,9 @@ def test_orientations_are_those_of_the_insert_within_its_flanks(
         (["genome.fa", "--windows", "5", "--width", "13"], "--width is 13, but must be 1 to 12"),
         (["table.tsv", "--windows", "5"], "table.tsv: rename the column 'end', because windows take that name."),
         (["plain.tsv", "--windows", "5", "-o", "o.bdg"], "a track needs the name of each sequence"),
+        (["places.tsv", "--windows", "5", "-o", "o.bdg"], "a track needs the name of each sequence"),
+        (["r.bed", "--genome", "genome.fa", "--missing_flanks", "cut"], "--missing_flanks: in windows and regions"),
+        (["genome.fa", "--windows", "5", "--missing_flanks", "cut"], "--missing_flanks: in windows and regions"),
         (["n.fa", "--windows", "5"], "n.fa: there is no window with a base."),
         (["v.vcf"], "v.vcf: by its name, this file is variants, which `proformer variants` scores."),
     ],
@@ -205,6 +267,7 @@ def test_what_does_not_fit_is_refused(proformer, arguments, reason):
     Path("r.bed").write_text("chrI\t10\t22\n")
     Path("table.tsv").write_text("sequence\tend\nACGTACGTACGT\t3\n")
     Path("plain.tsv").write_text("sequence\tn\nACGTACGTACGT\t3\n")
+    Path("places.tsv").write_text("chromosome\tsequence\nchrI\tACGTACGTACGT\n")
     Path("n.fa").write_text(">a\nNNNNNN\n")
     Path("v.vcf").write_text("##fileformat=VCFv4.2\n")
     code, output, error = proformer(*arguments)

@@ -207,7 +207,7 @@ class TestInputs:
         assert proformer("pairs.tsv", "--measured", "measured", "-o", "o.tsv") == (
             *(0, ""),
             "1 of 10 rows have no score: 1 unreadable measurement (first line 6: column 'measured': 'high' is not a "
-            "finite number).\nPearson r 1.0000, Spearman ρ 1.0000 over 8 variants (1 others have no "
+            "finite number).\nPearson r 1.0000, Spearman ρ 1.0000 over 8 variants (and 1 without a "
             "measurement); figure: o.png\n",
         )
         assert Path("o.png").stat().st_size > 0
@@ -230,7 +230,8 @@ class TestOutputs:
             for allele in range(len(record.alts or ["."])):
                 row = next(rows)
                 if record.alts is None:
-                    assert [*record.info] == ["DP"]
+                    assert [*record.info] == ["DP", "proformer_error"]
+                    assert record.info["proformer_error"] == ("no_alternate_allele",)
                     continue
                 assert record.info["proformer_error"][allele] in (
                     row["error"].split(":")[0].replace(" ", "_"),
@@ -240,6 +241,7 @@ class TestOutputs:
                 for column in [*NUMBERS, "spread_expression"]:
                     value = record.info[f"proformer_{column}"][allele]
                     assert value is None if row["error"] else value == pytest.approx(row[column], abs=1e-5)
+                assert record.info["proformer_windows"][allele] == row["windows"] == (0 if row["error"] else 3)
         assert records[0].info["proformer_window"] == ("chrI:40-59", "chrI:40-59")
 
     def test_promoters_are_read_on_their_strand_each_in_a_row(self, proformer, model, tokenizer):
@@ -266,6 +268,36 @@ class TestOutputs:
         assert record.info["proformer_allele"] == (FIRST, FIRST, SECOND, SECOND)
         assert record.info["proformer_promoter"] == ("one", "two", "one", "two")
 
+    def test_the_number_of_windows_is_reported_and_one_has_no_spread(self, proformer):
+        Path("p.bed").write_text("chrI\t40\t52\tfits\nchrI\t42\t55\tone_more\n")
+        write_vcf("v.vcf", LINES[:1])
+        arguments = ["v.vcf", "--genome", "genome.fa", "--promoters", "p.bed", "--offsets", 4]
+        for name in ("o.tsv", "o.parquet"):
+            assert proformer(*arguments, "-o", name) == (0, "", "")
+            table = read(name) if name.endswith("parquet") else pd.read_csv(name, sep="\t")
+            assert table["windows"].tolist() == [1, 2, 1, 2]
+            assert table["spread_expression"].isna().tolist() == [True, False, True, False]
+        assert proformer(*arguments, "-o", "o.vcf") == (0, "", "")
+        record = next(pysam.VariantFile("o.vcf"))
+        assert record.info["proformer_windows"] == (1, 2, 1, 2)
+        assert [value is None for value in record.info["proformer_spread_expression"]] == [True, False, True, False]
+        assert "missing if there is only one" in record.header.info["proformer_spread_expression"].description
+
+    def test_outputs_that_would_be_one_field_are_refused(self, proformer, model, tokenizer, tmp_path, tiny_config):
+        tiny_config.id2label = {0: "a b", 1: "a-b"}
+        tiny_config.interval_half_widths = None
+        several = ProformerForSequenceClassification(tiny_config)
+        write_vcf("v.vcf", LINES[:1])
+        several.save_pretrained(tmp_path / "checkpoint")
+        assert proformer("v.vcf", "--genome", "genome.fa", "-o", "o.vcf") == (
+            *(1, ""),
+            "proformer: The columns 'reference_a b' and 'reference_a-b' would both be the INFO field "
+            "proformer_reference_a_b; rename an output of the model in its configuration (id2label), or write a "
+            "table.\n",
+        )
+        assert not Path("o.vcf").exists()
+        assert proformer("v.vcf", "--genome", "genome.fa", "-o", "o.tsv")[0] == 0
+
     def test_an_interval_of_the_difference_is_as_wide_as_both_intervals(self, proformer):
         write_vcf("v.vcf", LINES[:2])
         assert proformer("v.vcf", "--genome", "genome.fa", "--interval", 0.9, "-o", "o.tsv") == (0, "", "")
@@ -281,8 +313,15 @@ class TestErrors:
         for lines, checked in ((wrong, "1,000"), (wrong[:30], 30)):
             write_vcf("v.vcf", [LINES[0], *lines])
             code, _, error = proformer("v.vcf", "--genome", "genome.fa", "-o", "o.tsv")
-            assert code == 1 and f"of the first {checked}" in error.replace("32", "30") and "another build" in error
+            assert code == 1 and f"of the first {checked}" in error.replace("31", "30") and "another build" in error
             assert error.count("\n") == 1 and not Path("o.tsv").exists()
+
+    def test_alternate_alleles_of_a_record_count_its_reference_allele_once(self, proformer):
+        wrong = [line("chrI", 50, "A,C,G,T", other(at("chrI", 50)))]
+        right = [line("chrI", position, other(at("chrI", position))) for position in range(60, 90)]
+        write_vcf("v.vcf", wrong * 10 + right)
+        code, _, error = proformer("v.vcf", "--genome", "genome.fa", "-o", "o.tsv")
+        assert code == 0 and error.startswith("40 of 70 rows have no score: 40 reference mismatch")
 
     @pytest.mark.parametrize(
         ("content", "reason"),
@@ -331,6 +370,18 @@ class TestErrors:
             (["t.tsv"], "give its FASTA file with --genome"),
             (["t.tsv", "-o", "o.vcf"], "only a VCF or BCF becomes a VCF"),
             (["t.tsv", "--promoters", "bad.bed"], "--promoters needs the --genome"),
+            *(
+                (["v.vcf", "--genome", "genome.fa", f"--{name}", "x"], f"--{name} is a column of a table, and a VCF")
+                for name in ("chromosome", "position", "reference", "alternate")
+            ),
+            *(
+                (
+                    [name, "--genome", "genome.fa", *arguments],
+                    f"{arguments[0]} is for pairs of sequences, which need no --genome.",
+                )
+                for name in ("v.vcf", "t.tsv")
+                for arguments in (["--truncation"], ["--missing_flanks", "cut"])
+            ),
         ],
     )
     def test_options_that_do_not_fit_are_refused(self, proformer, arguments, reason):
