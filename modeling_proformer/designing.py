@@ -32,7 +32,7 @@ RANDOM_INSERTS = 256
 REACHED, NEAR = 0.01, 0.1
 # If a target has an extreme too, its numbers and ranges may be missed by this much at first, and by less and less
 # until this share of the rounds is over. Without slack, the search stays near the first insert that meets them.
-SLACK, SLACK_SHARE = 1, 0.5
+SLACK, SLACK_SHARE = 1, 0.3
 # Attempts to find a start that fulfils all constraints and is far enough from all others.
 MAX_ATTEMPTS = 100
 

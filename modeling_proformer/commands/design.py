@@ -38,7 +38,7 @@ class DesignOptions:
 
     targets: list[str] = option(
         "What to design: a number, a range such as 6:8, max or min; for a model of several outputs, goals by name, "
-        "such as developmental=2,housekeeping=min.",
+        "such as developmental=2,housekeeping=min, of which numbers and ranges come first.",
         REQUIRED,
     )
     output: str | None = option(
