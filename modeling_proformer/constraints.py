@@ -15,7 +15,7 @@ BASES = "ACGT"
 # A pattern is checked base by base, and a repeat by its number in base 4.
 MAX_PATTERN = 100
 MAX_KMER = 31
-# Searches of DNA Chisel, which draws at random, before constraints count as contradictory.
+# DNA Chisel searches at random; constraints count as contradictory after so many searches that find nothing.
 SEEDS = 3
 
 
@@ -168,7 +168,7 @@ class ConstraintChecker:
             forward = forward * 4 + part
             reverse += (3 - part) << (2 * offset)
         kmers = np.minimum(forward, reverse)
-        # Those within the flanks may repeat among themselves.
+        # What lies in the flanks alone may repeat there, so it counts once.
         flanks = [*range(start), *range(end - size + 1, columns)]
         _, once = np.unique(kmers[0, flanks], return_index=True) if len(codes) else (None, [])
         kept = [*(flanks[index] for index in once), *range(start, end - size + 1)]
@@ -242,8 +242,8 @@ class ConstraintChecker:
 
     def conflict(self, insert: str, kept: Sequence[int]) -> list[str]:
         """
-        Return constraints for which DNA Chisel finds no insert together, but one without any of them; none if it
-        finds one for all.
+        Return the names of constraints that contradict each other; none if DNA Chisel finds an insert that fulfils
+        all. It finds no insert that fulfils the named ones together, but one as soon as any of them is left out.
         """
         if self._is_solvable(insert, kept, self.rules):
             return []
@@ -258,7 +258,7 @@ class ConstraintChecker:
     def _is_solvable(self, insert: str, kept: Sequence[int], rules: Sequence[Rule]) -> bool:
         begins = [insert] * SEEDS
         if not kept:
-            # Extreme constraints leave little more than such inserts, which searches from others do not find.
+            # Extreme constraints may allow little but inserts of one base, which searches from others do not find.
             begins += [base * self.length for base in BASES]
         return any(self.repair(begin, kept, seed, rules) is not None for seed, begin in enumerate(begins))
 

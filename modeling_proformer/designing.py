@@ -19,17 +19,20 @@ from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 logger = logging.getLogger(__name__)
 
-# Name and codes, (bases,), of what a lineage starts from; None for a random insert.
-_Named: TypeAlias = tuple[str | None, np.ndarray | None]
+# Name, length and codes, (bases,), of what a lineage starts from; for a random insert, name and codes are None.
+_Start: TypeAlias = tuple[str | None, int, np.ndarray | None]
 
 # Children of a lineage in each round, the share of them with a part of another lineage, and their further mutations.
 CHILDREN = 8
 CROSSOVER_SHARE = 0.5
 MORE_MUTATIONS = 0.5
-# Distances from a target are in standard deviations of the predictions of so many random inserts. A lineage rests
-# where it is this near to a number; if none comes near a target, the model predicts the target for nothing.
+# Distances from a target are in standard deviations of the predictions of so many random inserts. A number counts as
+# reached within REACHED of it; a target is refused if no insert comes within NEAR of it.
 RANDOM_INSERTS = 256
 REACHED, NEAR = 0.01, 0.1
+# If a target has an extreme too, its numbers and ranges may be missed by this much at first, and by less and less
+# until this share of the rounds is over. Without slack, the search stays near the first insert that meets them.
+SLACK, SLACK_SHARE = 1, 0.3
 # Attempts to find a start that fulfils all constraints and is far enough from all others.
 MAX_ATTEMPTS = 100
 
@@ -44,6 +47,9 @@ class Design:
         sequence: the insert between the flanks of the construct, as it is ordered.
         target: what was asked for, as text.
         predicted: (outputs,) of float32, in the units of `predict`.
+        missed: (outputs,) how far the prediction is from the number or outside of the range that was asked for, in the
+            same units; 0 where the target is reached (a number within 1 % of the standard deviation of the
+            predictions of random inserts), and where there is none, or "max" or "min".
         start: name of the sequence that it was made of, or None.
         edits: number of bases that differ from this sequence, or None.
         nearest_design: number of bases that differ from the most similar other design; None if there is no other.
@@ -54,6 +60,7 @@ class Design:
     sequence: str
     target: str
     predicted: np.ndarray
+    missed: np.ndarray
     start: str | None
     edits: int | None
     nearest_design: int | None
@@ -82,7 +89,7 @@ def design(
 ) -> list[Design]:
     """
     Return inserts whose predicted expression is as wanted, found by in-silico evolution (Vaishnav et al. 2022,
-    doi 10.1038/s41586-022-04506-6).
+    doi 10.1038/s41586-022-04506-6). They are in the order of the targets, and for each target in that of the starts.
 
     Each design is the end of a lineage. In each round, a lineage has children with new mutations, half of them also
     with a part of another lineage of the same target, and the best child that fulfils everything takes its place if it
@@ -92,7 +99,8 @@ def design(
         model, tokenizer, batch_size, device, dtype: see `predict`.
         targets: what to design, each a number, the ends of a range, "max" or "min"; for a model of several outputs, a
             mapping from names of outputs to these, where the others may be anything. Text is read too: "6:8" and
-            "developmental=2,housekeeping=min".
+            "developmental=2,housekeeping=min". Numbers and ranges come before "max" and "min" of other outputs.
+            Designs that miss a number or range are logged and say so in `missed`.
         number: designs for each target, and for each start.
         length: bases of an insert, by default as many as the construct has room for.
         starts: sequences to start from, by name or in order, instead of random ones.
@@ -100,7 +108,7 @@ def design(
         keep: positions of each start, from 1, that stay as they are, such as 7 and "10-20".
         min_distance: least number of bases that differ between two designs, and from `existing`. Sequences of other
             lengths are compared where they fit best without gaps.
-        existing: sequences that there are already.
+        existing: sequences that exist already.
         rounds: rounds of evolution at most.
         seed: equal seeds give equal designs.
         quiet: show no progress bar.
@@ -110,23 +118,29 @@ def design(
         ImportError: dnachisel is not installed.
         TypeError: there is no such constraint.
         ValueError: an argument is outside its range, a sequence cannot be read, constraints contradict each other, or
-            nothing that was found is near a target. The error says which.
+            no design from a random start is near its target. The error says which.
     """
     if unknown := set(constraints) - {each.name for each in fields(Constraints)}:
         raise TypeError(f"design() has no argument {min(unknown)!r}.")
     asked = Constraints(**constraints)
-    goals = read_targets(targets, [model.config.id2label[output] for output in range(model.config.num_labels)])
+    outputs = [model.config.id2label[output] for output in range(model.config.num_labels)]
+    goals = read_targets(targets, outputs)
     _check_numbers(number=number, rounds=rounds, min_distance=min_distance, max_edits=max_edits)
     if starts is None:
         if max_edits is not None or keep:
-            raise ValueError(f"`{'keep' if keep else 'max_edits'}` is about sequences to start from: give `starts`.")
+            raise ValueError(f"`{'keep' if keep else 'max_edits'}` needs sequences to start from: give `starts`.")
         if length is not None and not 1 <= length <= tokenizer.insert_width:
             raise ValueError(f"`length` is {length}, but the construct has room for 1 to {tokenizer.insert_width}.")
-        begins: dict[int, list[_Named]] = {length or tokenizer.insert_width: [(None, None)]}
+        begins: list[_Start] = [(None, length or tokenizer.insert_width, None)]
     elif length is not None:
         raise ValueError("`starts` have lengths of their own; leave out `length`.")
     else:
         begins = _read_starts(starts, tokenizer)
+    for name, size, _ in begins:
+        if min_distance > size:
+            whose = "an insert" if name is None else f"the insert of the start {name!r}"
+            raise ValueError(f"`min_distance` is {min_distance}, but {whose} has only {size} bases.")
+    kept = {size: read_positions(keep, size, name) for name, size, _ in begins}
     model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
     flanks = [
         (flank or "").upper().replace("U", "T") for flank in (tokenizer.five_prime_flank, tokenizer.three_prime_flank)
@@ -138,16 +152,17 @@ def design(
 
     known = _read_existing(existing, tokenizer)
     generator = np.random.default_rng(seed)
+    lineages = [_Lineage(*begin, each) for each in goals for begin in begins for _ in range(number)]
     done: list[_Evolution] = []
     with tqdm(unit=" rounds", disable=quiet) as progress:
         # Short inserts come last: they may be nearer to a part of a long one than the long one is to them.
-        for size, named in sorted(begins.items(), reverse=True):
+        for size in sorted(kept, reverse=True):
             evolution = _Evolution(
-                [_Lineage(name, start, each) for each in goals for name, start in named for _ in range(number)],
+                [lineage for lineage in lineages if lineage.size == size],
                 ConstraintChecker(asked, size, *flanks),
                 predict_inserts,
                 generator,
-                kept=read_positions(keep, size),
+                kept=kept[size],
                 max_edits=max_edits,
                 min_distance=min_distance,
                 others=[*known, *(each.codes for each in done)],
@@ -155,14 +170,16 @@ def design(
             evolution.draw_starts()
             evolution.run(rounds, progress)
             done.append(evolution)
-    _report_misses(done, goals, is_free=starts is None)
-    return [found for evolution in done for found in _finish(evolution, flanks, known, done)]
+    _report_misses(done, goals, outputs, is_free=starts is None)
+    found = {evolution.checker.length: _finish(evolution, flanks, known, done) for evolution in done}
+    return [next(found[lineage.size]) for lineage in lineages]
 
 
 class _Lineage(NamedTuple):
-    """What a lineage starts from, its name and (bases,) codes or None, and its target."""
+    """What a lineage starts from, its name, length and (bases,) codes, see `_Start`; and its target."""
 
     name: str | None
+    size: int
     start: np.ndarray | None
     goals: Goals
 
@@ -175,7 +192,6 @@ class _Evolution:
         lineages: where each begins, and its target.
         codes: (lineages, bases) the inserts, 0 to 3 for A C G T.
         predicted: (lineages, outputs).
-        loss: (lineages,) how far each is from its target.
     """
 
     def __init__(
@@ -197,8 +213,9 @@ class _Evolution:
         self.low, self.high, self.direction = (
             np.stack([getattr(lineage.goals, name) for lineage in lineages]) for name in ("low", "high", "direction")
         )
-        # The inside of a range is reached exactly.
-        self.tolerance = np.where((self.low == self.high).any(axis=1), REACHED, 0)
+        self.has_extreme = self.direction.any(axis=1)
+        # A range is reached exactly.
+        self.tolerance = np.where(self.low == self.high, REACHED, 0)
         pools: dict[tuple, list[int]] = {}
         for index, lineage in enumerate(lineages):
             pools.setdefault((lineage.name, lineage.goals.text), []).append(index)
@@ -232,7 +249,6 @@ class _Evolution:
                     f"{len(self.lineages):,} designs were found{_of_start(lineage)}. Loosen this, or ask for fewer."
                 )
         self.predicted = self.predict_inserts(self.codes)
-        self.loss = self._losses(self.predicted, np.arange(len(self.codes)))
 
     def _draw_start(self, lineage: _Lineage, attempt: int) -> np.ndarray | None:
         generator, start = self.generator, lineage.start
@@ -254,7 +270,7 @@ class _Evolution:
         return insert
 
     def _undo_needless(self, repaired: np.ndarray, before: np.ndarray) -> np.ndarray:
-        """Return a repaired insert with as few edits as fulfil the constraints: DNA Chisel makes more."""
+        """Return a repaired insert without the edits of DNA Chisel that the constraints do not need."""
         for position in np.flatnonzero(repaired != before):
             undone = repaired.copy()
             undone[position] = before[position]
@@ -263,7 +279,7 @@ class _Evolution:
         return repaired
 
     def _is_far(self, insert: np.ndarray, replaced: int | None = None) -> bool:
-        """Return whether an insert is far enough from the lineages that it does not replace, and from all others."""
+        """Return whether an insert is far enough from all others and all lineages, but the one that it replaces."""
         differing = (self.codes != insert).sum(axis=1)
         if replaced is not None:
             differing[replaced] = self.min_distance
@@ -286,35 +302,52 @@ class _Evolution:
                 f"found{_of_start(lineage)}."
             )
 
-    def _losses(self, predicted: np.ndarray, owners: np.ndarray) -> np.ndarray:
-        """Return how far predictions (batch, outputs) are from the targets of lineages, (batch,)."""
-        outside = np.maximum(self.low[owners] - predicted, 0) + np.maximum(predicted - self.high[owners], 0)
-        return ((outside - self.direction[owners] * predicted) / self.scale).sum(axis=1)
+    def misses(self) -> np.ndarray:
+        """Return by how much each lineage misses its numbers and ranges, 0 where it reaches them; as `predicted`."""
+        owners = np.arange(len(self.codes))
+        return self._misses(self._distances(self.predicted, owners), owners)
+
+    def _distances(self, predicted: np.ndarray, owners: np.ndarray) -> np.ndarray:
+        return np.maximum(self.low[owners] - predicted, 0) + np.maximum(predicted - self.high[owners], 0)
+
+    def _misses(self, distances: np.ndarray, owners: np.ndarray, slack: float = 0) -> np.ndarray:
+        allowed = np.maximum(self.tolerance[owners], slack * self.has_extreme[owners, None])
+        return np.where(distances > allowed * self.scale, distances, 0)
+
+    def _losses(self, predicted: np.ndarray, owners: np.ndarray, slack: float) -> list[tuple[float, float]]:
+        """
+        Return how bad predictions (batch, outputs) are for the targets of lineages. The first number says how far the
+        numbers and ranges are missed; the second, which decides between equals, includes the extremes.
+        """
+        distances = self._distances(predicted, owners)
+        missed = self._misses(distances, owners, slack) / self.scale
+        wanted = (distances - self.direction[owners] * predicted) / self.scale
+        return list(zip(missed.sum(axis=1).tolist(), wanted.sum(axis=1).tolist(), strict=True))
 
     def run(self, rounds: int, progress: tqdm):
         """Evolve the lineages until all of them have reached their targets."""
-        is_extreme = self.direction.any(axis=1)
-        for _ in range(rounds if len(self.free) else 0):
-            active = np.flatnonzero(is_extreme | (self.loss > self.tolerance))
+        for done in range(rounds if len(self.free) else 0):
+            slack = SLACK * max(1 - done / (SLACK_SHARE * rounds), 0)
+            active = np.flatnonzero(self.has_extreme | self.misses().any(axis=1))
             if not len(active):
                 break
-            self._evolve(np.repeat(active, CHILDREN))
+            self._evolve(np.repeat(active, CHILDREN), slack)
             progress.set_postfix(searching=len(active), refresh=False)
             progress.update()
 
-    def _evolve(self, owners: np.ndarray):
+    def _evolve(self, owners: np.ndarray, slack: float):
+        own = self._losses(self.predicted, np.arange(len(self.codes)), slack)
         children = self._breed(owners)
         fit = self.checker.passes(children) & (children != self.codes[owners]).any(axis=1)
         children, owners = children[fit], owners[fit]
         predicted = self.predict_inserts(children)
-        loss = self._losses(predicted, owners)
+        losses = self._losses(predicted, owners, slack)
         replaced = set()
-        for child in np.argsort(loss, kind="stable"):
+        for child in sorted(range(len(losses)), key=losses.__getitem__):
             owner = int(owners[child])
-            if loss[child] < self.loss[owner] and owner not in replaced and self._is_far(children[child], owner):
+            if losses[child] < own[owner] and owner not in replaced and self._is_far(children[child], owner):
                 replaced.add(owner)
                 self.codes[owner], self.predicted[owner] = children[child], predicted[child]
-                self.loss[owner] = loss[child]
 
     def _breed(self, owners: np.ndarray) -> np.ndarray:
         """Return a child of each owner: mutated, and perhaps with a part of another lineage of its pool."""
@@ -353,7 +386,8 @@ def _choose(generator: np.random.Generator, among: np.ndarray, counts: np.ndarra
 
 def nearest(insert: np.ndarray, others: Iterable[np.ndarray]) -> int:
     """
-    Return how many bases of an insert differ from the most similar of others where it fits best without gaps.
+    Return the number of bases in which an insert differs from the most similar of others. Where lengths differ, two
+    are compared at the offset where they fit best, without gaps.
 
     Args:
         insert: (bases,) its codes.
@@ -376,12 +410,12 @@ def _check_numbers(**values: int | None):
             raise ValueError(f"`{name}` is {value}, but must be at least 1.")
 
 
-def _read_starts(starts: Mapping[str, str] | Sequence[str], tokenizer: ProformerTokenizer) -> dict[int, list[_Named]]:
-    """Return the names and codes of the inserts of starts, by their length."""
+def _read_starts(starts: Mapping[str, str] | Sequence[str], tokenizer: ProformerTokenizer) -> list[_Start]:
+    """Return the names, lengths and codes of the inserts of starts."""
     named = starts if isinstance(starts, Mapping) else {str(number): each for number, each in enumerate(starts, 1)}
     if not named:
         raise ValueError("`starts` is empty; give at least one sequence.")
-    groups: dict[int, list[_Named]] = {}
+    found: list[_Start] = []
     for name, sequence in named.items():
         try:
             tokenizer.encode_letters([sequence])
@@ -390,8 +424,8 @@ def _read_starts(starts: Mapping[str, str] | Sequence[str], tokenizer: Proformer
             raise ValueError(f"the start {name!r}: {error.reason}") from None
         if "N" in insert:
             raise ValueError(f"the start {name!r}: N at position {insert.index('N') + 1} of its insert; give a base.")
-        groups.setdefault(len(insert), []).append((name, encode_bases(insert)))
-    return groups
+        found.append((name, len(insert), encode_bases(insert)))
+    return found
 
 
 def _read_existing(existing: Iterable[str], tokenizer: ProformerTokenizer) -> list[np.ndarray]:
@@ -404,23 +438,31 @@ def _read_existing(existing: Iterable[str], tokenizer: ProformerTokenizer) -> li
     return [group.codes[group.starts[:, None] + np.arange(group.lengths[0])] - 1 for group in groups]
 
 
-def _report_misses(done: Sequence[_Evolution], goals: Sequence[Goals], is_free: bool):
-    """Log how many designs miss their target, or raise an error if all do that had every freedom."""
+def _report_misses(done: Sequence[_Evolution], goals: Sequence[Goals], outputs: Sequence[str], is_free: bool):
+    """Log how many designs miss their target, or raise an error if all that had every freedom miss it by far."""
     for each in goals:
-        if each.direction.any():
-            continue
         rows = [(evolution, [lineage.goals is each for lineage in evolution.lineages]) for evolution in done]
-        loss = np.concatenate([evolution.loss[chosen] for evolution, chosen in rows])
+        missed = np.concatenate(
+            [(evolution.misses() / evolution.scale)[chosen].sum(axis=1) for evolution, chosen in rows]
+        )
         predicted = np.concatenate([evolution.predicted[chosen] for evolution, chosen in rows])
-        closest = ", ".join(f"{value:.4g}" for value in predicted[loss.argmin()])
-        if is_free and loss.min() > NEAR:
-            raise ValueError(
-                f"`targets` {each.text}: of all that was tried, the model predicts this for nothing; {closest} comes "
-                "nearest. Ask for what it predicts, or loosen the constraints."
+        nearest_text, farthest_text = (
+            ", ".join(
+                f"{value:.4g}" if len(outputs) == 1 else f"{name} {value:.4g}"
+                for name, value, is_asked in zip(outputs, predicted[row], each.is_bounded, strict=True)
+                if is_asked
             )
-        if missed := int((loss > NEAR).sum()):
+            for row in (missed.argmin(), missed.argmax())
+        )
+        if is_free and missed.min() > NEAR:
+            raise ValueError(
+                f"`targets` {each.text}: no insert that was found comes near this; the nearest has the prediction "
+                f"{nearest_text}. Ask for what the model predicts, or loosen the constraints."
+            )
+        if count := int((missed > 0).sum()):
             logger.warning(
-                f"{missed:,} of {len(loss):,} designs miss the target {each.text}; of all, {closest} comes nearest."
+                f"{count:,} of {len(missed):,} designs miss the target {each.text}; the worst has the prediction "
+                f"{farthest_text}, and the nearest {nearest_text}."
             )
 
 
@@ -428,6 +470,7 @@ def _finish(
     evolution: _Evolution, flanks: Sequence[str], known: Sequence[np.ndarray], done: Sequence[_Evolution]
 ) -> Iterator[Design]:
     """Yield the designs of lineages, each checked once more by DNA Chisel."""
+    misses = evolution.misses()
     for index, (lineage, codes) in enumerate(zip(evolution.lineages, evolution.codes, strict=True)):
         insert = decode_bases(codes)
         if broken := evolution.checker.broken(insert):
@@ -438,6 +481,7 @@ def _finish(
             sequence=insert.join(flanks),
             target=lineage.goals.text,
             predicted=evolution.predicted[index],
+            missed=misses[index].astype(np.float32),
             start=lineage.name,
             edits=None if lineage.start is None else int((codes != lineage.start).sum()),
             nearest_design=nearest(codes, others) if any(map(len, others)) else None,

@@ -26,6 +26,11 @@ class Goals(NamedTuple):
     high: np.ndarray
     direction: np.ndarray
 
+    @property
+    def is_bounded(self) -> np.ndarray:
+        """Whether a number or a range is asked of each output, (outputs,) of bool."""
+        return np.isfinite(self.low)
+
 
 def read_targets(targets: Sequence[Target], outputs: Sequence[str]) -> list[Goals]:
     """
@@ -42,20 +47,24 @@ def read_targets(targets: Sequence[Target], outputs: Sequence[str]) -> list[Goal
 
 
 def _read_target(target: Target, outputs: Sequence[str]) -> Goals:
-    asked: Mapping[str, Goal]
+    asked: dict[str, Goal] = {}
     if isinstance(target, Mapping):
-        asked = target
+        asked = dict(target)
     elif isinstance(target, str) and "=" in target:
-        asked = dict(part.partition("=")[::2] for part in target.split(","))
+        for part in target.split(","):
+            name, _, text = (piece.strip() for piece in part.partition("="))
+            if name in asked:
+                raise ValueError(f"`targets` {target}: the output {name!r} occurs twice.")
+            asked[name] = text
     elif len(outputs) > 1:
         raise ValueError(
             f"`targets` {target}: the model has {len(outputs)} outputs, so name those that it is for, such as "
             f"{outputs[0]}={target}."
         )
     else:
-        asked = {outputs[0]: target}
+        asked = {outputs[0]: target.strip() if isinstance(target, str) else target}
     if not asked:
-        raise ValueError("`targets` has one that names no output.")
+        raise ValueError("One of `targets` names no output.")
     low, high, direction = np.full(len(outputs), -np.inf), np.full(len(outputs), np.inf), np.zeros(len(outputs))
     for name, goal in asked.items():
         if name not in outputs:
@@ -84,12 +93,17 @@ def _goal_text(goal: Goal) -> str:
     return goal if isinstance(goal, str) else ":".join(f"{value:g}" for value in np.atleast_1d(goal))
 
 
-def read_positions(positions: Sequence[int | str], length: int) -> list[int]:
+def read_positions(positions: Sequence[int | str], length: int, start: str | None) -> list[int]:
     """
-    Return positions from 0, each once and in order, that are given from 1: "7" or "10-20".
+    Return the positions to keep, counted from 0, each once and in order.
+
+    Args:
+        positions: counted from 1, such as 7 or "10-20".
+        length: bases of the insert.
+        start: name of the sequence that the insert is of, for messages.
 
     Raises:
-        ValueError: one is not such, or lies outside of the insert.
+        ValueError: one cannot be read, or lies outside of the insert.
     """
     found = set()
     for each in positions:
@@ -98,7 +112,9 @@ def read_positions(positions: Sequence[int | str], length: int) -> list[int]:
         if not 1 <= first <= last:
             raise ValueError(f"`keep` {each!r} is not a position from 1, such as 7, or a range such as 10-20.")
         if last > length:
-            raise ValueError(f"`keep` {each!r} lies outside of an insert of {length} bases.")
+            raise ValueError(
+                f"`keep` {each!r} lies outside of the insert of the start {start!r}, which has {length} bases."
+            )
         found.update(range(first - 1, last))
     return sorted(found)
 

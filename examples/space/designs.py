@@ -40,7 +40,7 @@ class Wishes(NamedTuple):
 
 def find_designs(model: PreTrainedModel, tokenizer: ProformerTokenizer, wishes: Wishes) -> Sequence[Design]:
     """
-    Return designs as wished, the nearest to their target first.
+    Return designs as wished.
 
     Raises:
         InputError: a field is not as it should be, or the constraints cannot be fulfilled.

@@ -38,7 +38,7 @@ class DesignOptions:
 
     targets: list[str] = option(
         "What to design: a number, a range such as 6:8, max or min; for a model of several outputs, goals by name, "
-        "such as developmental=2,housekeeping=min.",
+        "such as developmental=2,housekeeping=min, of which numbers and ranges come first.",
         REQUIRED,
     )
     output: str | None = option(
@@ -59,7 +59,7 @@ class DesignOptions:
 
 @dataclass(kw_only=True)
 class StartOptions:
-    """What the designs are made of."""
+    """Where the search starts."""
 
     _argument_group_name: ClassVar[str] = "starts"
 
@@ -90,7 +90,7 @@ class ConstraintOptions:
     max_homopolymer: int | None = option("Longest run of one base, over the junctions too.")
     max_repeat: int | None = option("Longest subsequence that occurs twice in the construct, on either strand.")
     min_distance: int = option("Least number of bases that differ between two designs, and from existing.", 1)
-    existing: str | None = option(f"FASTA or {TABLE} of sequences that there are already.", metavar="FILE")
+    existing: str | None = option(f"FASTA or {TABLE} of sequences that exist already.", metavar="FILE")
 
 
 @dataclass(kw_only=True)
@@ -169,6 +169,7 @@ def _rows(config: DesignConfig, designs: Sequence[Design], model_config: Proform
     outputs = [model_config.id2label[output] for output in range(model_config.num_labels)]
     # Not "predicted", so that `proformer predict` can add what another model predicts.
     names = [f"designed_{output}" for output in outputs]
+    missed = [f"missed_{output}" for output in outputs]
     values = np.stack([each.predicted for each in designs])
     if config.interval is not None:
         names += [f"{name}_{end}" for name in names for end in ("low", "high")]
@@ -181,7 +182,7 @@ def _rows(config: DesignConfig, designs: Sequence[Design], model_config: Proform
             "sequence": each.sequence,
             "insert": each.insert,
         }
-        row |= dict(zip(names, numbers, strict=True))
+        row |= dict(zip(names, numbers, strict=True)) | dict(zip(missed, each.missed, strict=True))
         if config.starts is not None:
             row |= {"start": each.start, "edits": each.edits}
         row["nearest_design"] = each.nearest_design

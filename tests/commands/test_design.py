@@ -85,7 +85,9 @@ def test_the_table_and_the_fasta_hold_the_same_designs(proformer, model, tokeniz
     found = pd.read_csv("designs.tsv", sep="\t")
     assert found["name"].tolist() == [f"design_{number}" for number in range(1, 7)]
     assert found["target"].tolist() == ["liver=max"] * 3 + ["blood=min"] * 3
-    assert {"edits", "start", "nearest_existing"}.isdisjoint(found)
+    assert {"edits", "start", "nearest_existing"}.isdisjoint(found) and not found[
+        ["missed_liver", "missed_blood"]
+    ].any(axis=None)
     ordered = read_fasta("order.fa")
     assert list(ordered) == [f"{name} {target}" for name, target in zip(found["name"], found["target"], strict=True)]
     assert list(ordered.values()) == found["sequence"].tolist() == [FIVE + text + THREE for text in found["insert"]]
@@ -132,7 +134,22 @@ def test_records_that_share_a_name_are_all_starts(proformer):
     Path("starts.fa").write_text("".join(f">same\n{text}\n" for text in STARTS.values()))
     code, out, _ = proformer("--targets", "liver=min", "--from", "starts.fa", "--number", 1)
     assert code == 0
-    assert [line.split("\t")[6] for line in out.splitlines()] == ["start", "same", "same (line 3)"]
+    header, *rows = (line.split("\t") for line in out.splitlines())
+    assert [row[header.index("start")] for row in rows] == ["same", "same (line 3)"]
+
+
+def test_the_table_says_by_how_much_a_target_is_missed(proformer):
+    Path("starts.fa").write_text(f">one\n{STARTS['one']}\n")
+    given = ["--starts", "starts.fa", "--max_edits", 2, "--number", 2]
+    code, out, error = proformer("--targets", "liver=5:7, blood = max", *given)
+    assert code == 0
+    assert error.startswith("2 of 2 designs miss the target liver=5:7,blood=max; the worst has")
+    header, *rows = (line.split("\t") for line in out.splitlines())
+    for row in rows:
+        liver, missed, other = (
+            float(row[header.index(name)]) for name in ("designed_liver", "missed_liver", "missed_blood")
+        )
+        assert missed == pytest.approx(5 - liver, abs=1e-4) and other == 0
 
 
 @pytest.mark.parametrize(
@@ -151,8 +168,10 @@ def test_records_that_share_a_name_are_all_starts(proformer):
         (["--fasta", "none/o.fa"], "none/o.fa: there is no folder none to write to."),
         (
             ["--targets", "liver=1000"],
-            "--targets liver=1000: of all that was tried, the model predicts this for nothing",
+            "--targets liver=1000: no insert that was found comes near this",
         ),
+        (["--targets", "liver=1,liver=2"], "--targets liver=1,liver=2: the output 'liver' occurs twice."),
+        (["--keep", "1-10"], "--keep needs sequences to start from: give --starts."),
         (["--targets", "3"], "--targets 3: the model has 2 outputs"),
         (["--seed", -1], "--seed is -1"),
     ],
