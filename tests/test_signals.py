@@ -28,11 +28,13 @@ def checkpoint(tmp_path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def heeds_ctrl_c():
-    """Processes that a shell starts in the background ignore SIGINT, and so would those that the tests start."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def heeds_signals():
+    """In the background SIGINT is ignored, under nohup SIGHUP, and so they would be by what the tests start."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {each: signal.signal(each, handler) for each, handler in usual.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
 def start(*arguments, **options) -> subprocess.Popen:
