@@ -12,6 +12,9 @@ LIBRARY_TESTS := tests/library tests/test_checkpoint.py tests/test_intervals.py 
     tests/test_pipeline.py tests/test_prediction.py tests/test_reference.py tests/test_remote_code.py \
     tests/test_tokenization.py tests/training/test_finetune.py tests/training/test_trainer.py
 
+# A module's tests share what they set up. Their order is kept, because slow modules with few tests would come last.
+WORKERS := --numprocesses auto --dist loadscope --no-loadscope-reorder
+
 .PHONY: demo finetune-demo docs test test-transformers format clean
 
 demo: $(VENV)/package
@@ -34,10 +37,10 @@ test: $(VENV)/development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses auto --dist loadscope
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-transformers: $(OTHER_VENV)/development
-	$(OTHER_VENV)/bin/python -m pytest --numprocesses auto --dist loadscope $(LIBRARY_TESTS)
+	$(OTHER_VENV)/bin/python -m pytest $(WORKERS) $(LIBRARY_TESTS)
 
 format: $(VENV)/development
 	$(BIN)/ruff check --fix .
