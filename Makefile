@@ -12,8 +12,8 @@ LIBRARY_TESTS := tests/library tests/test_checkpoint.py tests/test_intervals.py 
     tests/test_pipeline.py tests/test_prediction.py tests/test_reference.py tests/test_remote_code.py \
     tests/test_tokenization.py tests/training/test_finetune.py tests/training/test_trainer.py
 
-# A module's tests share what they set up. Their order is kept, because slow modules with few tests would come last.
-WORKERS := --numprocesses auto --dist loadscope --no-loadscope-reorder
+# The tests of a module share what they set up.
+WORKERS := --numprocesses auto --dist loadscope
 
 .PHONY: demo finetune-demo docs test test-transformers format clean
 
