@@ -89,7 +89,7 @@ def main():
         fasta, vcf = write_inputs(Path(folder), arguments.genome_bases, arguments.variants)
         genome = Genome(fasta)
         plain = [score.variant for score in score_variants(model, tokenizer, vcf, genome, **run)]
-        # With offsets, so many take as long.
+        # Each takes as many windows as there are offsets, so fewer variants take the same time.
         few = max(1, len(plain) // arguments.offsets)
         windows = [*islice(read_windows(genome, plain, tokenizer.insert_width), batch_size)]
         (tokens,) = token_batches(tokenizer, windows, batch_size, False)

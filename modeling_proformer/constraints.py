@@ -168,7 +168,7 @@ class ConstraintChecker:
             forward = forward * 4 + part
             reverse += (3 - part) << (2 * offset)
         kmers = np.minimum(forward, reverse)
-        # What lies in the flanks alone may repeat there, so it counts once.
+        # A k-mer may repeat within the flanks, so each one that lies there counts once.
         flanks = [*range(start), *range(end - size + 1, columns)]
         _, once = np.unique(kmers[0, flanks], return_index=True) if len(codes) else (None, [])
         kept = [*(flanks[index] for index in once), *range(start, end - size + 1)]

@@ -8,7 +8,12 @@ import torch
 from tiny import TINY
 from transformers.utils import logging
 
-from modeling_proformer import ProformerConfig, ProformerTokenizer, load_checkpoint
+from modeling_proformer import (
+    ProformerConfig,
+    ProformerForSequenceClassification,
+    ProformerTokenizer,
+    load_checkpoint,
+)
 
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +58,16 @@ def yeast_tokenizer() -> ProformerTokenizer:
 @pytest.fixture
 def tiny_config() -> ProformerConfig:
     return ProformerConfig(**TINY)
+
+
+@pytest.fixture(scope="module")
+def two_outputs() -> ProformerForSequenceClassification:
+    """Return a tiny model of two outputs, whose weights are large enough for every base to matter."""
+    torch.manual_seed(0)
+    model = ProformerForSequenceClassification(ProformerConfig(**TINY, num_labels=2))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a visitor asks of new sequences becomes arguments of `design`."""
+"""Turn what a visitor asks of new sequences into arguments of `design`."""
 
 import re
 from collections.abc import Sequence

@@ -27,8 +27,10 @@ MISSING_FLANKS = (
     "How to read a sequence without the exact flanks, see ProformerTokenizer; by default as the model was trained."
 )
 WIDTH = "Bases of a window; by default as many as the tokenizer has room for."
-
-
+INTERVAL = (
+    "Add the ends of the interval that covers the measurement with this probability, such as 0.9; the model has to be "
+    "fine-tuned on enough rows."
+)
 INPUT = f"One or more files with the same columns, each a FASTA, {TABLE}; - is the standard input."
 NAME = (
     "Column with the names of the sequences; by default the column name if there is one, and otherwise the sequences "

@@ -19,7 +19,7 @@ from ..options import valid_options
 from ..prediction import load_checkpoint
 from ..tokenization import InvalidSequenceError, ProformerTokenizer
 from ..writing import FORMATS, output_file, output_table, table_suffix_of
-from .common import MODEL, TABLE, RunOptions, append_interval, input_path, require_interval
+from .common import INTERVAL, MODEL, TABLE, RunOptions, append_interval, input_path, require_interval
 
 
 # Rows that are read at a time.
@@ -34,7 +34,7 @@ TYPES = dict.fromkeys(("edits", "nearest_design", "nearest_existing"), pa.int64(
 
 @dataclass(kw_only=True)
 class DesignOptions:
-    """What `proformer design` looks for, and what it writes."""
+    """Options that say what `proformer design` looks for, and what it writes."""
 
     targets: list[str] = option(
         "What to design: a number, a range such as 6:8, max or min; for a model of several outputs, goals by name, "
@@ -49,10 +49,7 @@ class DesignOptions:
     fasta: str | None = option("FASTA file to write too, with the flanks added, ready to order.", metavar="FILE")
     model: str | None = option(MODEL)
     number: int = option("Designs for each target, and for each start.", 10)
-    interval: float | None = option(
-        "Add the ends of the interval that covers the measurement with this probability, such as 0.9; the model has "
-        "to be fine-tuned on enough rows."
-    )
+    interval: float | None = option(INTERVAL)
     rounds: int = option("Rounds of evolution at most.", 50)
     seed: int = option("Equal seeds give equal designs.", 0)
 
@@ -76,7 +73,7 @@ class StartOptions:
 
 @dataclass(kw_only=True)
 class ConstraintOptions:
-    """What every design fulfils."""
+    """Constraints that every design fulfils."""
 
     _argument_group_name: ClassVar[str] = "constraints"
 

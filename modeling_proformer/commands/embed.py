@@ -36,7 +36,7 @@ COLUMN = "embedding"
 
 @dataclass(kw_only=True)
 class EmbedOptions:
-    """What `proformer embed` reads and writes."""
+    """Options that say what `proformer embed` reads and writes."""
 
     input: list[str] = option(INPUT, REQUIRED, positional=True)
     output: str = option(

@@ -34,7 +34,7 @@ MAX_NAME_LENGTH = 60
 
 @dataclass(kw_only=True)
 class MutagenesisOptions:
-    """What `proformer mutagenesis` reads and writes."""
+    """Options that say what `proformer mutagenesis` reads and writes."""
 
     input: list[str] = option(INPUT, REQUIRED, positional=True)
     output: str | None = option(
@@ -121,7 +121,9 @@ def run(config: MutagenesisConfig):
             table.write(columns, [[name, *cells, *[""] * is_marked] for cells in _change_cells(result)])
             for output, label in enumerate(outputs):
                 seqlets = []
-                if motifs is not None:
+                # Naming motifs is slow, so it is left out where nothing shows them.
+                is_shown = seqlet_table is not None or (figures is not None and not figures.is_full)
+                if motifs is not None and is_shown:
                     contributions = result.contributions[:, output]
                     seqlets = name_motifs(result.insert, contributions, motifs, max_e_value=config.max_e_value)
                 if seqlet_table is not None:
@@ -158,12 +160,18 @@ class _Figures:
         self.maximum = maximum
         self.asked = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Return whether no more figures are drawn."""
+        return self.asked >= self.maximum
+
     def draw(self, name: str, result: Mutagenesis, seqlets: Sequence[Seqlet], output: int, outputs: Sequence[str]):
         """Draw an output of a sequence."""
         from ..evaluation.mutagenesis_figure import mutagenesis_plot
 
+        is_full = self.is_full
         self.asked += 1
-        if self.asked > self.maximum:
+        if is_full:
             return
         self.folder.mkdir(exist_ok=True)
         # Names may be equal, and may have any characters.

@@ -18,6 +18,7 @@ from ..prediction import predict_file
 from ..writing import FORMATS, is_standard, output_bedgraph, output_table, table_suffix_of
 from .common import (
     INPUT,
+    INTERVAL,
     MODEL,
     WIDTH,
     ReadOptions,
@@ -37,7 +38,7 @@ TRACKS = (".bedgraph", ".bdg")
 
 @dataclass(kw_only=True)
 class PredictOptions:
-    """What `proformer predict` reads, how, and what it writes."""
+    """Options that say what `proformer predict` reads, how, and what it writes."""
 
     input: list[str] = option(
         f"{INPUT} A BED file has regions of the genome, which are read on their strands.", REQUIRED, positional=True
@@ -67,10 +68,7 @@ class PredictOptions:
         "and draws a figure with the name of the output and the ending .png.",
         metavar="COLUMN",
     )
-    interval: float | None = option(
-        "Add the ends of the interval that covers the measurement with this probability, such as 0.9; the model has "
-        "to be fine-tuned on enough rows."
-    )
+    interval: float | None = option(INTERVAL)
 
 
 @dataclass(kw_only=True)
@@ -109,7 +107,7 @@ class PredictConfig(PredictOptions, ReadOptions, RunOptions):
 
     @property
     def writes_track(self) -> bool:
-        """Whether the output is a bedGraph file."""
+        """Return whether the output is a bedGraph file."""
         return not is_standard(self.output) and self.output.lower().endswith(TRACKS)
 
 

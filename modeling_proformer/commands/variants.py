@@ -43,7 +43,7 @@ ROWS_WRITTEN = 1024
 
 @dataclass(kw_only=True)
 class VariantsOptions:
-    """What `proformer variants` reads, how, and what it writes."""
+    """Options that say what `proformer variants` reads, how, and what it writes."""
 
     input: str = option(
         "VCF (may be compressed by bgzip or gzip) or BCF; or a table of variants or of pairs of sequences, a "
@@ -133,7 +133,7 @@ class VariantsConfig(VariantsOptions, RunOptions):
 
     @property
     def writes_vcf(self) -> bool:
-        """Whether the output is a VCF."""
+        """Return whether the output is a VCF."""
         return not is_standard(self.output) and self.output.lower().endswith(VCF_OUTPUTS)
 
 

@@ -1,5 +1,6 @@
 """What the tests of several commands share."""
 
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +46,20 @@ def proformer(checkpoint, capsys):
     def run(*arguments) -> Outcome:
         capsys.readouterr()
         code = main(["predict", "--model", str(checkpoint), *map(str, arguments)])
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def run_quietly(capsys, monkeypatch):
+    """Return a function that runs any command without a progress bar; it returns its status, output and error."""
+
+    def run(*words) -> Outcome:
+        # pytest has handlers of its own, which would receive our messages.
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])
+        capsys.readouterr()
+        code = main([*map(str, words), "--quiet"])
         return Outcome(code, *capsys.readouterr())
 
     return run

@@ -1,6 +1,5 @@
 """`proformer design`: its files, and its errors in one line."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from lab import broken_constraints, differing
 from tiny import TINY
 
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, predict
-from modeling_proformer.cli import main
 
 
 FIVE, THREE = "TGCATTTT", "GGTTACGG"
@@ -44,20 +42,12 @@ def model() -> ProformerForSequenceClassification:
 
 
 @pytest.fixture
-def proformer(model, tokenizer, tmp_path, capsys, monkeypatch):
+def proformer(model, tokenizer, tmp_path, run_quietly):
     """Return a function that designs in this folder, and returns its status, output and error."""
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "checkpoint")
 
-    def run(*arguments) -> tuple[int, str, str]:
-        # pytest has handlers of its own, which would receive our messages.
-        monkeypatch.setattr(logging.getLogger(), "handlers", [])
-        capsys.readouterr()
-        words = [*map(str, arguments), "--model", str(tmp_path / "checkpoint"), "--quiet", "--rounds", "3"]
-        code = main(["design", *words])
-        return code, *capsys.readouterr()
-
-    return run
+    return lambda *arguments: run_quietly("design", *arguments, "--model", tmp_path / "checkpoint", "--rounds", 3)
 
 
 def read_fasta(path: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Inputs and outputs of `proformer predict`."""
 
 import gzip
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,6 @@ import torch
 from scipy import stats
 
 from modeling_proformer import ProformerForPreTraining, ProformerTokenizer, predict
-from modeling_proformer.cli import main
 
 
 FIVE, THREE = "TGCATTTTTTTCACATC", "GGTTACGGCTGTT"
@@ -50,17 +48,10 @@ def checkpoint(model, tokenizer, tmp_path) -> Path:
 
 
 @pytest.fixture
-def proformer(checkpoint, capsys, monkeypatch):
+def proformer(checkpoint, run_quietly):
     """Return a function that runs the command in this folder, and returns its status, output and error."""
 
-    def run(*arguments) -> tuple[int, str, str]:
-        # pytest has handlers of its own, which would receive our messages.
-        monkeypatch.setattr(logging.getLogger(), "handlers", [])
-        capsys.readouterr()
-        code = main(["predict", *map(str, arguments), "--model", str(checkpoint), "--quiet"])
-        return code, *capsys.readouterr()
-
-    return run
+    return lambda *arguments: run_quietly("predict", *arguments, "--model", checkpoint)
 
 
 class TestTheNameOfTheOutputIsItsFormat:

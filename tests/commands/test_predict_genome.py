@@ -1,6 +1,5 @@
 """Regions of a genome, windows along sequences, and both orientations, by `proformer predict`."""
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 from modeling_proformer import ProformerForSequenceClassification, ProformerTokenizer, predict
-from modeling_proformer.cli import main
 
 
 pysam = pytest.importorskip("pysam")
@@ -55,20 +53,13 @@ def expression(model, tokenizer):
 
 
 @pytest.fixture
-def proformer(model, tokenizer, tmp_path, capsys, monkeypatch):
+def proformer(model, tokenizer, tmp_path, run_quietly):
     """Return a function that runs the command in this folder, and returns its status, output and error."""
     model.config.id2label = {0: "expression"}
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "checkpoint")
 
-    def run(*arguments) -> tuple[int, str, str]:
-        # pytest has handlers of its own, which would receive our messages.
-        monkeypatch.setattr(logging.getLogger(), "handlers", [])
-        capsys.readouterr()
-        code = main(["predict", *map(str, arguments), "--model", str(tmp_path / "checkpoint"), "--quiet"])
-        return code, *capsys.readouterr()
-
-    return run
+    return lambda *arguments: run_quietly("predict", *arguments, "--model", tmp_path / "checkpoint")
 
 
 class TestRegions:

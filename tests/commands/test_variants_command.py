@@ -1,7 +1,6 @@
 """Inputs and outputs of `proformer variants`."""
 
 import gzip
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from modeling_proformer import ProformerForSequenceClassification, ProformerTokenizer, predict
-from modeling_proformer.cli import main
 
 
 pysam = pytest.importorskip("pysam")
@@ -96,19 +94,12 @@ def model(tiny_config) -> ProformerForSequenceClassification:
 
 
 @pytest.fixture
-def proformer(model, tokenizer, tmp_path, capsys, monkeypatch):
+def proformer(model, tokenizer, tmp_path, run_quietly):
     """Return a function that runs the command in this folder, and returns its status, output and error."""
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "checkpoint")
 
-    def run(*arguments) -> tuple[int, str, str]:
-        # pytest has handlers of its own, which would receive our messages.
-        monkeypatch.setattr(logging.getLogger(), "handlers", [])
-        capsys.readouterr()
-        code = main(["variants", *map(str, arguments), "--model", str(tmp_path / "checkpoint"), "--quiet"])
-        return code, *capsys.readouterr()
-
-    return run
+    return lambda *arguments: run_quietly("variants", *arguments, "--model", tmp_path / "checkpoint")
 
 
 def write_vcf(name: str, lines=LINES, header: str = HEADER + COLUMNS) -> str:
