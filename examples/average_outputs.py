@@ -14,7 +14,7 @@ import torch
 
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification
 from modeling_proformer.configuration_proformer import LABEL_FIELDS
-from modeling_proformer.prediction import load_checkpoint
+from modeling_proformer.loading import load_checkpoint
 
 
 def main():

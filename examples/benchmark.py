@@ -40,15 +40,9 @@ from modeling_proformer.data.collator import ProformerCollator
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.exporting import read_sequences
 from modeling_proformer.hardware import has_fast_bfloat16
+from modeling_proformer.loading import load_checkpoint
 from modeling_proformer.mutagenesis import saturation_mutagenesis
-from modeling_proformer.prediction import (
-    load_checkpoint,
-    predict,
-    predict_file,
-    predict_tokens,
-    prepare_model,
-    token_batches,
-)
+from modeling_proformer.prediction import predict, predict_file, predict_tokens, prepare_model, token_batches
 from modeling_proformer.tokenization import ProformerTokenizer
 from modeling_proformer.training.trainer import ProformerTrainer
 from timing import (

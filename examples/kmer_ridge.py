@@ -26,7 +26,15 @@ from modeling_proformer.data.assay import Assay
 from modeling_proformer.data.config import DataConfig
 from modeling_proformer.data.prepare import prepare_assay
 from modeling_proformer.data.sequences import Sequences
-from modeling_proformer.data.tables import InputError, Row, is_table, read_rows, require_columns, sequence_text
+from modeling_proformer.data.tables import (
+    InputError,
+    Row,
+    cell_error,
+    is_table,
+    read_rows,
+    require_columns,
+    sequence_text,
+)
 from modeling_proformer.evaluation import correlation
 from modeling_proformer.training.baseline import count_kmers, fit_ridge
 from modeling_proformer.training.transfer import label_scale
@@ -146,7 +154,7 @@ def read_rows_to_predict(path: Path, column: str, names: Sequence[str]) -> tuple
     try:
         return rows, Sequences.encode([sequence_text(path, row, column) for row in rows])
     except InvalidSequenceError as error:
-        raise InputError(f"{path}, {rows[error.row].location}, column {column!r}: {error.reason}") from error
+        raise cell_error(path, rows[error.row], column, error.reason) from error
 
 
 if __name__ == "__main__":

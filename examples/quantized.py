@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, BitsAndBytesConfig,
 
 from modeling_proformer import load_checkpoint, predict
 from modeling_proformer.data.tables import read_rows
-from modeling_proformer.prediction import checkpoint_path
+from modeling_proformer.loading import checkpoint_path
 
 
 SEQUENCES = Path(__file__).parent / "data" / "motif_promoters.tsv"

@@ -22,6 +22,7 @@ from .configuration_proformer import EXPRESSION_PIPELINE, ProformerConfig
 from .data.config import DataConfig
 from .data.tables import InputError
 from .embedding import embed
+from .loading import checkpoint_path, load_checkpoint
 from .modeling_proformer import (
     ProformerForMaskedLM,
     ProformerForPreTraining,
@@ -31,7 +32,7 @@ from .modeling_proformer import (
 )
 from .mutagenesis import mutate, saturation_mutagenesis
 from .pipeline_proformer import PromoterExpressionPipeline
-from .prediction import checkpoint_path, load_checkpoint, predict, predict_file
+from .prediction import predict, predict_file
 from .progress import show_progress
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 from .variants import variant_effects

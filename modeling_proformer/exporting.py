@@ -20,9 +20,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .data.config import require_choice
-from .data.tables import InputError, read_rows, require_columns, sequence_text
+from .data.tables import cell_error, read_rows, require_columns, sequence_text
 from .modeling_proformer import predict_from_logits, require_same_kmers, unwrap_expression_model
-from .prediction import predict_tokens, prepare_model, token_batches
+from .prediction import predict_tokens, prepare_model, require_finite, token_batches
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 
@@ -259,8 +259,7 @@ def read_sequences(
     try:
         tokenizer.encode_letters(sequences, truncation=truncation)
     except InvalidSequenceError as error:
-        location = rows[error.row].location
-        raise InputError(f"{path}, {location}, column {sequence!r}: {error.reason}") from error
+        raise cell_error(path, rows[error.row], sequence, error.reason) from error
     return sequences
 
 
@@ -310,10 +309,8 @@ def compare(
             seconds[name].append(perf_counter() - start)
 
     reference, values = np.concatenate(predicted["checkpoint"]), np.concatenate(predicted["exported"])
-    if not (np.isfinite(reference).all() and np.isfinite(values).all()):
-        raise InputError(
-            f"A prediction is nan or infinite; the weights of {model.name_or_path or 'the model'} are not sound."
-        )
+    for predictions in (reference, values):
+        require_finite(predictions, model)
     differences = np.abs(values - reference)
     sizes = np.array([len(batch["input_ids"]) for batch in batches])
     rates = {name: sizes / np.array(taken) for name, taken in seconds.items()}

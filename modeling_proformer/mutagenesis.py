@@ -170,7 +170,7 @@ def mutate_file(
                 continue
             insert = _insert_codes(tokenizer, each.sequence, truncation)
             result = _mutate_insert(model, tokenizer, insert, deletions, batch_size, dtype)
-            require_finite([each], result.expression[None, :, : len(BASES)], model, dtype)
+            require_finite(result.expression[None, :, : len(BASES)], model, dtype, [each])
             yield each.row, result
 
 

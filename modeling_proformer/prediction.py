@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -13,21 +12,12 @@ from typing import Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BatchEncoding,
-    PreTrainedModel,
-)
-from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file
+from transformers import BatchEncoding, PreTrainedModel
 
-from .configuration_proformer import ProformerConfig
 from .data.config import require_choice
 from .data.genome import Genome, reverse_complement
 from .data.screening import OnError, ScreenedRow, Screening, is_bed
-from .data.tables import InputError, Row, first_line
+from .data.tables import InputError, Row
 from .linear_layers import fastest_linear_layers
 from .modeling_proformer import (
     evaluation_mode,
@@ -42,115 +32,6 @@ Batch = TypeVar("Batch")
 
 #: Which strand of inserts is read.
 Orientation: TypeAlias = Literal["given", "reverse", "both"]
-
-EMBEDDED_CHECKPOINT = "proformer-yeast-small"
-
-
-def checkpoint_path() -> Path:
-    """Return the folder of the pretrained checkpoint that comes with this package; its README.md describes it."""
-    return Path(__file__).parent / "checkpoints" / EMBEDDED_CHECKPOINT
-
-
-def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTrainedModel, ProformerTokenizer]:
-    """
-    Return a model that predicts expression, in float32 and evaluation mode, and its tokenizer.
-
-    Args:
-        folder_or_repo: a folder, or the name of a repository on the Hub; by default the embedded checkpoint. It may
-            hold an adapter of PEFT, which is merged into the model that it was trained on. Configuration and tokenizer
-            are those of this model, unless they are in the adapter's folder too.
-
-    Raises:
-        FileNotFoundError: there is neither such a folder nor such a repository.
-        ImportError: it is an adapter, and peft is not installed.
-        InputError: the checkpoint is not a Proformer, or it is incomplete or damaged.
-    """
-    source = str(checkpoint_path() if folder_or_repo is None else folder_or_repo)
-    try:
-        base = _base_of_adapter(source)
-        place_of_config = _place_of(CONFIG_NAME, source, base)
-        config = AutoConfig.from_pretrained(place_of_config, trust_remote_code=False)
-        if not isinstance(config, ProformerConfig):
-            raise InputError(f"{source}: this checkpoint is a {config.model_type!r} model, not a Proformer.")
-        place = _place_of("tokenizer_config.json", source, base)
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            base or source,
-            config=config,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            # A folder may hold float16, which neither trains nor goes into bfloat16.
-            dtype=torch.float32,
-        )
-    except (InputError, ImportError):
-        raise
-    # The errors of damaged checkpoints are of many kinds: JSON, safetensors, shapes, names.
-    except Exception as error:
-        if isinstance(error, OSError) and not Path(source).is_dir():
-            raise FileNotFoundError(
-                f"{source}: this is neither a folder nor a repository on the Hub that can be read "
-                f"({first_line(error)})"
-            ) from error
-        # The errors of a configuration name the field in one line and the reason in the next.
-        reason = " ".join(str(error).split()) if isinstance(error, StrictDataclassError) else first_line(error)
-        raise InputError(f"{source}: no readable Proformer checkpoint ({reason})") from error
-    if loading["missing_keys"]:
-        raise InputError(
-            f"{source}: the checkpoint lacks {len(loading['missing_keys'])} weights, among them "
-            f"{min(loading['missing_keys'])}; it cannot predict expression."
-        )
-    # A head with other outputs comes with the adapter.
-    replaced = "expression_head." if base else ()
-    mismatched = sorted(name for name, *_ in loading["mismatched_keys"] if not name.startswith(replaced))
-    misfits = sorted(loading["unexpected_keys"]) + mismatched
-    if misfits:
-        raise InputError(
-            f"{source}: {len(misfits)} weights of the checkpoint are not in the model of its config.json, or have "
-            f"another shape there, among them {misfits[0]}."
-        )
-    try:
-        require_same_kmers(config, tokenizer)
-    except ValueError as error:
-        raise InputError(f"{source}: {error}") from None
-    if base:
-        model = _merge_adapter(model, source)
-        if place_of_config == base:
-            # These were measured without the adapter.
-            model.config.interval_half_widths = None
-    return model.eval(), tokenizer
-
-
-def _base_of_adapter(source: str) -> str | None:
-    """Return the model that an adapter was trained on; None if `source` is not an adapter of PEFT."""
-    file = find_adapter_config_file(source)
-    if file is None:
-        return None
-    base = json.loads(Path(file).read_text()).get("base_model_name_or_path")
-    if not base:
-        raise InputError(f"{source}: adapter_config.json does not say which model the adapter was trained on.")
-    return base
-
-
-def _place_of(file: str, source: str, base: str | None) -> str:
-    """Return where a file of a checkpoint is: with an adapter if it is there, and otherwise with its base."""
-    if base is None or cached_file(source, file, _raise_exceptions_for_missing_entries=False):
-        return source
-    return base
-
-
-def _merge_adapter(model: PreTrainedModel, source: str) -> PreTrainedModel:
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise ImportError(f"{source}: this adapter needs peft: pip install 'modeling-proformer[lora]'") from error
-    try:
-        return PeftModel.from_pretrained(model, source).merge_and_unload()
-    except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(
-            f"{source}: this adapter does not fit its base model ({first_line(error)}). If it has a head of its own, "
-            "save the configuration with it: model.config.save_pretrained(folder)."
-        ) from error
 
 
 def predict(
@@ -471,7 +352,7 @@ def compute_file(
         computed = np.empty((0, *shape), dtype=np.float32)
         if inputs:
             computed = np.mean([compute(model, each, dtype) for each in inputs], axis=0)
-        require_finite([each for each in rows if not each.row.error], computed, model, dtype)
+        require_finite(computed, model, dtype, [each for each in rows if not each.row.error])
         kept = screening.keep(rows)
         values = np.full((len(kept), *shape), np.nan, dtype=np.float32)
         values[[not each.row.error for each in kept]] = computed
@@ -480,21 +361,29 @@ def compute_file(
 
 
 def require_finite(
-    rows: Sequence[ScreenedRow], computed: np.ndarray, model: PreTrainedModel, dtype: torch.dtype | None
+    computed: np.ndarray,
+    model: PreTrainedModel,
+    dtype: torch.dtype | None = None,
+    rows: Sequence[ScreenedRow] = (),
 ):
     """
-    Check what a model computed of each row, (rows, ...).
+    Check what a model computed of sequences.
+
+    Args:
+        computed: (sequences, ...).
+        model, dtype: that computed it.
+        rows: where each sequence is from, if it is from a file.
 
     Raises:
         InputError: a number is nan or infinite. The error says in which row.
     """
     infinite = ~np.isfinite(computed).all(axis=tuple(range(1, computed.ndim)))
     if infinite.any():
-        first = rows[int(infinite.argmax())]
+        what = f"{rows[int(infinite.argmax())].place}: the" if rows else "A"
         raise InputError(
-            f"{first.path}, {first.row.location}: the prediction is nan or infinite; the weights "
-            f"of {model.name_or_path} are not sound{'' if dtype is None else f' in {dtype}'}."
+            f"{what} prediction is nan or infinite; the weights of {model.name_or_path or 'the model'} are not "
+            f"sound{'' if dtype is None else f' in {dtype}'}."
         )
 
 
-__all__ = ["checkpoint_path", "load_checkpoint", "predict", "predict_batches", "predict_file"]
+__all__ = ["predict", "predict_batches", "predict_file"]

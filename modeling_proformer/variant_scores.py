@@ -20,7 +20,15 @@ from .data.variants import read_variants
 from .data.vcf import Variant
 from .data.windows import Promoters, VariantLocator, VariantWindows
 from .intervals import prediction_interval
-from .prediction import predict_tokens, prefetch, prepare_model, token_batches, window_width, without_flanks
+from .prediction import (
+    predict_tokens,
+    prefetch,
+    prepare_model,
+    require_finite,
+    token_batches,
+    window_width,
+    without_flanks,
+)
 from .tokenization import ProformerTokenizer
 
 
@@ -129,11 +137,7 @@ def score_variants(
     for batch, inputs in prefetch(read()):
         if inputs is not None:
             predicted = predict_tokens(model, inputs, dtype)
-            if not np.isfinite(predicted).all():
-                raise InputError(
-                    f"The prediction of a variant is nan or infinite; the weights of {model.name_or_path} are not "
-                    f"sound{'' if dtype is None else f' in {dtype}'}."
-                )
+            require_finite(predicted, model, dtype)
             for window, values in zip(batch.windows.values(), predicted, strict=True):
                 window.values = values
         for each, windows in batch.complete:

@@ -16,7 +16,7 @@ from modeling_proformer import (
 )
 from modeling_proformer.evaluation.cards import run_example
 from modeling_proformer.evaluation.report import write_record_and_card
-from modeling_proformer.prediction import load_checkpoint
+from modeling_proformer.loading import load_checkpoint
 
 
 REPO = "someone/proformer-leaf"

@@ -21,7 +21,8 @@ from modeling_proformer import (
     variant_effects,
 )
 from modeling_proformer.data.tables import InputError
-from modeling_proformer.prediction import load_checkpoint, predict_batches, predict_file
+from modeling_proformer.loading import load_checkpoint
+from modeling_proformer.prediction import predict_batches, predict_file
 
 
 @pytest.fixture

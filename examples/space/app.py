@@ -41,7 +41,7 @@ from transformers import PreTrainedModel
 from modeling_proformer import ProformerTokenizer, mutate, predict, variant_effects
 from modeling_proformer.data.tables import FASTA_SUFFIXES, InputError
 from modeling_proformer.evaluation.figures import BLUE
-from modeling_proformer.prediction import load_checkpoint
+from modeling_proformer.loading import load_checkpoint
 
 
 FOLDER = Path(__file__).parent

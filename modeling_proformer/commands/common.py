@@ -16,7 +16,7 @@ from ..data.tables import InputError, Row, first_line, require_columns
 from ..data.text import STANDARD_INPUT
 from ..evaluation.metrics import correlation
 from ..intervals import prediction_interval
-from ..prediction import load_checkpoint
+from ..loading import load_checkpoint
 from ..tokenization import ProformerTokenizer
 from ..writing import table_suffix_of
 

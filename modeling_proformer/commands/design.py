@@ -15,8 +15,8 @@ from ..configuration_proformer import ProformerConfig
 from ..data.config import option
 from ..data.tables import InputError, read_rows, require_columns, sequence_text
 from ..designing import Design, design
+from ..loading import load_checkpoint
 from ..options import valid_options
-from ..prediction import load_checkpoint
 from ..tokenization import InvalidSequenceError, ProformerTokenizer
 from ..writing import FORMATS, output_file, output_table, table_suffix_of
 from .common import INTERVAL, MODEL, TABLE, RunOptions, append_interval, input_path, require_interval

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..data.config import option
-from ..prediction import load_checkpoint
+from ..loading import load_checkpoint
 from .common import MODEL, input_path
 
 

@@ -18,7 +18,7 @@ from ..data.rows import InputError, measured_value, require_columns
 from ..data.tables import column_types, is_stream
 from ..data.variants import COLUMN_NAMES, VariantColumns, read_variants
 from ..data.vcf import Variant, VcfFile, is_vcf
-from ..prediction import load_checkpoint
+from ..loading import load_checkpoint
 from ..variant_scores import VariantScore, difference_interval, score_variants
 from ..writing import FORMATS, is_standard, output_table, output_vcf, table_suffix_of
 from .common import (
@@ -179,8 +179,7 @@ def _check_measured(path: str, variants: Iterable[Variant], column: str) -> Iter
         try:
             measured_value(path, variant.source, column)
         except InputError as error:
-            reason = str(error).removeprefix(f"{path}, {variant.location}, ")
-            variant = variant._replace(error=variant.error or f"unreadable measurement: {reason}")
+            variant = variant._replace(error=variant.error or f"unreadable measurement: {error.reason}")
         yield variant
 
 

@@ -9,7 +9,16 @@ import pyarrow.compute as pc
 
 from .cells import IUPAC_CODES, IUPAC_TO_N, MARKED_NUMBER, MISSING, NUMBER, class_key
 from .config import DataConfig, did_you_mean
-from .rows import InputError, Row, measured_value, name_columns, require_columns, sequence_text, weight_value
+from .rows import (
+    InputError,
+    Row,
+    cell_error,
+    measured_value,
+    name_columns,
+    require_columns,
+    sequence_text,
+    weight_value,
+)
 
 
 # Models are trained in float32, where a larger number would be infinite.
@@ -69,7 +78,7 @@ def check_rows(source: str, rows: Iterable[Row], config: DataConfig) -> pa.Table
         text = sequence_text(source, row, config.sequence)
         sequence = text.translate(IUPAC_TO_N) if config.iupac_as_n else text
         if not sequence.strip("Nn"):
-            raise InputError(_at(source, row, config.sequence, "the sequence has no base but N."))
+            raise cell_error(source, row, config.sequence, "the sequence has no base but N.")
         cells: dict[str, Any] = {"sequence": sequence, "labels": labels, "location": row.location}
         if config.iupac_as_n:
             cells["ambiguous"] = sequence != text
@@ -85,10 +94,6 @@ def check_rows(source: str, rows: Iterable[Row], config: DataConfig) -> pa.Table
             cells["split"] = _split_name(source, row, config.split)
         checked.append(cells)
     return pa.Table.from_pylist(checked, schema=checked_schema(config))
-
-
-def _at(source: str, row: Row, column: str, reason: str) -> str:
-    return f"{source}, {row.location}, column {column!r}: {reason}"
 
 
 def _number(source: str, row: Row, column: str, config: DataConfig, checked: list[dict[str, Any]]) -> float:
@@ -112,7 +117,7 @@ def _class_number(source: str, row: Row, config: DataConfig, classes: Mapping[st
     if number is None:
         names = config.outputs
         reason = f"{cell!r} is not one of the classes {name_columns(names)}.{did_you_mean(str(cell).strip(), names)}"
-        raise InputError(_at(source, row, column, reason))
+        raise cell_error(source, row, column, reason)
     return number
 
 
@@ -126,7 +131,7 @@ def _find_class(cell: Any, classes: Mapping[str, int]) -> float | None:
 
 def _float32_value(source: str, row: Row, column: str, value: float) -> float:
     if abs(value) > MAX_VALUE:
-        raise InputError(_at(source, row, column, f"{value:g} is too large for the float32 of a model."))
+        raise cell_error(source, row, column, f"{value:g} is too large for the float32 of a model.")
     return value
 
 
@@ -135,7 +140,7 @@ def _checked_reads(source: str, row: Row, config: DataConfig, reads: list[float]
     counted = np.nan_to_num(np.array(reads))
     if (counted < 0).any():
         column = config.measured_columns[int((counted < 0).argmax())]
-        raise InputError(_at(source, row, column, f"there cannot be {counted.min():g} reads."))
+        raise cell_error(source, row, column, f"there cannot be {counted.min():g} reads.")
     fractions = counted % 1 > 0
     if config.rna and fractions.any():
         first = int(fractions.argmax())
@@ -143,14 +148,14 @@ def _checked_reads(source: str, row: Row, config: DataConfig, reads: list[float]
             f"{counted[first]:g} is no number of reads; give the numbers as they were before normalisation, without "
             "marks between thousands."
         )
-        raise InputError(_at(source, row, config.measured_columns[first], reason))
+        raise cell_error(source, row, config.measured_columns[first], reason)
     return counted.tolist() if counted.any() else [float("nan")] * len(reads)
 
 
 def _standard_error(source: str, row: Row, column: str) -> float:
     error = _float32_value(source, row, column, measured_value(source, row, column, required=True))
     if error < 0:
-        raise InputError(_at(source, row, column, f"the standard error is {error:g}, but must be at least 0."))
+        raise cell_error(source, row, column, f"the standard error is {error:g}, but must be at least 0.")
     return error
 
 
@@ -159,7 +164,7 @@ def _name(source: str, row: Row, column: str, kind: str) -> str:
     cell = row.cells[column]
     name = "" if cell is None else str(cell).strip()
     if name.lower() in MISSING:
-        raise InputError(_at(source, row, column, f"the {kind} is missing."))
+        raise cell_error(source, row, column, f"the {kind} is missing.")
     return name
 
 
@@ -167,7 +172,7 @@ def _split_name(source: str, row: Row, column: str) -> str:
     written = str(row.cells[column]).strip()
     if written.lower() not in _SPLIT_OF:
         expected = ", ".join(SPLIT_NAMES)
-        raise InputError(_at(source, row, column, f"{written!r} is not a split; expected one of {expected}."))
+        raise cell_error(source, row, column, f"{written!r} is not a split; expected one of {expected}.")
     return _SPLIT_OF[written.lower()]
 
 

@@ -15,7 +15,16 @@ MAX_COLUMNS_NAMED = 20
 
 
 class InputError(ValueError):
-    """An input is wrong. The message says in one line what is wrong, where, and what to do about it."""
+    """
+    An input is wrong. The message says in one line what is wrong, where, and what to do about it.
+
+    Attributes:
+        reason: the message without the file and the row, where both are known otherwise.
+    """
+
+    def __init__(self, message: str, reason: str | None = None):
+        super().__init__(message)
+        self.reason = message if reason is None else reason
 
 
 class MissingFileError(InputError, FileNotFoundError):
@@ -37,6 +46,12 @@ class Row(NamedTuple):
     cells: dict[str, Any]
     decimal_comma: bool = False
     error: str = ""
+
+
+def cell_error(source: str | os.PathLike, row: Row, column: str, what: str) -> InputError:
+    """Return the error that a cell of a table is wrong."""
+    reason = f"column {column!r}: {what}"
+    return InputError(f"{source}, {row.location}, {reason}", reason)
 
 
 def require_columns(path: str | os.PathLike, cells: Collection[str], columns: Sequence[str]):
@@ -72,9 +87,7 @@ def measured_value(path: str | os.PathLike, row: Row, column: str, required: boo
     text = "" if cell is None else str(cell).strip().lower()
     if text in MISSING:
         if required:
-            raise InputError(
-                f"{path}, {row.location}, column {column!r}: the measurement is missing; leave the row out."
-            )
+            raise cell_error(path, row, column, "the measurement is missing; leave the row out.")
         return float("nan")
     if text in TRUTH_VALUES:
         return TRUTH_VALUES[text]
@@ -93,7 +106,7 @@ def measured_value(path: str | os.PathLike, row: Row, column: str, required: boo
             if MARKED_NUMBER.fullmatch(text)
             else ""
         )
-        raise InputError(f"{path}, {row.location}, column {column!r}: {cell!r} is not a finite number{comma}.")
+        raise cell_error(path, row, column, f"{cell!r} is not a finite number{comma}.")
     return value
 
 
@@ -106,10 +119,10 @@ def sequence_text(path: str | os.PathLike, row: Row, column: str) -> str:
     """
     sequence = row.cells[column]
     if sequence is not None and not isinstance(sequence, str):
-        raise InputError(f"{path}, {row.location}, column {column!r}: {sequence!r} is not a sequence.")
+        raise cell_error(path, row, column, f"{sequence!r} is not a sequence.")
     sequence = (sequence or "").strip()
     if sequence.lower() in MISSING:
-        raise InputError(f"{path}, {row.location}, column {column!r}: the sequence is empty.")
+        raise cell_error(path, row, column, "the sequence is empty.")
     return sequence
 
 
@@ -122,11 +135,9 @@ def weight_value(path: str | os.PathLike, row: Row, column: str) -> float:
     """
     weight = measured_value(path, row, column)
     if np.isnan(weight):
-        raise InputError(
-            f"{path}, {row.location}, column {column!r}: the weight is missing; give 0 to a row that should not count."
-        )
+        raise cell_error(path, row, column, "the weight is missing; give 0 to a row that should not count.")
     if weight < 0:
-        raise InputError(f"{path}, {row.location}, column {column!r}: the weight is {weight:g}, which is below 0.")
+        raise cell_error(path, row, column, f"the weight is {weight:g}, which is below 0.")
     return weight
 
 
@@ -139,6 +150,7 @@ __all__ = [
     "InputError",
     "MissingFileError",
     "Row",
+    "cell_error",
     "first_line",
     "measured_value",
     "name_columns",

@@ -45,6 +45,11 @@ class ScreenedRow(NamedTuple):
     row: Row
     sequence: str
 
+    @property
+    def place(self) -> str:
+        """File and row, for messages."""
+        return f"{self.path}, {self.row.location}"
+
 
 @dataclass
 class Findings:
@@ -221,7 +226,7 @@ class Screening:
         for each in screened:
             if each.row.error:
                 findings.bad_rows += 1
-                findings.bad += [f"{path}, {each.row.location}, {each.row.error}"][: MAX_QUOTED - len(findings.bad)]
+                findings.bad += [f"{each.place}, {each.row.error}"][: MAX_QUOTED - len(findings.bad)]
         if self.truncation:
             self._count_cut([each for each in screened if not each.row.error], findings)
         return screened
@@ -234,8 +239,7 @@ class Screening:
             if self.measured is not None:
                 measured_value(path, row, self.measured)
         except InputError as error:
-            reason = str(error).removeprefix(f"{path}, {row.location}, ")
-            return ScreenedRow(path, row._replace(error=reason), "")
+            return ScreenedRow(path, row._replace(error=error.reason), "")
         known = text.translate(IUPAC_TO_N)
         findings.unknown += known != text
         return ScreenedRow(path, row, known if self.iupac_as_n else text)
@@ -263,7 +267,7 @@ class Screening:
         if len(findings.within) < MAX_QUOTED:
             is_forward = text == sequence[start:end].upper().replace("U", "T")
             strand = "" if is_forward else " on the other strand"
-            findings.within.append(f"{path}, {row.location}, positions {start + 1:,} to {end:,}{strand}")
+            findings.within.append(f"{screened.place}, positions {start + 1:,} to {end:,}{strand}")
         return ScreenedRow(path, row, text)
 
     def _count_cut(self, screened: Sequence[ScreenedRow], findings: Findings):
@@ -271,7 +275,7 @@ class Screening:
         for each, length in zip(screened, lengths.tolist(), strict=True):
             if length > self.tokenizer.insert_width:
                 findings.cut += 1
-                findings.longest = max(findings.longest, (length, f"{each.path}, {each.row.location}"))
+                findings.longest = max(findings.longest, (length, each.place))
 
 
 def _refuse_only_n(region: Row) -> Row:

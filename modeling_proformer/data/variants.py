@@ -120,7 +120,7 @@ def _sequence(path: str | os.PathLike, row: Row, column: str) -> str:
     try:
         return sequence_text(path, row, column)
     except InputError as error:
-        raise InputError(f"unreadable sequence: {str(error).removeprefix(f'{path}, {row.location}, ')}") from None
+        raise InputError(f"unreadable sequence: {error.reason}") from None
 
 
 def _text(cell: Any) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..data.tables import InputError, Row, measured_value, read_rows, require_columns, sequence_text
+from ..data.tables import InputError, Row, cell_error, measured_value, read_rows, require_columns, sequence_text
 from .metrics import DREAM_PAIRS, DREAM_SUBSETS
 
 
@@ -61,7 +61,7 @@ def read_dream_test(
         number = _row_number(table, row, "row")
         if number in index_of:
             first = rows[index_of[number]].location
-            raise InputError(f"{table}, {row.location}, column 'row': {number} is already the number of {first}.")
+            raise cell_error(table, row, "row", f"{number} is already the number of {first}.")
         index_of[number] = index
     return DreamTest(
         sequences=[sequence_text(table, row, sequence) for row in rows] if sequence else [],
@@ -79,7 +79,7 @@ def _read_pairs(path: str | os.PathLike, table: str | os.PathLike, index_of: Map
         for column in ("row_a", "row_b"):
             number = _row_number(path, row, column)
             if number not in index_of:
-                raise InputError(f"{path}, {row.location}, column {column!r}: {table} has no row {number}.")
+                raise cell_error(path, row, column, f"{table} has no row {number}.")
             indices.append(index_of[number])
     return np.array(indices).reshape(-1, 2)
 
@@ -88,7 +88,7 @@ def _row_number(path: str | os.PathLike, row: Row, column: str) -> str:
     """Return a row number as text, because it is a number in Parquet files and text in others."""
     number = "" if row.cells[column] is None else str(row.cells[column]).strip()
     if not number:
-        raise InputError(f"{path}, {row.location}, column {column!r}: the row number is missing.")
+        raise cell_error(path, row, column, "the row number is missing.")
     return number
 
 
@@ -97,7 +97,7 @@ def _flag(path: str | os.PathLike, row: Row, column: str) -> bool:
     try:
         return _FLAGS[str(cell).strip().lower()]
     except KeyError:
-        raise InputError(f"{path}, {row.location}, column {column!r}: {cell!r} is neither True nor False.") from None
+        raise cell_error(path, row, column, f"{cell!r} is neither True nor False.") from None
 
 
 __all__ = ["DreamTest", "read_dream_test"]

@@ -18,7 +18,7 @@ from ..configuration_proformer import ProformerConfig
 from ..data.assay import Assay
 from ..data.sources import SourceTable, is_hub_dataset
 from ..intervals import prediction_interval, transformed
-from ..prediction import checkpoint_path
+from ..loading import checkpoint_path
 from ..version import __version__
 from .bootstrap import Interval, usable_groups
 from .cards import CARD, LEVEL, RECORD, digest_card, render_card, run_example

@@ -17,8 +17,8 @@ from transformers.utils import logging
 
 from ..data.tables import InputError, first_line
 from ..evaluation.cards import CARD, RECORD, digest_card, read_record, render_card
+from ..loading import load_checkpoint
 from ..pipeline_proformer import PromoterExpressionPipeline
-from ..prediction import load_checkpoint
 
 
 logger = logging.get_logger(__name__)

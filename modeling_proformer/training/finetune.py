@@ -26,9 +26,10 @@ from ..evaluation.cards import RECORD as METRICS
 from ..evaluation.cards import read_record
 from ..evaluation.report import best_step, describe_checkpoint, describe_hardware, write_report
 from ..intervals import half_widths
+from ..loading import load_checkpoint
 from ..modeling_proformer import ProformerForSequenceClassification
 from ..pipeline_proformer import PromoterExpressionPipeline
-from ..prediction import load_checkpoint, predict
+from ..prediction import predict
 from ..tokenization import ProformerTokenizer
 from .calibration import rescale, temper
 from .config import FinetuneConfig, require_known_options

@@ -12,7 +12,7 @@ from ..data.assay import Assay, require_variation, varies
 from ..data.splits import sample_rows
 from ..data.tables import InputError, first_line
 from ..modeling_proformer import TRANSFORMS, ProformerForSequenceClassification
-from ..prediction import predict
+from ..prediction import predict, require_finite
 from ..tokenization import ProformerTokenizer
 from .baseline import compare_with_ridge
 from .config import FinetuneConfig
@@ -73,10 +73,7 @@ def choose_keep(config: FinetuneConfig, assay: Assay, pretrained: PreTrainedMode
     chosen = [sample_rows(train[present], MAX_ROWS_TO_JUDGE, config.seed) for present in ~np.isnan(measured[train]).T]
     rows = np.unique(np.concatenate(chosen))
     predicted = predict(pretrained, assay.tokenizer, assay.sequences_of(rows), truncation=True)
-    if not np.isfinite(predicted).all():
-        raise InputError(
-            f"{pretrained.name_or_path}: a prediction is nan or infinite; the checkpoint's weights are damaged."
-        )
+    require_finite(predicted, pretrained)
     found = []
     for values, known in zip(measured.T, chosen, strict=True):
         inserts = assay.inserts.take(known)

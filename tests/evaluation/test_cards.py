@@ -39,7 +39,7 @@ from modeling_proformer.evaluation.cards import card_data, eval_results, render_
 from modeling_proformer.evaluation.metrics import correlation, correlation_intervals, roc_auc_interval
 from modeling_proformer.evaluation.report import best_step, describe_checkpoint, write_report
 from modeling_proformer.intervals import half_widths, prediction_interval
-from modeling_proformer.prediction import load_checkpoint
+from modeling_proformer.loading import load_checkpoint
 
 
 ROWS = 300

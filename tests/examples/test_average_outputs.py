@@ -9,7 +9,7 @@ import pytest
 from tiny import TINY
 
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, predict
-from modeling_proformer.prediction import load_checkpoint
+from modeling_proformer.loading import load_checkpoint
 
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "average_outputs.py"

@@ -14,8 +14,8 @@ from space import BAD_FILES, BAD_TEXTS, EXAMPLE, FIVE_PRIME_FLANK, REB1, SCRIPT,
 
 from modeling_proformer import predict, saturation_mutagenesis, variant_effects
 from modeling_proformer.data.tables import InputError
+from modeling_proformer.loading import load_checkpoint
 from modeling_proformer.mutagenesis import Mutagenesis
-from modeling_proformer.prediction import load_checkpoint
 
 
 pytest.importorskip("gradio", reason="the page is made with gradio")

@@ -20,7 +20,7 @@ from modeling_proformer import predict
 from modeling_proformer.cli import main
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.hub.publish import _translate_hub_errors, find_repository, publish, upload_release
-from modeling_proformer.prediction import checkpoint_path, load_checkpoint
+from modeling_proformer.loading import checkpoint_path, load_checkpoint
 
 
 @pytest.fixture(autouse=True)

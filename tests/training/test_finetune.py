@@ -21,7 +21,7 @@ from modeling_proformer import ProformerConfig, ProformerForSequenceClassificati
 from modeling_proformer.data.prepare import prepare_assay
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.intervals import prediction_interval
-from modeling_proformer.prediction import load_checkpoint
+from modeling_proformer.loading import load_checkpoint
 from modeling_proformer.training.calibration import rescale, temper
 from modeling_proformer.training.config import FinetuneConfig
 from modeling_proformer.training.finetune import FineTuned, finetune, parameter_groups
@@ -314,7 +314,7 @@ class TestKeep:
     def test_damaged_weights_are_refused(self, assay, resized):
         with torch.no_grad():
             resized.expression_head.dense.bias.fill_(float("nan"))
-        with pytest.raises(InputError, match="a prediction is nan or infinite; the checkpoint's weights are damaged"):
+        with pytest.raises(InputError, match=r"prediction is nan or infinite; the weights of .* are not sound"):
             choose_keep(FinetuneConfig(), assay, resized)
 
 

@@ -19,7 +19,8 @@ from modeling_proformer import ProformerForPreTraining
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.evaluation.cards import eval_results
 from modeling_proformer.evaluation.metrics import DREAM_PAIRS, DREAM_SUBSETS, correlation
-from modeling_proformer.prediction import load_checkpoint, predict
+from modeling_proformer.loading import load_checkpoint
+from modeling_proformer.prediction import predict
 from modeling_proformer.training import pretrain
 from modeling_proformer.training.folder import own_folder
 from modeling_proformer.training.pretrain import train
