@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,16 +11,13 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from .constraints import ConstraintChecker, Constraints, decode_bases, encode_bases
-from .data.sequences import Sequences
-from .prediction import predict, prepare_model
+from .prediction import predict, prepare_model, require_finite
+from .starts import Start, nearest, read_existing, read_starts
 from .targets import Goals, Target, read_positions, read_targets
-from .tokenization import InvalidSequenceError, ProformerTokenizer
+from .tokenization import ProformerTokenizer
 
 
 logger = logging.getLogger(__name__)
-
-# Name, length and codes, (bases,), of what a lineage starts from; for a random insert, name and codes are None.
-_Start: TypeAlias = tuple[str | None, int, np.ndarray | None]
 
 # Children of a lineage in each round, the share of them with a part of another lineage, and their further mutations.
 CHILDREN = 8
@@ -131,11 +128,11 @@ def design(
             raise ValueError(f"`{'keep' if keep else 'max_edits'}` needs sequences to start from: give `starts`.")
         if length is not None and not 1 <= length <= tokenizer.insert_width:
             raise ValueError(f"`length` is {length}, but the construct has room for 1 to {tokenizer.insert_width}.")
-        begins: list[_Start] = [(None, length or tokenizer.insert_width, None)]
+        begins = [Start(None, length or tokenizer.insert_width, None)]
     elif length is not None:
         raise ValueError("`starts` have lengths of their own; leave out `length`.")
     else:
-        begins = _read_starts(starts, tokenizer)
+        begins = read_starts(starts, tokenizer)
     for name, size, _ in begins:
         if min_distance > size:
             whose = "an insert" if name is None else f"the insert of the start {name!r}"
@@ -148,17 +145,19 @@ def design(
 
     def predict_inserts(codes: np.ndarray) -> np.ndarray:
         sequences = (decode_bases(insert).join(flanks) for insert in codes)
-        return predict(model, tokenizer, sequences, batch_size=batch_size, dtype=dtype)
+        predicted = predict(model, tokenizer, sequences, batch_size=batch_size, dtype=dtype)
+        require_finite(predicted, model, dtype)
+        return predicted
 
-    known = _read_existing(existing, tokenizer)
+    known = read_existing(existing, tokenizer)
     generator = np.random.default_rng(seed)
-    lineages = [_Lineage(*begin, each) for each in goals for begin in begins for _ in range(number)]
+    lineages = [_Lineage(begin, each) for each in goals for begin in begins for _ in range(number)]
     done: list[_Evolution] = []
     with tqdm(unit=" rounds", disable=quiet) as progress:
         # Short inserts come last: they may be nearer to a part of a long one than the long one is to them.
         for size in sorted(kept, reverse=True):
             evolution = _Evolution(
-                [lineage for lineage in lineages if lineage.size == size],
+                [lineage for lineage in lineages if lineage.start.size == size],
                 ConstraintChecker(asked, size, *flanks),
                 predict_inserts,
                 generator,
@@ -172,15 +171,13 @@ def design(
             done.append(evolution)
     _report_misses(done, goals, outputs, is_free=starts is None)
     found = {evolution.checker.length: _finish(evolution, flanks, known, done) for evolution in done}
-    return [next(found[lineage.size]) for lineage in lineages]
+    return [next(found[lineage.start.size]) for lineage in lineages]
 
 
 class _Lineage(NamedTuple):
-    """What a lineage starts from, its name, length and (bases,) codes, see `_Start`; and its target."""
+    """What a lineage starts from, and its target."""
 
-    name: str | None
-    size: int
-    start: np.ndarray | None
+    start: Start
     goals: Goals
 
 
@@ -218,11 +215,9 @@ class _Evolution:
         self.tolerance = np.where(self.low == self.high, REACHED, 0)
         pools: dict[tuple, list[int]] = {}
         for index, lineage in enumerate(lineages):
-            pools.setdefault((lineage.name, lineage.goals.text), []).append(index)
-        self.pools = [pools[lineage.name, lineage.goals.text] for lineage in lineages]
+            pools.setdefault((lineage.start.name, lineage.goals.text), []).append(index)
+        self.pools = [pools[lineage.start.name, lineage.goals.text] for lineage in lineages]
         self.scale = predict_inserts(generator.integers(0, 4, (RANDOM_INSERTS, checker.length), dtype=np.uint8)).std(0)
-        if not np.isfinite(self.scale).all():
-            raise ValueError("The model's predictions are nan or infinite; its weights are not sound.")
         self.scale[self.scale == 0] = 1
         self.codes = np.empty((0, checker.length), dtype=np.uint8)
 
@@ -251,7 +246,7 @@ class _Evolution:
         self.predicted = self.predict_inserts(self.codes)
 
     def _draw_start(self, lineage: _Lineage, attempt: int) -> np.ndarray | None:
-        generator, start = self.generator, lineage.start
+        generator, start = self.generator, lineage.start.codes
         if start is None:
             insert = generator.integers(0, 4, self.checker.length, dtype=np.uint8)
         else:
@@ -286,13 +281,13 @@ class _Evolution:
         return bool((differing >= self.min_distance).all()) and nearest(insert, self.others) >= self.min_distance
 
     def _refuse_contradictions(self, lineage: _Lineage):
-        start = lineage.start
+        start = lineage.start.codes
         insert = decode_bases(self.generator.integers(0, 4, self.checker.length) if start is None else start)
         if forbidden := self.checker.forbidden_kept(insert, self.kept):
             rule, first, end = forbidden
             raise ValueError(
                 f"`keep` protects {insert[first:end]} at positions {first + 1} to {end} of the start "
-                f"{lineage.name!r}, which {rule.name} forbids; leave out one of both."
+                f"{lineage.start.name!r}, which {rule.name} forbids; leave out one of both."
             )
         if names := self.checker.conflict(insert, self.kept):
             names += ["`keep`"] if self.kept else []
@@ -367,7 +362,7 @@ class _Evolution:
         )
         children[mutated] = (children[mutated] + generator.integers(1, 4, mutated.sum())) % 4
         if self.max_edits is not None:
-            starts = np.stack([self.lineages[owner].start for owner in owners])
+            starts = np.stack([self.lineages[owner].start.codes for owner in owners])
             edited = children != starts
             reverted = _choose(generator, edited, edited.sum(axis=1) - self.max_edits)
             children[reverted] = starts[reverted]
@@ -375,7 +370,7 @@ class _Evolution:
 
 
 def _of_start(lineage: _Lineage) -> str:
-    return "" if lineage.name is None else f" from the start {lineage.name!r}"
+    return "" if lineage.start.name is None else f" from the start {lineage.start.name!r}"
 
 
 def _choose(generator: np.random.Generator, among: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -384,58 +379,10 @@ def _choose(generator: np.random.Generator, among: np.ndarray, counts: np.ndarra
     return among & (ranks < counts[:, None])
 
 
-def nearest(insert: np.ndarray, others: Iterable[np.ndarray]) -> int:
-    """
-    Return the number of bases in which an insert differs from the most similar of others. Where lengths differ, two
-    are compared at the offset where they fit best, without gaps.
-
-    Args:
-        insert: (bases,) its codes.
-        others: arrays (sequences, bases) of codes, each of another length.
-    """
-    least = len(insert)
-    for codes in others:
-        shorter = min(len(insert), codes.shape[1])
-        for offset in range(abs(len(insert) - codes.shape[1]) + 1):
-            inside = slice(offset, offset + shorter)
-            pair = (insert, codes[:, inside]) if len(insert) == shorter else (insert[inside], codes)
-            matches = np.count_nonzero(pair[0] == pair[1], axis=1)
-            least = min(least, len(insert) - int(matches.max(initial=0)))
-    return least
-
-
 def _check_numbers(**values: int | None):
     for name, value in values.items():
         if value is not None and value < 1:
             raise ValueError(f"`{name}` is {value}, but must be at least 1.")
-
-
-def _read_starts(starts: Mapping[str, str] | Sequence[str], tokenizer: ProformerTokenizer) -> list[_Start]:
-    """Return the names, lengths and codes of the inserts of starts."""
-    named = starts if isinstance(starts, Mapping) else {str(number): each for number, each in enumerate(starts, 1)}
-    if not named:
-        raise ValueError("`starts` is empty; give at least one sequence.")
-    found: list[_Start] = []
-    for name, sequence in named.items():
-        try:
-            tokenizer.encode_letters([sequence])
-            (insert,) = tokenizer.inserts([sequence])
-        except InvalidSequenceError as error:
-            raise ValueError(f"the start {name!r}: {error.reason}") from None
-        if "N" in insert:
-            raise ValueError(f"the start {name!r}: N at position {insert.index('N') + 1} of its insert; give a base.")
-        found.append((name, len(insert), encode_bases(insert)))
-    return found
-
-
-def _read_existing(existing: Iterable[str], tokenizer: ProformerTokenizer) -> list[np.ndarray]:
-    """Return the codes of the inserts of sequences, an array for each length; N is 4."""
-    try:
-        inserts = Sequences.encode(list(existing)).inserts(tokenizer)
-    except InvalidSequenceError as error:
-        raise ValueError(f"`existing`: {error}") from None
-    groups = (inserts.take(inserts.lengths == length) for length in np.unique(inserts.lengths))
-    return [group.codes[group.starts[:, None] + np.arange(group.lengths[0])] - 1 for group in groups]
 
 
 def _report_misses(done: Sequence[_Evolution], goals: Sequence[Goals], outputs: Sequence[str], is_free: bool):
@@ -482,8 +429,8 @@ def _finish(
             target=lineage.goals.text,
             predicted=evolution.predicted[index],
             missed=misses[index].astype(np.float32),
-            start=lineage.name,
-            edits=None if lineage.start is None else int((codes != lineage.start).sum()),
+            start=lineage.start.name,
+            edits=None if lineage.start.codes is None else int((codes != lineage.start.codes).sum()),
             nearest_design=nearest(codes, others) if any(map(len, others)) else None,
             nearest_existing=nearest(codes, known) if known else None,
         )

@@ -12,7 +12,7 @@ from lab import broken_constraints, differing
 from tiny import TINY
 
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, design, predict
-from modeling_proformer.designing import nearest
+from modeling_proformer.starts import nearest
 
 
 WIDTH = 24

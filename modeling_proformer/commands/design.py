@@ -1,10 +1,9 @@
 """The command `proformer design`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import MISSING as REQUIRED
 from dataclasses import dataclass, fields
-from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,20 +12,21 @@ from transformers import PreTrainedModel
 
 from ..configuration_proformer import ProformerConfig
 from ..data.config import option
-from ..data.tables import InputError, read_rows, require_columns, sequence_text
+from ..data.tables import Row, cell_error, read_rows, require_columns, sequence_text
 from ..designing import Design, design
 from ..loading import load_checkpoint
 from ..options import valid_options
-from ..tokenization import InvalidSequenceError, ProformerTokenizer
+from ..starts import GivenSequenceError
+from ..tokenization import ProformerTokenizer
 from ..writing import FORMATS, output_file, output_table, table_suffix_of
 from .common import INTERVAL, MODEL, TABLE, RunOptions, append_interval, input_path, require_interval
 
 
-# Rows that are read at a time.
-READ_ROWS = 1024
-
 # Options that the library's function does not have.
 OF_THE_COMMAND = ("output", "fasta", "model", "interval", "sequence")
+
+# Options that name a file, where the library's function takes its sequences.
+GIVEN = ("starts", "existing")
 
 # Types of columns in Parquet; predictions are numbers anyway.
 TYPES = dict.fromkeys(("edits", "nearest_design", "nearest_existing"), pa.int64())
@@ -130,35 +130,37 @@ def _design(config: DesignConfig, model: PreTrainedModel, tokenizer: ProformerTo
     arguments = {name: getattr(config, name) for name in names - {*OF_THE_COMMAND}}
     arguments["gc"] = config.gc or None
     arguments["quiet"] = config.quiet
-    if config.starts is not None:
-        arguments["starts"] = dict(_read(config.starts, config.sequence, tokenizer))
-    if config.existing is not None:
-        arguments["existing"] = (sequence for _, sequence in _read(config.existing, config.sequence, tokenizer))
-    else:
-        del arguments["existing"]
-    return design(model, tokenizer, **arguments, **config.run_arguments)
+    given = {name: list(_read(path, config.sequence)) for name in GIVEN if (path := getattr(config, name)) is not None}
+    arguments["starts"] = _name_sequences(given["starts"]) if "starts" in given else None
+    arguments["existing"] = [sequence for _, sequence in given.get("existing", ())]
+    try:
+        return design(model, tokenizer, **arguments, **config.run_arguments)
+    except GivenSequenceError as error:
+        row, _ = given[error.argument][error.row]
+        path = input_path(getattr(config, error.argument))
+        raise cell_error(path, row, config.sequence, error.reason) from None
 
 
-def _read(path: str, column: str, tokenizer: ProformerTokenizer) -> Iterator[tuple[str, str]]:
+def _read(path: str, column: str) -> Iterator[tuple[Row, str]]:
     """
-    Yield the sequences of a file and the name of each, which is its location if it has none of its own.
+    Yield the rows and sequences of a file.
 
     Raises:
         InputError: the file or a sequence cannot be read.
     """
     path = input_path(path)
-    rows, seen = read_rows(path), set()
-    while batch := list(islice(rows, READ_ROWS)):
-        require_columns(path, batch[0].cells, [column])
-        sequences = [sequence_text(path, row, column) for row in batch]
-        try:
-            tokenizer.inserts(sequences)
-        except InvalidSequenceError as error:
-            raise InputError(f"{path}, {batch[error.row].location}, column {column!r}: {error.reason}") from None
-        for row, sequence in zip(batch, sequences, strict=True):
-            name = str(row.cells.get("name") or row.location)
-            yield f"{name} ({row.location})" if name in seen else name, sequence
-            seen.add(name)
+    for row in read_rows(path):
+        require_columns(path, row.cells, [column])
+        yield row, sequence_text(path, row, column)
+
+
+def _name_sequences(rows: Iterable[tuple[Row, str]]) -> dict[str, str]:
+    """Return sequences by their names; one without a name of its own is called after its place in the file."""
+    named: dict[str, str] = {}
+    for row, sequence in rows:
+        name = str(row.cells.get("name") or row.location)
+        named[f"{name} ({row.location})" if name in named else name] = sequence
+    return named
 
 
 def _rows(config: DesignConfig, designs: Sequence[Design], model_config: ProformerConfig) -> list[dict[str, Any]]:

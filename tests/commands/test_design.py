@@ -151,6 +151,10 @@ def test_the_table_says_by_how_much_a_target_is_missed(proformer):
         (["--gc", 60, 30], "--gc is the least and the greatest GC content"),
         (["--from", "none.fa"], "none.fa: no such file."),
         (["--from", "bad.fa"], "bad.fa, line 3, column 'sequence': 'X' at position 2"),
+        (
+            ["--from", "unknown.fa"],
+            "unknown.fa, line 1, column 'sequence': N at position 4 of its insert; give a base.",
+        ),
         (["--existing", "bad.fa"], "bad.fa, line 3, column 'sequence': 'X' at position 2"),
         (["--existing", "bad.fa", "--sequence", "dna"], "bad.fa: there is no column 'dna'"),
         (["--from", "good.fa", "--keep", "1-12", "--avoid", "BsaI"], "--keep protects GGTCTC at positions 5 to 10"),
@@ -168,6 +172,7 @@ def test_the_table_says_by_how_much_a_target_is_missed(proformer):
 )
 def test_bad_input_is_one_line_and_writes_nothing(proformer, folder, arguments, message):
     Path("bad.fa").write_text(">a\nACGT\n>b\nAXGT\n")
+    Path("unknown.fa").write_text(">a\nACGN\n")
     Path("good.fa").write_text(f">a\n{STARTS['one']}\n")
     asked = [] if "--targets" in arguments else ["--targets", "liver=max"]
     code, out, error = proformer(
@@ -175,4 +180,4 @@ def test_bad_input_is_one_line_and_writes_nothing(proformer, folder, arguments, 
     )
     assert (code, out) == (1, "")
     assert error.startswith(f"proformer: {message}") and error.count("\n") == 1
-    assert {path.name for path in folder.iterdir()} == {"bad.fa", "good.fa"}
+    assert {path.name for path in folder.iterdir()} == {"bad.fa", "good.fa", "unknown.fa"}
