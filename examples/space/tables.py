@@ -13,6 +13,7 @@ from sequences import Entries, Prediction
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.designing import Design
 from modeling_proformer.mutagenesis import BASES
+from modeling_proformer.targets import read_targets
 
 
 MAX_NAME_LENGTH = 60
@@ -60,7 +61,11 @@ def expression_table(
 
 def designs_table(designs: Sequence[Design], prediction: Prediction) -> str:
     """Return a table with a row for each design."""
+    # With "max" and "min", there is nothing to miss.
+    bounded = [*read_targets([designs[0].target], prediction.outputs)[0].is_bounded]
+    missable = [output for output, is_bounded in zip(prediction.outputs, bounded, strict=True) if is_bounded]
     header = ["No.", "Insert", *(f"Predicted {output}" for output in prediction.outputs)]
+    header += [f"{output} misses its target by" for output in missable]
     columns = {"Changed bases": "edits", "Bases from the nearest other": "nearest_design"}
     columns = {title: name for title, name in columns.items() if getattr(designs[0], name) is not None}
     rows = [
@@ -68,6 +73,7 @@ def designs_table(designs: Sequence[Design], prediction: Prediction) -> str:
             str(row),
             each.insert,
             *map(number, each.predicted),
+            *map(number, each.missed[bounded]),
             *(str(getattr(each, name)) for name in columns.values()),
         ]
         for row, each in enumerate(designs, start=1)
@@ -77,9 +83,11 @@ def designs_table(designs: Sequence[Design], prediction: Prediction) -> str:
 
 def designs_link(designs: Sequence[Design], prediction: Prediction) -> str:
     """Return a link to a table of designs with their flanks."""
-    header = ["insert", "sequence", "target", *(f"predicted_{output}" for output in prediction.outputs)]
+    header = ["insert", "sequence", "target"]
+    header += [f"{kind}_{output}" for kind in ("predicted", "missed") for output in prediction.outputs]
     rows = [
-        [each.insert, each.sequence, each.target, *(f"{value:.6g}" for value in each.predicted)] for each in designs
+        [each.insert, each.sequence, each.target, *(f"{value:.6g}" for value in (*each.predicted, *each.missed))]
+        for each in designs
     ]
     return download_link("Download the designs (TSV)", "designs.tsv", header, rows)
 

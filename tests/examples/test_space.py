@@ -5,6 +5,7 @@ import csv
 import html
 import io
 import re
+from dataclasses import replace
 from importlib.metadata import requires
 
 import numpy as np
@@ -24,6 +25,7 @@ pytest.importorskip("logomaker", reason="sequence logos are drawn with logomaker
 import figures
 import make_training_expression
 import sequences
+import tables
 from app import Served, answer_expression, answer_mutagenesis, answer_variant
 from designs import Wishes, find_designs
 
@@ -241,10 +243,16 @@ def test_wishes_that_cannot_be_fulfilled_are_explained_in_the_words_of_the_page(
 
 def test_a_design_from_a_start_changes_few_bases(embedded):
     start = sequences.read_text(EXAMPLE).sequences[REB1]
-    (design,) = find_designs(
-        *embedded, WISHES._replace(target="6:12", start=f" {start[:40]}\n{start[40:]}", max_edits=3)
-    )
+    wishes = WISHES._replace(target="1:1.5", start=f" {start[:40]}\n{start[40:]}", max_edits=3)
+    (design,) = designs = find_designs(*embedded, wishes)
     assert sum(one != other for one, other in zip(design.insert, start, strict=True)) == design.edits <= 3
+    # So few edits do not suffice, and the page says how much is missing.
+    prediction = sequences.with_interval(design.predicted[None], embedded[0].config)
+    shown = tables.designs_table(designs, prediction)
+    assert '<th scope="col">expression misses its target by</th>' in shown
+    assert design.predicted.item() > 1.51 and f"<td>{design.predicted.item() - 1.5:.2f}</td>" in shown
+    unbounded = [replace(design, target="max")]
+    assert "misses" not in tables.designs_table(unbounded, prediction)
 
 
 def test_requirements_are_those_of_the_package_and_the_page():

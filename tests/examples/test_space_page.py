@@ -302,11 +302,13 @@ def test_the_design_tab(address, open_page, inspect, embedded):
         page.get_by_label("Sequences", exact=True).fill("2")
         go.click()
         header, *rows = cells(page, "Designed sequences")
-        assert header == ["No.", "Insert", "Predicted expression", "Bases from the nearest other"]
+        missed = "expression misses its target by"
+        assert header == ["No.", "Insert", "Predicted expression", missed, "Bases from the nearest other"]
         inserts = [row[1] for row in rows]
         expected = predict(*embedded, inserts)[:, 0]
         assert [row[2] for row in rows] == [f"{value:.2f}" for value in expected]
         assert ((expected > 9.95) & (expected < 11.05)).all()
+        assert [row[3] for row in rows] == ["0.00", "0.00"]
         assert not any(site in insert for insert in inserts for site in ("GGTCTC", "GAGACC", "CGTCTC", "GAGACG"))
         assert page.get_by_role("alert").count() == 0
         for device, viewport in {"phone": PHONE, "desktop": DESKTOP}.items():
