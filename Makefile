@@ -8,9 +8,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 TRANSFORMERS := transformers==5.4.0
 OTHER_VENV := .venv-transformers
 # The tests that depend on the version of transformers.
-LIBRARY_TESTS := tests/library tests/test_checkpoint.py tests/test_intervals.py tests/test_modeling.py \
-    tests/test_pipeline.py tests/test_prediction.py tests/test_reference.py tests/test_remote_code.py \
-    tests/test_tokenization.py tests/training/test_finetune.py tests/training/test_trainer.py
+LIBRARY_TESTS := tests/library tests/test_checkpoint.py tests/test_intervals.py tests/test_losses.py \
+    tests/test_modeling.py tests/test_pipeline.py tests/test_prediction.py tests/test_reference.py \
+    tests/test_remote_code.py tests/test_tokenization.py tests/training/test_finetune.py \
+    tests/training/test_finetune_folder.py tests/training/test_trainer.py
 
 # The tests of a module share what they set up.
 WORKERS := --numprocesses auto --dist loadscope

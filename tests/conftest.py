@@ -73,3 +73,8 @@ def two_outputs() -> ProformerForSequenceClassification:
 @pytest.fixture
 def tiny_tokenizer() -> ProformerTokenizer:
     return ProformerTokenizer(kmer_size=3, insert_width=12)
+
+
+@pytest.fixture
+def batch(tiny_tokenizer):
+    return tiny_tokenizer(["ACGTACGTAC", "TTTT", "GATTACAGATTA"], return_tensors="pt")

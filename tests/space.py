@@ -3,10 +3,7 @@
 import sys
 from pathlib import Path
 
-import torch
-from tiny import TINY
-
-from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer
+from tiny import save_tiny
 
 
 ROOT = Path(__file__).parents[1]
@@ -54,16 +51,12 @@ BAD_FILES = [
 
 def make_tuned(folder: Path) -> Path:
     """Save a model as fine-tuning does, with two outputs and intervals."""
-    torch.manual_seed(0)
-    config = ProformerConfig(
-        **TINY,
+    return save_tiny(
+        folder,
         num_labels=2,
         id2label={0: "ypd", 1: "must"},
         interval_half_widths={"0.5": [0.2, 0.3], "0.9": [0.5, 0.75], "0.95": [1.0, 1.5]},
     )
-    ProformerForSequenceClassification(config).save_pretrained(folder)
-    ProformerTokenizer(kmer_size=3, insert_width=12).save_pretrained(folder)
-    return folder
 
 
 def minus(text: str) -> str:

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tiny import TINY
+from tiny import save_tiny
 
-from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, load_checkpoint, predict
+from modeling_proformer import ProformerForSequenceClassification, load_checkpoint, predict
 from modeling_proformer.data.tables import InputError
 
 
@@ -14,13 +14,9 @@ SEQUENCES = ["ACGTACGT", "TTTTGCA", "CCCGGGTTTAAA"]
 
 
 @pytest.fixture
-def checkpoint(tmp_path, tiny_tokenizer):
+def checkpoint(tmp_path):
     """Return the folder of a model with intervals."""
-    torch.manual_seed(0)
-    config = ProformerConfig(**TINY, interval_half_widths={"0.9": [1.5]})
-    ProformerForSequenceClassification(config).save_pretrained(tmp_path / "base")
-    tiny_tokenizer.save_pretrained(tmp_path / "base")
-    return tmp_path / "base"
+    return save_tiny(tmp_path / "base", interval_half_widths={"0.9": [1.5]})
 
 
 def trained_adapter(checkpoint, **changes):

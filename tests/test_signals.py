@@ -11,22 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from releases import RELEASE
-from tiny import TINY
+from tiny import save_tiny
 
-from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer
 from modeling_proformer.cli import main
 from modeling_proformer.signals import Stopped, stop_on_signals
 
 
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
-    torch.manual_seed(0)
-    config = ProformerConfig(**TINY, label_mean=[9.0], label_std=[4.0])
-    for part in (ProformerForSequenceClassification(config), ProformerTokenizer(kmer_size=3, insert_width=12)):
-        part.save_pretrained(tmp_path / "checkpoint")
-    return tmp_path / "checkpoint"
+    return save_tiny(tmp_path / "checkpoint", label_mean=[9.0], label_std=[4.0])
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,11 @@
-"""Sizes of the tests' models."""
+"""The tests' models."""
+
+from pathlib import Path
+
+import torch
+
+from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer
+
 
 # All the parts of the published model, small enough for any test; positions for inserts of 12.
 TINY = {
@@ -22,3 +29,17 @@ TINY_OPTIONS = {
     "head_dim": 8,
     "num_expression_tokens": 4,
 }
+
+
+def save_tiny(folder: Path, **fields) -> Path:
+    """Save a checkpoint of these sizes for inserts of 12 bases, which was trained on nothing; return its folder."""
+    torch.manual_seed(0)
+    ProformerForSequenceClassification(ProformerConfig(**TINY, **fields)).save_pretrained(folder)
+    ProformerTokenizer(kmer_size=3, insert_width=12).save_pretrained(folder)
+    return folder
+
+
+def with_fields(config: ProformerConfig, **fields) -> ProformerConfig:
+    """Return the configuration with other fields."""
+    kept = {name: value for name, value in config.to_dict().items() if name not in ("id2label", "label2id")}
+    return ProformerConfig(**{**kept, **fields})

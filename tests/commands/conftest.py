@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from modeling_proformer import ProformerForPreTraining
+from modeling_proformer import ProformerForPreTraining, ProformerTokenizer
 from modeling_proformer.cli import main
 
 
@@ -26,9 +26,15 @@ def model(tiny_config) -> ProformerForPreTraining:
 
 
 @pytest.fixture
-def checkpoint(model, tiny_tokenizer, tmp_path) -> Path:
-    model.save_pretrained(tmp_path / "checkpoint")
-    tiny_tokenizer.save_pretrained(tmp_path / "checkpoint")
+def tokenizer(tiny_tokenizer) -> ProformerTokenizer:
+    return tiny_tokenizer
+
+
+@pytest.fixture
+def checkpoint(model, tokenizer, tmp_path) -> Path:
+    """Return the folder of the model and the tokenizer, of which a module may have others."""
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
 
 
@@ -37,6 +43,12 @@ def folder(tmp_path) -> Path:
     """Return the folder where the user works."""
     (tmp_path / "work").mkdir()
     return tmp_path / "work"
+
+
+@pytest.fixture
+def at_work(folder, monkeypatch):
+    """Work in that folder."""
+    monkeypatch.chdir(folder)
 
 
 @pytest.fixture

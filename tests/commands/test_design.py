@@ -14,16 +14,10 @@ from tiny import TINY
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, predict
 
 
+pytestmark = pytest.mark.usefixtures("at_work")
+
 FIVE, THREE = "TGCATTTT", "GGTTACGG"
 STARTS = {"one": "ACGTGGTCTCAACGTTACCGGATC", "two": "TTACGGACGATTACAAGCGTCATG"}
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch) -> Path:
-    """Work in a new folder."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
 
 
 @pytest.fixture
@@ -42,12 +36,9 @@ def model() -> ProformerForSequenceClassification:
 
 
 @pytest.fixture
-def proformer(model, tokenizer, tmp_path, run_quietly):
+def proformer(checkpoint, run_quietly):
     """Return a function that designs in this folder, and returns its status, output and error."""
-    for part in (model, tokenizer):
-        part.save_pretrained(tmp_path / "checkpoint")
-
-    return lambda *arguments: run_quietly("design", *arguments, "--model", tmp_path / "checkpoint", "--rounds", 3)
+    return lambda *arguments: run_quietly("design", *arguments, "--model", checkpoint, "--rounds", 3)
 
 
 def read_fasta(path: str) -> dict[str, str]:

@@ -5,8 +5,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from tiny import TINY
+from tiny import TINY, save_tiny
 
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, embed
 from modeling_proformer.cli import main
@@ -17,11 +16,7 @@ SEQUENCES = ["ACGT", "GG", "TTTTTTTTTTTT"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model")
-    ProformerForSequenceClassification(ProformerConfig(**TINY)).save_pretrained(path)
-    ProformerTokenizer(kmer_size=3, insert_width=12).save_pretrained(path)
-    return path
+    return save_tiny(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

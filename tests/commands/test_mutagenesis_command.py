@@ -5,11 +5,10 @@ import csv
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from meme import write_meme
-from tiny import TINY
+from tiny import save_tiny
 
-from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, mutate
+from modeling_proformer import ProformerForSequenceClassification, ProformerTokenizer, mutate
 from modeling_proformer.cli import main
 
 
@@ -18,12 +17,7 @@ SEQUENCES = {"first one": "ACGTNACG", "second": "GG", "third": "TTTTTTTTTTTT"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    torch.manual_seed(0)
-    config = ProformerConfig(**TINY, num_labels=2, id2label={0: "ypd", 1: "must"})
-    path = tmp_path_factory.mktemp("model")
-    ProformerForSequenceClassification(config).save_pretrained(path)
-    ProformerTokenizer(kmer_size=3, insert_width=12).save_pretrained(path)
-    return path
+    return save_tiny(tmp_path_factory.mktemp("model"), num_labels=2, id2label={0: "ypd", 1: "must"})
 
 
 @pytest.fixture

@@ -16,16 +16,10 @@ from scipy import stats
 from modeling_proformer import ProformerForPreTraining, ProformerTokenizer, predict
 
 
+pytestmark = pytest.mark.usefixtures("at_work")
+
 FIVE, THREE = "TGCATTTTTTTCACATC", "GGTTACGGCTGTT"
 SEQUENCES = ["ACGTACGT", "GGGGCCCC", "ttttACACAA", "ANA"]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch) -> Path:
-    """Work in a new folder."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
 
 
 @pytest.fixture
@@ -38,13 +32,6 @@ def model(tiny_config) -> ProformerForPreTraining:
     torch.manual_seed(0)
     tiny_config.id2label = {0: "expression"}
     return ProformerForPreTraining(tiny_config)
-
-
-@pytest.fixture
-def checkpoint(model, tokenizer, tmp_path) -> Path:
-    for part in (model, tokenizer):
-        part.save_pretrained(tmp_path / "checkpoint")
-    return tmp_path / "checkpoint"
 
 
 @pytest.fixture

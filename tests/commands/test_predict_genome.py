@@ -23,12 +23,9 @@ def reverse(bases: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch) -> Path:
-    """Work in a new folder with a genome."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+def genome(at_work):
+    """Put a genome into the folder."""
     Path("genome.fa").write_text("".join(f">{name} words\n{bases}\n" for name, bases in CHROMOSOMES.items()))
-    return tmp_path / "work"
 
 
 @pytest.fixture
@@ -40,6 +37,7 @@ def tokenizer() -> ProformerTokenizer:
 @pytest.fixture
 def model(tiny_config) -> ProformerForSequenceClassification:
     torch.manual_seed(0)
+    tiny_config.id2label = {0: "expression"}
     model = ProformerForSequenceClassification(tiny_config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -53,13 +51,9 @@ def expression(model, tokenizer):
 
 
 @pytest.fixture
-def proformer(model, tokenizer, tmp_path, run_quietly):
+def proformer(checkpoint, run_quietly):
     """Return a function that runs the command in this folder, and returns its status, output and error."""
-    model.config.id2label = {0: "expression"}
-    for part in (model, tokenizer):
-        part.save_pretrained(tmp_path / "checkpoint")
-
-    return lambda *arguments: run_quietly("predict", *arguments, "--model", tmp_path / "checkpoint")
+    return lambda *arguments: run_quietly("predict", *arguments, "--model", checkpoint)
 
 
 class TestRegions:

@@ -71,13 +71,10 @@ ERRORS = [
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch) -> Path:
-    """Work in a new folder with a genome."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+def genome(at_work):
+    """Put a genome into the folder."""
     Path("genome.fa").write_text("".join(f">{name}\n{bases}\n" for name, bases in CHROMOSOMES.items()))
     pysam.faidx("genome.fa")
-    return tmp_path / "work"
 
 
 @pytest.fixture
@@ -94,12 +91,9 @@ def model(tiny_config) -> ProformerForSequenceClassification:
 
 
 @pytest.fixture
-def proformer(model, tokenizer, tmp_path, run_quietly):
+def proformer(checkpoint, run_quietly):
     """Return a function that runs the command in this folder, and returns its status, output and error."""
-    for part in (model, tokenizer):
-        part.save_pretrained(tmp_path / "checkpoint")
-
-    return lambda *arguments: run_quietly("variants", *arguments, "--model", tmp_path / "checkpoint")
+    return lambda *arguments: run_quietly("variants", *arguments, "--model", checkpoint)
 
 
 def write_vcf(name: str, lines=LINES, header: str = HEADER + COLUMNS) -> str:
@@ -274,12 +268,12 @@ class TestOutputs:
         assert [value is None for value in record.info["proformer_spread_expression"]] == [True, False, True, False]
         assert "missing if there is only one" in record.header.info["proformer_spread_expression"].description
 
-    def test_outputs_that_would_be_one_field_are_refused(self, proformer, model, tokenizer, tmp_path, tiny_config):
+    def test_outputs_that_would_be_one_field_are_refused(self, proformer, checkpoint, tiny_config):
         tiny_config.id2label = {0: "a b", 1: "a-b"}
         tiny_config.interval_half_widths = None
         several = ProformerForSequenceClassification(tiny_config)
         write_vcf("v.vcf", LINES[:1])
-        several.save_pretrained(tmp_path / "checkpoint")
+        several.save_pretrained(checkpoint)
         assert proformer("v.vcf", "--genome", "genome.fa", "-o", "o.vcf") == (
             *(1, ""),
             "proformer: The columns 'reference_a b' and 'reference_a-b' would both be the INFO field "

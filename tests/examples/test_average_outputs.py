@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import save_tiny
 
-from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, predict
+from modeling_proformer import predict
 from modeling_proformer.loading import load_checkpoint
 
 
@@ -25,10 +25,7 @@ def run(monkeypatch):
 
 
 def test_the_output_is_the_mean_of_the_standardised_outputs(run, tmp_path, tiny_tokenizer):
-    config = ProformerConfig(**TINY, num_labels=2, label_mean=[9.0, 2.0], label_std=[4.0, 0.5])
-    model = ProformerForSequenceClassification(config)
-    model.save_pretrained(tmp_path / "two")
-    tiny_tokenizer.save_pretrained(tmp_path / "two")
+    model, _ = load_checkpoint(save_tiny(tmp_path / "two", num_labels=2, label_mean=[9.0, 2.0], label_std=[4.0, 0.5]))
     run(tmp_path / "two", tmp_path / "one", "--name", "activity")
     averaged, tokenizer = load_checkpoint(tmp_path / "one")
     assert averaged.config.id2label == {0: "activity"}
@@ -38,8 +35,7 @@ def test_the_output_is_the_mean_of_the_standardised_outputs(run, tmp_path, tiny_
     np.testing.assert_allclose(found[:, 0], 9.0 + 4.0 * standardised.mean(axis=1), rtol=1e-5)
 
 
-def test_outputs_that_are_not_standardised_are_refused(run, tmp_path, tiny_tokenizer):
-    ProformerForSequenceClassification(ProformerConfig(**TINY, num_labels=2)).save_pretrained(tmp_path / "two")
-    tiny_tokenizer.save_pretrained(tmp_path / "two")
+def test_outputs_that_are_not_standardised_are_refused(run, tmp_path):
+    save_tiny(tmp_path / "two", num_labels=2)
     with pytest.raises(SystemExit, match=r"^average_outputs\.py: Only outputs with `label_mean` and `label_std`"):
         run(tmp_path / "two", tmp_path / "one")

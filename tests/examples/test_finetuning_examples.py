@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import TINY
+from tiny import save_tiny
 
-from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, load_checkpoint
+from modeling_proformer import load_checkpoint
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -28,11 +28,7 @@ def files(tmp_path) -> tuple[Path, Path]:
     noise = generator.normal(0, 0.3, 200)
     table = pd.DataFrame({"sequence": sequences, "expression": [s.count("G") for s in sequences] + noise})
     table.to_csv(tmp_path / "assay.csv", index=False)
-    torch.manual_seed(0)
-    config = ProformerConfig(**TINY, label_mean=[9.0], label_std=[4.0])
-    ProformerForSequenceClassification(config).save_pretrained(tmp_path / "checkpoint")
-    ProformerTokenizer(kmer_size=3, insert_width=12).save_pretrained(tmp_path / "checkpoint")
-    return tmp_path / "assay.csv", tmp_path / "checkpoint"
+    return tmp_path / "assay.csv", save_tiny(tmp_path / "checkpoint", label_mean=[9.0], label_std=[4.0])
 
 
 def run(*command) -> str:

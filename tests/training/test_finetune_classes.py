@@ -10,10 +10,10 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
-from tiny import TINY
+from tiny import save_tiny
 from transformers import pipeline
 
-from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, cli
+from modeling_proformer import cli
 from modeling_proformer.hub.publish import publish
 from modeling_proformer.training.finetune import FineTuned, finetune
 
@@ -24,11 +24,7 @@ QUICK = {"steps": 60, "learning_rate": 1e-2, "targets": ["level"], "classes": NA
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    ProformerForSequenceClassification(ProformerConfig(**TINY)).save_pretrained(folder)
-    ProformerTokenizer(kmer_size=3, insert_width=12).save_pretrained(folder)
-    return folder
+    return save_tiny(tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="module")
