@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from .prediction import predict, prepare_model, require_finite
 from .starts import Start, nearest, read_existing, read_starts
 from .targets import Goals, Target, read_positions, read_targets
 from .tokenization import ProformerTokenizer
+from .training_distance import TrainingDistance
 
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class Design:
         edits: number of bases that differ from this sequence, or None.
         nearest_design: number of bases that differ from the most similar other design; None if there is no other.
         nearest_existing: the same for `existing`.
+        distance_to_training: distance from the nearest of the sequences that the model was trained on, see
+            `TrainingDistance`; None if they were not given.
     """
 
     insert: str
@@ -62,6 +65,7 @@ class Design:
     edits: int | None
     nearest_design: int | None
     nearest_existing: int | None
+    distance_to_training: float | None = None
 
 
 def design(
@@ -76,6 +80,8 @@ def design(
     keep: Sequence[int | str] = (),
     min_distance: int = 1,
     existing: Iterable[str] = (),
+    training: Iterable[str] | None = None,
+    test: Iterable[str] | None = None,
     rounds: int = 50,
     seed: int = 0,
     quiet: bool = True,
@@ -106,6 +112,10 @@ def design(
         min_distance: least number of bases that differ between two designs, and from `existing`. Sequences of other
             lengths are compared where they fit best without gaps.
         existing: sequences that exist already.
+        training: sequences that the model was trained on. Each design then says how far it is from the nearest one,
+            as the model sees them; see `TrainingDistance`.
+        test: sequences that the model was tested on. It is then logged how many designs are further from the training
+            sequences than any of these.
         rounds: rounds of evolution at most.
         seed: equal seeds give equal designs.
         quiet: show no progress bar.
@@ -137,6 +147,8 @@ def design(
         if min_distance > size:
             whose = "an insert" if name is None else f"the insert of the start {name!r}"
             raise ValueError(f"`min_distance` is {min_distance}, but {whose} has only {size} bases.")
+    if test is not None and training is None:
+        raise ValueError("`test` is compared with the sequences of the training: give `training` too.")
     kept = {size: read_positions(keep, size, name) for name, size, _ in begins}
     model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
     flanks = [
@@ -150,6 +162,11 @@ def design(
         return predicted
 
     known = read_existing(existing, tokenizer)
+    distance = None
+    if training is not None:
+        distance = TrainingDistance(
+            model, tokenizer, training, test or (), seed=seed, quiet=quiet, batch_size=batch_size, dtype=dtype
+        )
     generator = np.random.default_rng(seed)
     lineages = [_Lineage(begin, each) for each in goals for begin in begins for _ in range(number)]
     done: list[_Evolution] = []
@@ -171,7 +188,14 @@ def design(
             done.append(evolution)
     _report_misses(done, goals, outputs, is_free=starts is None)
     found = {evolution.checker.length: _finish(evolution, flanks, known, done) for evolution in done}
-    return [next(found[lineage.start.size]) for lineage in lineages]
+    designs = [next(found[lineage.start.size]) for lineage in lineages]
+    if distance is not None:
+        distances = distance.measure([each.sequence for each in designs])
+        distance.report(distances)
+        designs = [
+            replace(each, distance_to_training=value) for each, value in zip(designs, distances.tolist(), strict=True)
+        ]
+    return designs
 
 
 class _Lineage(NamedTuple):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import MISSING as REQUIRED
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,9 +13,10 @@ from transformers import PreTrainedModel
 
 from ..configuration_proformer import ProformerConfig
 from ..data.config import option
+from ..data.screening import Screening
 from ..data.tables import Row, cell_error, read_rows, require_columns, sequence_text
 from ..designing import Design, design
-from ..loading import load_checkpoint
+from ..loading import checkpoint_path, load_checkpoint
 from ..options import valid_options
 from ..starts import GivenSequenceError
 from ..tokenization import ProformerTokenizer
@@ -24,6 +26,12 @@ from .common import INTERVAL, MODEL, TABLE, RunOptions, append_interval, input_p
 
 # Options that the library's function does not have.
 OF_THE_COMMAND = ("output", "fasta", "model", "interval", "sequence")
+
+# Table of the rows that a fine-tuned model was not trained on, in its folder.
+PREDICTIONS = "predictions.tsv"
+
+# Rows of training and test sequences that are read at a time.
+SCREENED_ROWS = 1024
 
 # Options that name a file, where the library's function takes its sequences.
 GIVEN = ("starts", "existing")
@@ -68,7 +76,9 @@ class StartOptions:
     )
     max_edits: int | None = option("Most bases that may differ from the start.")
     keep: list[str] = option("Positions of each start, from 1, that stay as they are, such as 7 and 10-20.", [])
-    sequence: str = option("Column with the sequences, in tables of starts or existing.", "sequence", metavar="COLUMN")
+    sequence: str = option(
+        "Column with the sequences, in the tables that the other options name.", "sequence", metavar="COLUMN"
+    )
 
 
 @dataclass(kw_only=True)
@@ -91,7 +101,26 @@ class ConstraintOptions:
 
 
 @dataclass(kw_only=True)
-class DesignConfig(DesignOptions, StartOptions, ConstraintOptions, RunOptions):
+class TrustOptions:
+    """With what the designs are compared, to say where the model may be wrong."""
+
+    _argument_group_name: ClassVar[str] = "trust"
+
+    training: str | None = option(
+        f"FASTA or {TABLE} of the sequences that the model was trained on: adds how far each design is from the "
+        "nearest one, as the model sees them.",
+        metavar="FILE",
+    )
+    test: str | None = option(
+        f"FASTA or {TABLE} of the sequences that the model was tested on, by default those of {PREDICTIONS} in the "
+        "folder of a fine-tuned model: says how many designs are further from the training sequences than any of "
+        "these, which do not count as training sequences themselves.",
+        metavar="FILE",
+    )
+
+
+@dataclass(kw_only=True)
+class DesignConfig(DesignOptions, StartOptions, ConstraintOptions, TrustOptions, RunOptions):
     """
     Options of `proformer design`.
 
@@ -99,7 +128,13 @@ class DesignConfig(DesignOptions, StartOptions, ConstraintOptions, RunOptions):
         ValueError: an option is outside its range.
     """
 
-    groups: ClassVar[tuple[type, ...]] = (DesignOptions, StartOptions, ConstraintOptions, RunOptions)
+    groups: ClassVar[tuple[type, ...]] = (
+        DesignOptions,
+        StartOptions,
+        ConstraintOptions,
+        TrustOptions,
+        RunOptions,
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -126,13 +161,19 @@ def run(config: DesignConfig):
 
 
 def _design(config: DesignConfig, model: PreTrainedModel, tokenizer: ProformerTokenizer) -> list[Design]:
-    names = {each.name for kind in (DesignOptions, StartOptions, ConstraintOptions) for each in fields(kind)}
+    names = {each.name for kind in config.groups if kind is not RunOptions for each in fields(kind)}
     arguments = {name: getattr(config, name) for name in names - {*OF_THE_COMMAND}}
     arguments["gc"] = config.gc or None
     arguments["quiet"] = config.quiet
     given = {name: list(_read(path, config.sequence)) for name in GIVEN if (path := getattr(config, name)) is not None}
     arguments["starts"] = _name_sequences(given["starts"]) if "starts" in given else None
     arguments["existing"] = [sequence for _, sequence in given.get("existing", ())]
+    for name in ("training", "test"):
+        if arguments[name] is not None:
+            arguments[name] = _read_sound(arguments[name], config.sequence, tokenizer)
+    held_out = Path(config.model or checkpoint_path()) / PREDICTIONS
+    if config.training is not None and config.test is None and held_out.is_file():
+        arguments["test"] = _read_sound(str(held_out), "sequence", tokenizer)
     try:
         return design(model, tokenizer, **arguments, **config.run_arguments)
     except GivenSequenceError as error:
@@ -152,6 +193,13 @@ def _read(path: str, column: str) -> Iterator[tuple[Row, str]]:
     for row in read_rows(path):
         require_columns(path, row.cells, [column])
         yield row, sequence_text(path, row, column)
+
+
+def _read_sound(path: str, column: str, tokenizer: ProformerTokenizer) -> Iterator[str]:
+    """Yield the sequences of a file that can be read; how many others there are is logged."""
+    screening = Screening(tokenizer=tokenizer, sequence=column, on_error="skip", truncation=True)
+    for rows in screening.read([input_path(path)], SCREENED_ROWS):
+        yield from (each.sequence for each in screening.keep(rows))
 
 
 def _name_sequences(rows: Iterable[tuple[Row, str]]) -> dict[str, str]:
@@ -187,6 +235,8 @@ def _rows(config: DesignConfig, designs: Sequence[Design], model_config: Proform
         row["nearest_design"] = each.nearest_design
         if config.existing is not None:
             row["nearest_existing"] = each.nearest_existing
+        if config.training is not None:
+            row["distance_to_training"] = each.distance_to_training
         rows.append(row)
     return rows
 

@@ -11,7 +11,7 @@ import torch
 from lab import broken_constraints, differing
 from tiny import TINY
 
-from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, predict
+from modeling_proformer import ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, embed, predict
 
 
 pytestmark = pytest.mark.usefixtures("at_work")
@@ -133,6 +133,27 @@ def test_the_table_says_by_how_much_a_target_is_missed(proformer):
         assert missed == pytest.approx(5 - liver, abs=1e-4) and other == 0
 
 
+def test_designs_are_compared_with_training_and_test_sequences(proformer, checkpoint, model, tokenizer):
+    training = [text[first:] + text[:first] for text in STARTS.values() for first in range(10)]
+    pd.DataFrame({"insert": [*training, "ACXT"]}).to_csv("assay.csv", index=False)
+    asked = ["--targets", "liver=max", "--number", 3, "--training", "assay.csv", "--sequence", "insert"]
+    code, _, error = proformer(*asked, "-o", "alone.tsv")
+    assert code == 0 and error.startswith("1 of 21 rows are left out: assay.csv, line 22, column 'insert': 'X'")
+    # The folder of a fine-tuned model has the rows that it was not trained on.
+    held_out = training[:6]
+    pd.DataFrame({"split": "test", "sequence": held_out}).to_csv(checkpoint / "predictions.tsv", sep="\t")
+    code, _, error = proformer(*asked, "-o", "o.tsv")
+    assert code == 0 and "designs lie further from the training sequences than any of 6 test sequences" in error
+    pd.DataFrame({"insert": held_out}).to_csv("test.csv")
+    assert proformer(*asked, "--test", "test.csv", "-o", "same.tsv") == (0, "", error)
+    assert Path("same.tsv").read_text() == Path("o.tsv").read_text()
+    for name, known in (("alone.tsv", training), ("o.tsv", training[6:])):
+        found = pd.read_csv(name, sep="\t")
+        between = embed(model, tokenizer, found["insert"])[:, None] - embed(model, tokenizer, known)
+        expected = np.linalg.norm(between, axis=-1).min(axis=1)
+        np.testing.assert_allclose(found["distance_to_training"], expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -141,6 +162,8 @@ def test_the_table_says_by_how_much_a_target_is_missed(proformer):
         (["--avoid", "W", "--gc", 30, 60], "--avoid W and --gc 30 60 contradict each other: no insert of 24 bases"),
         (["--gc", 60, 30], "--gc is the least and the greatest GC content"),
         (["--from", "none.fa"], "none.fa: no such file."),
+        (["--training", "none.fa"], "none.fa: no such file."),
+        (["--test", "good.fa"], "--test is compared with the sequences of the training: give --training too."),
         (["--from", "bad.fa"], "bad.fa, line 3, column 'sequence': 'X' at position 2"),
         (
             ["--from", "unknown.fa"],

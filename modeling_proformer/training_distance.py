@@ -1,0 +1,110 @@
+"""How far sequences are from those that a model was trained on, as the model sees them."""
+
+import logging
+import random
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from .embedding import embed
+from .starts import GivenSequenceError
+from .tokenization import InvalidSequenceError, ProformerTokenizer
+
+
+logger = logging.getLogger(__name__)
+
+# Of more sequences, this many are chosen at random: more take long to embed, and change the distances little.
+MAX_SEQUENCES = 20_000
+# Sequences whose distances from all training sequences are computed at a time.
+ROWS_PER_BATCH = 256
+# The farthest of many test sequences may be an odd one, so designs are also compared with this share of them.
+ALMOST_ALL = 0.99
+
+
+class TrainingDistance:
+    """
+    Measures how far sequences are from the nearest training sequence: the Euclidean distance of their embeddings, the
+    means over positions of the model's hidden states (see `embed`).
+
+    Args:
+        model, tokenizer, batch_size, device, dtype: see `predict`.
+        training: sequences that the model was trained on. Those that are also in `test` do not count.
+        test: sequences that it was tested on, whose distances say what is usual; perhaps none.
+        seed: of the choice of at most `MAX_SEQUENCES` of each.
+        quiet: show no progress bar.
+
+    Attributes:
+        test: (test sequences,) the distances of those.
+
+    Raises:
+        GivenSequenceError: a sequence cannot be read.
+        ValueError: there is no training sequence that is not a test sequence.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: ProformerTokenizer,
+        training: Iterable[str],
+        test: Iterable[str] = (),
+        *,
+        seed: int = 0,
+        quiet: bool = True,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        def embed_sequences(sequences: Sequence[str]) -> torch.Tensor:
+            shown = tqdm(sequences, unit=" sequences", disable=quiet)
+            # Training cuts inserts that do not fit, or leaves them out.
+            embedded = embed(
+                model, tokenizer, shown, batch_size=batch_size, device=device, dtype=dtype, truncation=True
+            )
+            return torch.from_numpy(embedded).double()
+
+        self._embed = embed_sequences
+        tested = _sample_inserts("test", test, tokenizer, seed)
+        trained = sorted({*_sample_inserts("training", training, tokenizer, seed)} - {*tested})
+        if not trained:
+            raise ValueError("`training` has no sequence that is not in `test` too.")
+        self._training = embed_sequences(trained)
+        self.test = self.measure(tested)
+
+    def measure(self, sequences: Sequence[str]) -> np.ndarray:
+        """Return the distance of each sequence from the nearest training sequence, (sequences,)."""
+        batches = self._embed(sequences).split(ROWS_PER_BATCH)
+        return torch.cat([torch.cdist(batch, self._training).amin(dim=1) for batch in batches]).numpy()
+
+    def report(self, distances: np.ndarray):
+        """Log how many designs are farther from the training sequences than the test sequences, if there are any."""
+        if not len(self.test):
+            return
+        greatest, usual = self.test.max(), np.quantile(self.test, ALMOST_ALL)
+        beyond, unusual = (int((distances > limit).sum()) for limit in (greatest, usual))
+        logger.log(
+            logging.WARNING if unusual else logging.INFO,
+            f"{beyond:,} of {len(distances):,} designs lie further from the training sequences than any of "
+            f"{len(self.test):,} test sequences (distance {greatest:.3g}), and {unusual:,} further than "
+            f"{ALMOST_ALL:.0%} of them ({usual:.3g}). Errors of such predictions were not measured.",
+        )
+
+
+def _sample_inserts(argument: str, sequences: Iterable[str], tokenizer: ProformerTokenizer, seed: int) -> list[str]:
+    """Return the inserts of at most `MAX_SEQUENCES` of the sequences, each equally likely."""
+    generator, chosen = random.Random(seed), []
+    for row, sequence in enumerate(sequences):
+        if row < MAX_SEQUENCES:
+            chosen.append((row, sequence))
+        elif (place := generator.randrange(row + 1)) < MAX_SEQUENCES:
+            chosen[place] = (row, sequence)
+    try:
+        return tokenizer.inserts([sequence for _, sequence in chosen]) if chosen else []
+    except InvalidSequenceError as error:
+        row = chosen[error.row][0]
+        raise GivenSequenceError(argument, row, f"`{argument}`: sequence {row + 1:,}", error.reason) from None
+
+
+__all__ = ["TrainingDistance"]
