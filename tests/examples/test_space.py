@@ -249,10 +249,10 @@ def test_a_design_from_a_start_changes_few_bases(embedded):
     # So few edits do not suffice, and the page says how much is missing.
     prediction = sequences.with_interval(design.predicted[None], embedded[0].config)
     shown = tables.designs_table(designs, prediction)
-    assert '<th scope="col">expression misses its target by</th>' in shown
+    assert '<th scope="col">Misses target by</th>' in shown
     assert design.predicted.item() > 1.51 and f"<td>{design.predicted.item() - 1.5:.2f}</td>" in shown
     unbounded = [replace(design, target="max")]
-    assert "misses" not in tables.designs_table(unbounded, prediction)
+    assert "Misses" not in tables.designs_table(unbounded, prediction)
 
 
 def test_requirements_are_those_of_the_package_and_the_page():

@@ -302,8 +302,7 @@ def test_the_design_tab(address, open_page, inspect, embedded):
         page.get_by_label("Sequences", exact=True).fill("2")
         go.click()
         header, *rows = cells(page, "Designed sequences")
-        missed = "expression misses its target by"
-        assert header == ["No.", "Insert", "Predicted expression", missed, "Bases from the nearest other"]
+        assert header == ["No.", "Insert", "Predicted expression", "Misses target by", "Bases from the nearest other"]
         inserts = [row[1] for row in rows]
         expected = predict(*embedded, inserts)[:, 0]
         assert [row[2] for row in rows] == [f"{value:.2f}" for value in expected]
