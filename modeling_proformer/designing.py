@@ -190,7 +190,7 @@ def design(
     found = {evolution.checker.length: _finish(evolution, flanks, known, done) for evolution in done}
     designs = [next(found[lineage.start.size]) for lineage in lineages]
     if distance is not None:
-        distances = distance.measure([each.sequence for each in designs])
+        distances = distance.measure([each.insert for each in designs])
         distance.report(distances)
         designs = [
             replace(each, distance_to_training=value) for each, value in zip(designs, distances.tolist(), strict=True)

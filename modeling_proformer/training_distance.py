@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from .embedding import embed
+from .prediction import without_flanks
 from .starts import GivenSequenceError
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 MAX_SEQUENCES = 20_000
 # Sequences whose distances from all training sequences are computed at a time.
 ROWS_PER_BATCH = 256
-# The farthest of many test sequences may be an odd one, so designs are also compared with this share of them.
+# The furthest of many test sequences may be an odd one, so designs are also compared with this share of them.
 ALMOST_ALL = 0.99
 
 
@@ -57,29 +58,29 @@ class TrainingDistance:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ):
-        def embed_sequences(sequences: Sequence[str]) -> torch.Tensor:
-            shown = tqdm(sequences, unit=" sequences", disable=quiet)
+        reader = without_flanks(tokenizer)
+
+        def embed_inserts(inserts: Sequence[str]) -> torch.Tensor:
+            shown = tqdm(inserts, unit=" sequences", disable=quiet)
             # Training cuts inserts that do not fit, or leaves them out.
-            embedded = embed(
-                model, tokenizer, shown, batch_size=batch_size, device=device, dtype=dtype, truncation=True
-            )
+            embedded = embed(model, reader, shown, batch_size=batch_size, device=device, dtype=dtype, truncation=True)
             return torch.from_numpy(embedded).double()
 
-        self._embed = embed_sequences
+        self._embed = embed_inserts
         tested = _sample_inserts("test", test, tokenizer, seed)
         trained = sorted({*_sample_inserts("training", training, tokenizer, seed)} - {*tested})
         if not trained:
             raise ValueError("`training` has no sequence that is not in `test` too.")
-        self._training = embed_sequences(trained)
+        self._training = embed_inserts(trained)
         self.test = self.measure(tested)
 
-    def measure(self, sequences: Sequence[str]) -> np.ndarray:
-        """Return the distance of each sequence from the nearest training sequence, (sequences,)."""
-        batches = self._embed(sequences).split(ROWS_PER_BATCH)
+    def measure(self, inserts: Sequence[str]) -> np.ndarray:
+        """Return the distance of each insert from the nearest training sequence, (inserts,)."""
+        batches = self._embed(inserts).split(ROWS_PER_BATCH)
         return torch.cat([torch.cdist(batch, self._training).amin(dim=1) for batch in batches]).numpy()
 
     def report(self, distances: np.ndarray):
-        """Log how many designs are farther from the training sequences than the test sequences, if there are any."""
+        """Log how many designs lie further from the training sequences than test sequences, if there are any."""
         if not len(self.test):
             return
         greatest, usual = self.test.max(), np.quantile(self.test, ALMOST_ALL)

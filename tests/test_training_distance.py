@@ -19,6 +19,12 @@ def tokenizer() -> ProformerTokenizer:
     return ProformerTokenizer(kmer_size=3, insert_width=12, five_prime_flank=FLANKS[0], three_prime_flank=FLANKS[1])
 
 
+@pytest.fixture
+def strict(tokenizer) -> ProformerTokenizer:
+    """Return a tokenizer that refuses inserts without flanks."""
+    return ProformerTokenizer(**tokenizer.init_kwargs | {"missing_flanks": "refuse"})
+
+
 def random_inserts(count: int, seed: int) -> list[str]:
     return ["".join(bases) for bases in np.random.default_rng(seed).choice(list("ACGT"), (count, 12))]
 
@@ -29,10 +35,12 @@ def plain_distances(model, tokenizer, sequences, training) -> list[float]:
     return [min(sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5 for other in known) for one in found]
 
 
-def test_a_distance_is_that_of_the_nearest_embedding_and_test_sequences_are_no_training(two_outputs, tokenizer):
+def test_a_distance_is_that_of_the_nearest_embedding_and_test_sequences_are_no_training(
+    two_outputs, tokenizer, strict
+):
     training, test, others = random_inserts(20, 0), random_inserts(5, 1), random_inserts(4, 2)
     written = [each.lower().join(FLANKS) for each in (*training, test[0], "ACGT" * 4)]
-    distance = TrainingDistance(two_outputs, tokenizer, iter(written), (each.join(FLANKS) for each in test))
+    distance = TrainingDistance(two_outputs, strict, iter(written), (each.join(FLANKS) for each in test))
     # What does not fit is cut.
     training.append("ACGT" * 3)
     np.testing.assert_allclose(distance.test, plain_distances(two_outputs, tokenizer, test, training), atol=1e-5)
