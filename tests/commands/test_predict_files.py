@@ -43,7 +43,7 @@ def proformer(checkpoint, run_quietly):
 
 class TestTheNameOfTheOutputIsItsFormat:
     @pytest.fixture(autouse=True)
-    def table(self):
+    def table(self, at_work):
         pq.write_table(
             pa.table({"sequence": SEQUENCES, "n": [1, 2, None, 4], "note": ["a\tb", 'c"', None, "d, e"]}), "in.parquet"
         )
