@@ -142,16 +142,15 @@ def test_designs_are_compared_with_training_and_test_sequences(proformer, checkp
     # The folder of a fine-tuned model has the rows that it was not trained on.
     held_out = training[:6]
     pd.DataFrame({"split": "test", "sequence": held_out}).to_csv(checkpoint / "predictions.tsv", sep="\t")
-    code, _, error = proformer(*asked, "-o", "o.tsv")
-    assert code == 0 and "designs lie further from the training sequences than any of 6 test sequences" in error
-    pd.DataFrame({"insert": held_out}).to_csv("test.csv")
-    assert proformer(*asked, "--test", "test.csv", "-o", "same.tsv") == (0, "", error)
-    assert Path("same.tsv").read_text() == Path("o.tsv").read_text()
-    for name, known in (("alone.tsv", training), ("o.tsv", training[6:])):
+    pd.DataFrame({"insert": held_out[:4]}).to_csv("test.csv")
+    for given, count in (([], 6), (["--test", "test.csv"], 4)):
+        code, _, error = proformer(*asked, *given, "-o", f"{count}.tsv")
+        assert code == 0 and f"lie further from the training sequences than any of {count} test sequences" in error
+    for name, known in (("alone.tsv", training), ("6.tsv", training[6:]), ("4.tsv", training[4:])):
         found = pd.read_csv(name, sep="\t")
         between = embed(model, tokenizer, found["insert"])[:, None] - embed(model, tokenizer, known)
         expected = np.linalg.norm(between, axis=-1).min(axis=1)
-        np.testing.assert_allclose(found["distance_to_training"], expected, rtol=1e-4)
+        np.testing.assert_allclose(found["distance_to_training"], expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(
