@@ -30,6 +30,7 @@ from .data.screening import OnError, ScreenedRow, Screening, is_bed
 from .data.tables import InputError, Row, first_line
 from .linear_layers import fastest_linear_layers
 from .modeling_proformer import (
+    construct_of,
     evaluation_mode,
     predict_from_logits,
     require_same_kmers,
@@ -113,6 +114,9 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
         require_same_kmers(config, tokenizer)
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
+    # Earlier versions did not save it.
+    if model.config.construct is None and tokenizer.num_tokens == config.max_position_embeddings:
+        model.config.construct = construct_of(tokenizer)
     if base:
         model = _merge_adapter(model, source)
         if place_of_config == base:
@@ -407,6 +411,7 @@ def predict_file(
     if windows is not None and windows < 1:
         raise ValueError(f"`windows` is {windows}, but must be at least 1.")
     paths = as_paths(path)
+    model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
     if windows is not None or all(map(is_bed, paths)):
         tokenizer = without_flanks(tokenizer)
     screening = Screening(
@@ -420,7 +425,6 @@ def predict_file(
         windows=windows,
         width=window_width(tokenizer, width),
     )
-    model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
     shape = (model.config.num_labels,)
     yield from compute_file(model, screening, paths, predict_tokens, shape, batch_size, dtype, orientation)
 
