@@ -380,8 +380,8 @@ def predict_file(
     Stream FASTA files, tables or BED files: yield rows, and the expression of their sequences, `batch_size` at a time.
 
     A sequence that holds the construct of the tokenizer, with both flanks, among other bases or on the other strand is
-    predicted as this construct alone. It is logged how many these are, how many inserts are cut and how much, and how
-    many rows cannot be predicted.
+    predicted as this construct alone; in a circular sequence, it may lie over the origin. It is logged how many these
+    are, how many inserts are cut and how much, and how many rows cannot be predicted.
 
     Args:
         model, tokenizer, batch_size, device, dtype, truncation: see `predict`.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .cells import DECIMAL_COMMA, MARKED_NUMBER, MISSING, NUMBER, TRUTH_VALUES
+from .cells import DECIMAL_COMMA, IUPAC_CELL, MARKED_NUMBER, MISSING, NUMBER, TRUTH_VALUES
 from .config import did_you_mean
 
 
@@ -48,9 +48,10 @@ def require_columns(path: str | os.PathLike, cells: Collection[str], columns: Se
     """
     for column in columns:
         if column not in cells:
-            raise InputError(
-                f"{path}: there is no column {column!r}; there are {name_columns(cells)}.{did_you_mean(column, cells)}"
-            )
+            hint = did_you_mean(column, cells)
+            if not hint and any(NUMBER.fullmatch(name) or IUPAC_CELL.fullmatch(name) for name in cells):
+                hint = " If its first line is a row, put a line with the names of the columns above it."
+            raise InputError(f"{path}: there is no column {column!r}; there are {name_columns(cells)}.{hint}")
 
 
 def name_columns(columns: Collection[str]) -> str:
