@@ -88,6 +88,9 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
         raise
     # The errors of damaged checkpoints are of many kinds: JSON, safetensors, shapes, names.
     except Exception as error:
+        # Our own errors name the checkpoint themselves.
+        if str(error).startswith(f"{source}: "):
+            raise InputError(first_line(error)) from error
         if isinstance(error, OSError) and not Path(source).is_dir():
             raise FileNotFoundError(
                 f"{source}: this is neither a folder nor a repository on the Hub that can be read "

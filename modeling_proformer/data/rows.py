@@ -10,6 +10,8 @@ from .cells import DECIMAL_COMMA, IUPAC_CELL, MARKED_NUMBER, MISSING, NUMBER, TR
 from .config import did_you_mean
 
 
+# A message quotes at most so many rows.
+MAX_QUOTED = 3
 # An error names at most so many columns.
 MAX_COLUMNS_NAMED = 20
 
@@ -131,6 +133,13 @@ def weight_value(path: str | os.PathLike, row: Row, column: str) -> float:
     return weight
 
 
+def quote_rows(quoted: Sequence[str], count: int) -> str:
+    """Return what is wrong with the first of `count` rows, and how many more there are, as the end of a sentence."""
+    more = f"; and {count - len(quoted):,} more" if count > len(quoted) else ""
+    text = "; ".join(text.rstrip(".") for text in quoted) + more
+    return text if text.endswith("?") else f"{text}."
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
@@ -143,6 +152,7 @@ __all__ = [
     "first_line",
     "measured_value",
     "name_columns",
+    "quote_rows",
     "require_columns",
     "sequence_text",
     "weight_value",

@@ -12,7 +12,7 @@ from ..tokenization import InvalidSequenceError, ProformerTokenizer
 from .cells import IUPAC_REMEDY, IUPAC_TO_N
 from .config import count_of, require_choice
 from .genome import Genome, read_regions
-from .rows import InputError, Row, measured_value, name_columns, require_columns, sequence_text
+from .rows import MAX_QUOTED, InputError, Row, measured_value, name_columns, quote_rows, require_columns, sequence_text
 from .tables import is_stream, read_rows, table_suffix
 from .windows import cut_windows
 
@@ -21,9 +21,6 @@ logger = logging.getLogger(__name__)
 
 #: What to do with rows that cannot be predicted.
 OnError: TypeAlias = Literal["refuse", "skip", "mark"]
-
-# A message quotes at most so many rows.
-MAX_QUOTED = 3
 
 
 def is_bed(path: str) -> bool:
@@ -70,11 +67,6 @@ class Findings:
     within: list[str] = field(default_factory=list)
     unknown: int = 0
     long: int = 0
-
-
-def _quote(quoted: Sequence[str], count: int) -> str:
-    more = f"; and {count - len(quoted):,} more" if count > len(quoted) else ""
-    return f"{'; '.join(text.rstrip('.') for text in quoted)}{more}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +148,7 @@ class Screening:
         of_all = f"of {count_of(findings.rows, 'row')}"
         if findings.bad_rows:
             done = "are left out" if self.on_error == "skip" else "have no prediction"
-            yield f"{findings.bad_rows:,} {of_all} {done}: {_quote(findings.bad, findings.bad_rows)}"
+            yield f"{findings.bad_rows:,} {of_all} {done}: {quote_rows(findings.bad, findings.bad_rows)}"
         if findings.cut:
             bases, location = findings.longest
             yield (
@@ -167,7 +159,7 @@ class Screening:
             yield (
                 f"{findings.within_rows:,} {of_all} hold the construct within a longer sequence (or over the origin "
                 "of a circular one) or on the other strand, and its insert alone was predicted: "
-                f"{_quote(findings.within, findings.within_rows)}"
+                f"{quote_rows(findings.within, findings.within_rows)}"
             )
         if findings.unknown and self.iupac_as_n:
             yield f"{findings.unknown:,} {of_all} have IUPAC codes, which were read as N."
@@ -183,7 +175,7 @@ class Screening:
         if findings.bad_rows < findings.rows:
             remedies.append('`on_error="skip"` and `on_error="mark"` predict the other rows.')
         of_all = "" if findings.bad_rows == 1 else f"{findings.bad_rows:,} of {findings.rows:,} rows are bad: "
-        raise InputError(" ".join([of_all + _quote(findings.bad, findings.bad_rows), *remedies]))
+        raise InputError(" ".join([of_all + quote_rows(findings.bad, findings.bad_rows), *remedies]))
 
     def _screen(
         self, paths: Sequence[str], batch_size: int, findings: Findings, warn: bool
