@@ -73,7 +73,7 @@ def check_rows(source: str, rows: Iterable[Row], config: DataConfig) -> pa.Table
             cells = _check_cells(source, row, config, classes, is_first)
         except InputError as problem:
             error = str(problem).removeprefix(f"{source}, {row.location}, ")
-        is_first &= cells is None
+        is_first &= cells is None and not error
         checked.append({**(cells or unmeasured), "location": row.location, "error": error})
     return pa.Table.from_pylist(checked, schema=checked_schema(config))
 
@@ -132,9 +132,10 @@ def find_bad_rows(table: Any) -> tuple[list[str], int]:
     return [f"{place}, {reason}" for place, reason in zip(places, reasons, strict=True)], len(bad)
 
 
-def refuse_bad_rows(source: str, table: Any, config: DataConfig):
+def refuse_bad_rows(source: str, table: Any, config: DataConfig, is_part: bool = False):
     """
-    Refuse a checked table that has rows with errors, unless these are to be skipped and there are others.
+    Refuse a checked table that has rows with errors, unless these are to be skipped and there are others. Of a table
+    that is streamed, a part is refused.
 
     Raises:
         InputError: it has. The error says how many, where the first are and what is wrong with them.
@@ -145,9 +146,9 @@ def refuse_bad_rows(source: str, table: Any, config: DataConfig):
         return
     quoted = [each.removesuffix(f" {IUPAC_REMEDY}") for each in found]
     remedies = [IUPAC_REMEDY] if quoted != found else []
-    if count < rows:
+    if count < rows and not is_part:
         remedies.append('`on_error="skip"` leaves such rows out.')
-    of_all = "" if count == 1 else f"{count:,} of {rows:,} rows are bad: "
+    of_all = "" if count == 1 else f"{count:,} rows are bad: " if is_part else f"{count:,} of {rows:,} rows are bad: "
     raise InputError(" ".join([of_all + quote_rows([f"{source}, {each}" for each in quoted], count), *remedies]))
 
 

@@ -139,7 +139,7 @@ def _check_fitting(
 ) -> pa.Table:
     """Check rows, and leave out those without a measurement, of weight 0, and too long for the construct."""
     checked = check_numbered(table, numbers, source, config)
-    refuse_bad_rows(source, checked, config)
+    refuse_bad_rows(source, checked, config, is_part=True)
     checked = checked.filter(pc.not_equal(checked["sequence"], ""))
     if tokenizer is None:
         return checked
