@@ -176,8 +176,10 @@ def load_assay(
         found, count = find_bad_rows(rows.data)
         skipped += count
         if count:
+            # Without the folder, because findings are published with the card.
+            of_table = f" of {os.path.basename(source.name)}" if len(sources) > 1 else ""
             quoted = quote_rows(found, count)
-            assay.findings.append(f"{count:,} of {len(rows):,} rows of {source.name} are left out: {quoted}")
+            assay.findings.append(f"{count:,} of {len(rows):,} rows{of_table} are left out: {quoted}")
     if len(measured) + skipped < len(assay):
         missing = len(assay) - len(measured) - skipped
         assay.findings.append(f"Rows without a measurement: {missing:,}; they are left out.")
