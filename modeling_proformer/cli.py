@@ -15,7 +15,7 @@ from huggingface_hub.utils import logging as hub_logging
 from transformers.utils import logging
 
 from .data.tables import InputError
-from .options import OptionParser, make_options, name_flags
+from .options import OptionParser, log_flags, make_options, name_flags
 from .signals import Stopped, stop_on_signals
 from .version import __version__
 
@@ -156,15 +156,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Sequences, names and help are text of any alphabet, whatever the locale.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")
-    command = None
+    command, names = None, set()
     try:
         with stop_on_signals():
+            names = _names_of_options(arguments)
             command, options = parse(arguments)
             # Our own messages are shown, those of the libraries are not.
             logging.set_verbosity_error()
             logging.disable_progress_bar()
             hub_logging.set_verbosity_error()
-            command.run(*options)
+            with log_flags(names):
+                command.run(*options)
     except BrokenPipeError:
         # The reader of our output has stopped; spare the user the interpreter's complaint when it closes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -180,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (InputError, OSError, ImportError, RuntimeError) as error:
         # All processes of a training find the same fault in the input; one of them reports it.
         if not (isinstance(error, InputError) and int(os.environ.get("RANK", 0))):
-            message = name_flags(" ".join(str(error).split()), _names_of_options(arguments))
+            message = name_flags(" ".join(str(error).split()), names)
             print(f"proformer: {message}", file=sys.stderr)
         return 1
     return 0

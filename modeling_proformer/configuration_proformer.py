@@ -32,6 +32,9 @@ MAX_ENTRIES = {
     "interval_half_widths": 1_000,
 }
 
+# What tells one construct from another; these are arguments of the tokenizer.
+CONSTRUCT_FIELDS = ("insert_width", "five_prime_flank", "three_prime_flank", "strands")
+
 # Name of the pipeline that travels with a checkpoint, see `pipeline_proformer.py`.
 EXPRESSION_PIPELINE = "promoter-expression"
 
@@ -95,6 +98,10 @@ class ProformerConfig(PreTrainedConfig):
             Half the width of each output's prediction interval at some confidence levels, such as `{"0.9": [1.3]}`,
             computed on rows that the model was not trained on. It is in the assay's units, or in those of
             `label_transform`; see `modeling_proformer.intervals`.
+        construct (`dict`, *optional*):
+            The construct that the model was trained on: `insert_width`, `five_prime_flank`, `three_prime_flank` (""
+            for none) and `strands` of its tokenizer. A tokenizer of another construct is then refused, and so is an
+            input that has not a k-mer for each position. By default it is not known, and not compared.
         problem_type (`str`, defaults to `"regression"`):
             `"regression"`, `"single_label_classification"` or `"multi_label_classification"`. A regression of several
             outputs that is given integers as labels, one for each sequence, becomes a
@@ -132,6 +139,7 @@ class ProformerConfig(PreTrainedConfig):
     expression_bins: list[float | int] | None = None
     label_transform: Literal["log", "log1p"] | None = None
     interval_half_widths: dict[str, list[float | int]] | None = None
+    construct: dict[str, int | str] | None = None
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] = "regression"
     pad_token_id: int = 0
     tie_word_embeddings: Literal[False] = False
@@ -192,6 +200,10 @@ class ProformerConfig(PreTrainedConfig):
                 )
         if self.layer_norm_eps <= 0:
             raise ValueError(f"`layer_norm_eps` must be positive, got {self.layer_norm_eps}.")
+
+    def validate_construct(self):
+        if self.construct is not None and set(self.construct) != set(CONSTRUCT_FIELDS):
+            raise ValueError(f"`construct` must have {', '.join(CONSTRUCT_FIELDS)}, got {', '.join(self.construct)}.")
 
     def validate_expression_bins(self):
         bins = self.expression_bins

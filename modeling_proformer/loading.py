@@ -10,7 +10,7 @@ from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_fil
 
 from .configuration_proformer import ProformerConfig
 from .data.tables import InputError, first_line
-from .modeling_proformer import require_same_kmers
+from .modeling_proformer import construct_of, require_same_kmers
 from .tokenization import ProformerTokenizer
 
 
@@ -58,6 +58,9 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
         raise
     # The errors of damaged checkpoints are of many kinds: JSON, safetensors, shapes, names.
     except Exception as error:
+        # Our own errors name the checkpoint themselves.
+        if str(error).startswith(f"{source}: "):
+            raise InputError(first_line(error)) from error
         if isinstance(error, OSError) and not Path(source).is_dir():
             raise FileNotFoundError(
                 f"{source}: this is neither a folder nor a repository on the Hub that can be read "
@@ -84,6 +87,9 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
         require_same_kmers(config, tokenizer)
     except ValueError as error:
         raise InputError(f"{source}: {error}") from None
+    # Earlier versions did not save it.
+    if model.config.construct is None and tokenizer.num_tokens == config.max_position_embeddings:
+        model.config.construct = construct_of(tokenizer)
     if base:
         model = _merge_adapter(model, source)
         if place_of_config == base:

@@ -36,7 +36,7 @@ if __name__ == "modeling_proformer":
         "Python in another folder, or open the model with AutoModel.from_pretrained(folder, trust_remote_code=True)."
     )
 
-from .configuration_proformer import EXPRESSION_PIPELINE, LABEL_FIELDS, ProformerConfig
+from .configuration_proformer import CONSTRUCT_FIELDS, EXPRESSION_PIPELINE, LABEL_FIELDS, ProformerConfig
 
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ class ProformerEmbeddings(nn.Module):
 
     def __init__(self, config: ProformerConfig):
         super().__init__()
+        self.config = config
         self.kmer_size = config.kmer_size
         self.alphabet_size = config.alphabet_size
         self.num_expression_tokens = config.num_expression_tokens
@@ -158,7 +159,8 @@ class ProformerEmbeddings(nn.Module):
     def forward(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor | None) -> torch.Tensor:
         batch_size, length = input_ids.shape[:2]
         num_positions = len(self.position_embeddings.weight)
-        if length > num_positions:
+        # Without its construct, a model may have positions that were never trained.
+        if length > num_positions or (length < num_positions and self.config.construct is not None):
             raise ValueError(
                 f"The input has {length} k-mers, but the model has {num_positions} "
                 "positions (`max_position_embeddings`). Use the tokenizer that was saved with this checkpoint, or "
@@ -364,7 +366,8 @@ def expression_loss(
 ) -> torch.Tensor:
     """
     Return the loss of predictions against measurements, for every `problem_type`. Missing labels, NaN or -100, are
-    left out. Labels that are class numbers change the `problem_type`, see `infer_classification`.
+    left out. Without any label there is no mean, and the loss is NaN; where it has a gradient, it is 0, so that it
+    does not spoil the weights. Labels that are class numbers change the `problem_type`, see `infer_classification`.
 
     Args:
         scores: (batch, outputs), or (batch, outputs, bins) with `expression_bins`.
@@ -416,13 +419,13 @@ def expression_loss(
         if sample_weights.shape != scores.shape[:1]:
             raise ValueError(f"Weights of shape {tuple(sample_weights.shape)} for {len(scores)} sequences.")
         losses = losses * sample_weights.to(losses).reshape(-1, *[1] * (losses.dim() - 1))
-    if num_items_in_batch is None:
-        num_items_in_batch = present.sum().clamp(min=1)
-    else:
-        # Exactly 1 where no label is NaN.
-        share = 1 - (num_labels - present.sum().clamp(min=1)) / num_labels.clamp(min=1)
-        num_items_in_batch = num_items_in_batch * share
-    return torch.where(present, losses, 0.0).sum() / num_items_in_batch
+    divisor = present.sum()
+    if num_items_in_batch is not None:
+        # The share is exactly 1 where no label is NaN.
+        divisor = num_items_in_batch * (1 - (num_labels - divisor) / num_labels.clamp(min=1))
+    if scores.requires_grad:
+        divisor = torch.where(present.any(), divisor, 1)
+    return torch.where(present, losses, 0.0).sum() / divisor
 
 
 def infer_classification(config: ProformerConfig, labels: torch.Tensor, sequences: int):
@@ -493,12 +496,21 @@ def unwrap_expression_model(model: nn.Module) -> PreTrainedModel:
     return model
 
 
+def construct_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | str]:
+    """Return the construct of a tokenizer as `ProformerConfig.construct` has it."""
+    values = {name: getattr(tokenizer, name) or "" for name in CONSTRUCT_FIELDS}
+    flanks = ("five_prime_flank", "three_prime_flank")
+    return values | {name: values[name].upper().replace("U", "T") for name in flanks}
+
+
 def require_same_kmers(config: ProformerConfig, tokenizer: PreTrainedTokenizerBase):
     """
-    Check that a model can read the k-mers of a tokenizer, and warn if it was made for more of them.
+    Check that a model can read the k-mers of a tokenizer and was trained on its construct, and warn if it was made for
+    more k-mers.
 
     Raises:
-        ValueError: the tokenizer makes other k-mers, or more than the model has positions.
+        ValueError: the tokenizer makes other k-mers, or more than the model has positions; or the model knows its
+            construct, and the tokenizer has another.
     """
     if not hasattr(tokenizer, "kmer_size"):
         raise ValueError(
@@ -511,6 +523,16 @@ def require_same_kmers(config: ProformerConfig, tokenizer: PreTrainedTokenizerBa
             f"The tokenizer makes {tokens} k-mers of {found[0]} bases with a stride of {found[1]}, but the model "
             f"reads at most {positions} of {expected[0]} bases with a stride of {expected[1]}. Use the tokenizer that "
             "was saved with the model."
+        )
+    # An earlier configuration has no such field.
+    trained_on, construct = getattr(config, "construct", None), construct_of(tokenizer)
+    if trained_on is not None and construct != trained_on:
+        differing = [name for name in CONSTRUCT_FIELDS if construct[name] != trained_on[name]]
+        others = " and the ".join(f"{name} {construct[name]!r}" for name in differing)
+        own = " and ".join(repr(trained_on[name]) for name in differing)
+        raise ValueError(
+            f"The tokenizer has the {others}, but the model was trained with {own}. Use the tokenizer that was saved "
+            "with the model. If the model was trained with this one, set `model.config.construct = None`."
         )
     if tokens < positions:
         logger.warning_once(
@@ -639,7 +661,8 @@ class ProformerPreTrainedModel(PreTrainedModel):
         """
         Resize the position embeddings in place, for constructs of another length. The positions of each strand are
         interpolated linearly, so what the model has learned about the ends and the middle of an insert stays there.
-        The configuration's `max_position_embeddings` changes too. Make a new optimizer afterwards.
+        The configuration's `max_position_embeddings` changes too, and its `construct` is no longer known. Make a new
+        optimizer afterwards.
 
         Args:
             new_num_position_embeddings: number of positions to make, over all strands; the `num_tokens` of the new
@@ -684,6 +707,7 @@ class ProformerPreTrainedModel(PreTrainedModel):
         embeddings.weight = nn.Parameter(resized, requires_grad=weight.requires_grad)
         embeddings.num_embeddings = new_num_position_embeddings
         self.config.max_position_embeddings = new_num_position_embeddings
+        self.config.construct = None
 
 
 class ProformerModel(ProformerPreTrainedModel):
@@ -732,8 +756,9 @@ class ProformerModel(ProformerPreTrainedModel):
 
         Raises:
             TypeError: the ids are not integers.
-            ValueError: there are more k-mers than `max_position_embeddings`, or a number is not the id of a k-mer. Of
-                such a number, a compiled model and a GPU report a RuntimeError.
+            ValueError: there are more k-mers than `max_position_embeddings`; there are fewer, and the configuration
+                has the `construct`; or a number is not the id of a k-mer. Of such a number, a compiled model and a GPU
+                report a RuntimeError.
         """
         hidden_states = self.embeddings(input_ids, token_type_ids)
         padding_mask = None

@@ -1,6 +1,7 @@
 """Options of the commands: dataclasses become flags, and the lines of a YAML file become flags too."""
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -222,6 +223,31 @@ def name_flags(message: str, names: Collection[str]) -> str:
     return re.sub(r"`(\w+)`", lambda found: f"--{found[1]}" if found[1] in names else found[0], message)
 
 
+class _FlagFormatter(logging.Formatter):
+    """Formats messages of the library for a command."""
+
+    def __init__(self, names: Collection[str]):
+        super().__init__()
+        self.names = names
+
+    def format(self, record: logging.LogRecord) -> str:
+        return name_flags(super().format(record), self.names)
+
+
+@contextmanager
+def log_flags(names: Collection[str]) -> Iterator[None]:
+    """Show options as flags in what the package logs within the context."""
+    handlers = logging.getLogger(__package__).handlers
+    formatters = [handler.formatter for handler in handlers]
+    for handler in handlers:
+        handler.setFormatter(_FlagFormatter(names))
+    try:
+        yield
+    finally:
+        for handler, formatter in zip(handlers, formatters, strict=True):
+            handler.setFormatter(formatter)
+
+
 @contextmanager
 def valid_options() -> Iterator[None]:
     """Turn what an invalid option raises, where a dataclass, tokenizer or model is made of it, into an InputError."""
@@ -231,4 +257,4 @@ def valid_options() -> Iterator[None]:
         raise InputError(" ".join(str(error).split())) from error
 
 
-__all__ = ["OptionParser", "make_options", "name_flags", "read_config", "valid_options"]
+__all__ = ["OptionParser", "log_flags", "make_options", "name_flags", "read_config", "valid_options"]

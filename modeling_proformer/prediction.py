@@ -257,8 +257,8 @@ def predict_file(
     Stream FASTA files, tables or BED files: yield rows, and the expression of their sequences, `batch_size` at a time.
 
     A sequence that holds the construct of the tokenizer, with both flanks, among other bases or on the other strand is
-    predicted as this construct alone. It is logged how many these are, how many inserts are cut and how much, and how
-    many rows cannot be predicted.
+    predicted as this construct alone; in a circular sequence, it may lie over the origin. It is logged how many these
+    are, how many inserts are cut and how much, and how many rows cannot be predicted.
 
     Args:
         model, tokenizer, batch_size, device, dtype, truncation: see `predict`.
@@ -288,6 +288,7 @@ def predict_file(
     if windows is not None and windows < 1:
         raise ValueError(f"`windows` is {windows}, but must be at least 1.")
     paths = as_paths(path)
+    model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
     if windows is not None or all(map(is_bed, paths)):
         tokenizer = without_flanks(tokenizer)
     screening = Screening(
@@ -301,7 +302,6 @@ def predict_file(
         windows=windows,
         width=window_width(tokenizer, width),
     )
-    model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
     shape = (model.config.num_labels,)
     yield from compute_file(model, screening, paths, predict_tokens, shape, batch_size, dtype, orientation)
 

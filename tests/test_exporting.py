@@ -317,7 +317,7 @@ class TestCommand:
         (tmp_path / "in.tsv").write_text("sequence\nACGT\nACXT\n")
         assert "line 3" in refused("--output", tmp_path / "out", "--sequences", tmp_path / "in.tsv")
         (tmp_path / "in.tsv").write_text("sequence\nACGTACGTACGTACGT\n")
-        assert "truncation=True" in refused("--output", tmp_path / "out", "--sequences", tmp_path / "in.tsv")
+        assert "cut it with --truncation" in refused("--output", tmp_path / "out", "--sequences", tmp_path / "in.tsv")
         assert "promoter" in refused(
             "--output", tmp_path / "out", "--sequences", tmp_path / "in.tsv", "--sequence", "promoter"
         )

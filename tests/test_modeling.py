@@ -23,6 +23,7 @@ from modeling_proformer import (
     ProformerModel,
     ProformerTokenizer,
 )
+from modeling_proformer.modeling_proformer import construct_of
 
 
 CLASSES = [ProformerModel, ProformerForSequenceClassification, ProformerForPreTraining, ProformerForMaskedLM]
@@ -87,6 +88,7 @@ class TestConfiguration:
                 {"label_transform": "log", "problem_type": "multi_label_classification"},
                 "`label_transform` is for regression",
             ),
+            ({"construct": {"insert_width": 12}}, "`construct` must have insert_width, five_prime_flank,"),
             ({"interval_half_widths": {"90": [1.0]}}, "levels between 0 and 1, got '90'"),
             ({"interval_half_widths": {"0.9": [1.0, 2.0]}}, "one positive number for each of 1 outputs"),
             ({"interval_half_widths": {"0.9": [-1.0]}}, "one positive number for each of 1 outputs"),
@@ -236,6 +238,19 @@ class TestForward:
     def test_more_kmers_than_positions_are_refused(self, tiny_config):
         with pytest.raises(ValueError, match="25 k-mers, but the model has 24 positions"):
             ProformerModel(tiny_config)(torch.zeros(1, 25, dtype=torch.long))
+
+    def test_fewer_kmers_than_the_construct_has_are_refused(self, tiny_config, tiny_tokenizer, batch):
+        """100 of the embedded model's 168 k-mers gave 1.88 instead of 1.57."""
+        config = with_fields(tiny_config, construct=construct_of(tiny_tokenizer))
+        model = ProformerForSequenceClassification(config).eval()
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(**batch).logits, model(**batch).logits)
+        fewer = {name: values[:, :20] for name, values in batch.items()}
+        with pytest.raises(ValueError, match="20 k-mers, but the model has 24 positions"):
+            model(**fewer)
+        # The other positions may never have been trained.
+        model.config.construct = None
+        model(**fewer)
 
     def test_label_scale_gives_assay_units(self, tiny_config, batch):
         model = ProformerForSequenceClassification(tiny_config).eval()
@@ -407,13 +422,16 @@ class TestPositions:
     """`resize_position_embeddings` interpolates the positions of each strand."""
 
     @pytest.mark.parametrize("model_class", CLASSES)
-    def test_a_resized_model_reads_longer_constructs_and_is_saved_and_loaded(self, tmp_path, tiny_config, model_class):
-        model = model_class(tiny_config).eval()
+    def test_a_resized_model_reads_longer_constructs_and_is_saved_and_loaded(
+        self, tmp_path, tiny_config, tiny_tokenizer, model_class
+    ):
+        model = model_class(with_fields(tiny_config, construct=construct_of(tiny_tokenizer))).eval()
         positions = model.get_position_embeddings()
         old = positions.weight.detach().clone()
         model.resize_position_embeddings(72)
         assert model.get_position_embeddings() is positions
         assert model.config.max_position_embeddings == model.base_model.config.max_position_embeddings == 72
+        assert model.config.construct is None
         # There are three positions for each old one: the middle one of them is the old one.
         torch.testing.assert_close(positions.weight[1::3], old)
         for strand in (0, 12):

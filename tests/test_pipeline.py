@@ -282,6 +282,24 @@ class TestRefusals:
             with pytest.raises(ValueError, match="the model reads at most 24 of 3 bases with a stride of 1"):
                 run_model()
 
+    def test_a_tokenizer_of_another_construct(self, embedded):
+        """Without the flanks, a construct gave 4.80 instead of 3.40; one long strand has as many k-mers as two."""
+        model, tokenizer = embedded
+        shape = {"insert_width": 84, "five_prime_flank": "TGCATTTTTTTCACATC", "three_prime_flank": "GGTTACGGCTGTT"}
+        for other, reason in (
+            ({"five_prime_flank": None, "three_prime_flank": ""}, "five_prime_flank '' and the three_prime_flank ''"),
+            ({"five_prime_flank": "ACGT"}, "five_prime_flank 'ACGT', but the model was trained with 'TGCATT"),
+            ({"insert_width": 168, "strands": "forward"}, "insert_width 168 and the strands 'forward'"),
+        ):
+            for run_model in (PromoterExpressionPipeline, lambda *both: predict(*both, SEQUENCES)):
+                with pytest.raises(ValueError, match=reason):
+                    run_model(model, ProformerTokenizer(**shape | other))
+        same = ProformerTokenizer(**shape | {"three_prime_flank": "gguuacggcuguu", "missing_flanks": "refuse"})
+        np.testing.assert_array_equal(
+            predict(model, same, [f"TGCATTTTTTTCACATC{SEQUENCES[0]}GGTTACGGCTGTT"]),
+            predict(model, tokenizer, SEQUENCES[:1]),
+        )
+
     def test_a_tokenizer_of_fewer_tokens_is_not_used_without_a_warning(self, pipe, caplog):
         predict(pipe.model, ProformerTokenizer(kmer_size=3, insert_width=9), ["ACGT"])
         warning = "The tokenizer makes 18 k-mers, but the model has 24 positions. Predictions are wrong unless"

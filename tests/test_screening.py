@@ -161,6 +161,11 @@ class TestConstructWithin:
             (reverse_complement(PLASMID), "positions 351 to 390 on the other strand"),
             (reverse_complement(CONSTRUCT), "positions 1 to 40 on the other strand"),
             (CONSTRUCT + "ACGT", "positions 1 to 40"),
+            (PLASMID[360:] + PLASMID[:360], "positions 731 to 30 over the origin"),
+            (
+                reverse_complement(PLASMID[360:] + PLASMID[:360]),
+                "positions 711 to 10 over the origin on",
+            ),
             (PLASMID.lower().replace("t", "u"), "positions 351 to 390"),
             # The other bases may be unknown.
             ("R" + CONSTRUCT, "positions 2 to 41"),
@@ -170,8 +175,8 @@ class TestConstructWithin:
         _, values = read(predict_file(model, flanked, write(GOOD, sequence), truncation=truncation))
         np.testing.assert_allclose(values, predict(model, flanked, [GOOD, self.CONSTRUCT]), atol=1e-5)
         (message,) = caplog.messages
-        assert "1 of 2 rows hold the construct within a longer sequence or on the other strand" in message
-        assert f"in.tsv, line 3, {found}." in message
+        assert "1 of 2 rows hold the construct within a longer sequence (or over the origin of a circular" in message
+        assert f"in.tsv, line 3, {found}" in message
 
     @pytest.mark.parametrize("missing_flanks", ["keep", "cut", "refuse"])
     def test_is_named_by_the_tokenizer_which_never_cuts_it(self, flanked, missing_flanks):

@@ -249,11 +249,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
         if excess.any():
             if not truncation:
                 row = int((excess > 0).argmax())
-                raise InvalidSequenceError(
-                    row,
-                    f"its insert has {lengths[row]} bases, but the construct has room for {self.insert_width}. Trim "
-                    "its flanks (five_prime_flank, three_prime_flank), or cut it with truncation=True.",
-                )
+                raise InvalidSequenceError(row, self._describe_excess(int(lengths[row])))
             starts = starts + (excess if self.truncation_side == "left" else 0)
             lengths = lengths - excess
 
@@ -268,6 +264,18 @@ class ProformerTokenizer(PreTrainedTokenizer):
             if self.strands == "both":
                 constructs[rows, 1] = COMPLEMENT.take(forward[:, ::-1])
         return constructs.reshape(len(sequences), self.num_strands * self.insert_width)
+
+    def _describe_excess(self, length: int) -> str:
+        """Return what is wrong with an insert of so many bases, which is too long, and what to do."""
+        reason = f"its insert has {length} bases, but the construct has room for {self.insert_width}."
+        flanks = (self.five_prime_flank or "") + (self.three_prime_flank or "")
+        if not flanks or length <= self.insert_width + len(flanks):
+            return f"{reason} Trim its flanks, or cut it with `truncation=True`."
+        end = "last" if self.truncation_side == "left" else "first"
+        return (
+            f"{reason} It does not hold the construct with both exact flanks: give the construct or its insert alone. "
+            f"`truncation=True` would keep its {end} {self.insert_width} bases, whatever they are."
+        )
 
     def insert_starts(self, lengths: np.ndarray) -> np.ndarray:
         """Return the position on the forward strand, counted from 0, where an insert of each length starts."""

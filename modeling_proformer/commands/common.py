@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +17,7 @@ from ..data.text import STANDARD_INPUT
 from ..evaluation.metrics import correlation
 from ..intervals import prediction_interval
 from ..loading import load_checkpoint
+from ..options import name_flags
 from ..tokenization import ProformerTokenizer
 from ..writing import table_suffix_of
 
@@ -123,6 +124,10 @@ class RunOptions:
         """The arguments `batch_size`, `device` and `dtype` of `predict`."""
         dtype = torch.bfloat16 if self.bf16 else None
         return {"batch_size": self.batch_size, "device": self.device, "dtype": dtype}
+
+    def name_flags(self, message: str) -> str:
+        """Return a message of the library with the options of this command as flags."""
+        return name_flags(message, [each.name for each in fields(self)])
 
 
 def input_path(path: str) -> str:

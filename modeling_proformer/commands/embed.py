@@ -106,7 +106,7 @@ def _write_parquet(config: EmbedConfig, paths: Sequence[str], shape: tuple[int, 
             # Arrow takes arrays as lists, if they have one dimension.
             embedded = (None if row.error else [*value] for row, value in zip(rows, values, strict=True))
             cells = [
-                [*row.cells.values(), value, *([row.error] if errors else [])]
+                [*row.cells.values(), value, *([config.name_flags(row.error)] if errors else [])]
                 for row, value in zip(rows, embedded, strict=True)
             ]
             table.write([*columns, COLUMN, *errors], cells)

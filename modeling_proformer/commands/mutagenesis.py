@@ -116,7 +116,7 @@ def run(config: MutagenesisConfig):
             name = name_of(row, config.name, paths)
             if result is None:
                 missing = [np.float32("nan")] * (2 * len(outputs))
-                table.write(columns, [[name, None, None, None, *missing, row.error]])
+                table.write(columns, [[name, None, None, None, *missing, config.name_flags(row.error)]])
                 continue
             table.write(columns, [[name, *cells, *[""] * is_marked] for cells in _change_cells(result)])
             for output, label in enumerate(outputs):

@@ -154,7 +154,7 @@ def run(config: PredictConfig):
                 predicted += [value for value, row in zip(values[:, 0], rows, strict=True) if not row.error]
             if config.interval is not None:
                 values = append_interval(values, model.config, config.interval)
-            table.write([*columns, *new_columns], _cells(rows, values, is_marked=config.on_error == "mark"))
+            table.write([*columns, *new_columns], _cells(config, rows, values))
             progress.update(len(rows))
     if config.measured is not None:
         place = f"{', '.join(config.input)}, column {config.measured!r}"
@@ -215,8 +215,9 @@ def _write_track(config: PredictConfig, batches: Iterable[tuple[list[Row], np.nd
             progress.update(len(rows))
 
 
-def _cells(rows: list[Row], values: np.ndarray, is_marked: bool) -> list[list]:
-    errors: Iterable[list[str]] = ([row.error] if is_marked else [] for row in rows)
+def _cells(config: PredictConfig, rows: list[Row], values: np.ndarray) -> list[list]:
+    is_marked = config.on_error == "mark"
+    errors: Iterable[list[str]] = ([config.name_flags(row.error)] if is_marked else [] for row in rows)
     return [[*row.cells.values(), *numbers, *error] for row, numbers, error in zip(rows, values, errors, strict=True)]
 
 

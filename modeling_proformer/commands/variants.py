@@ -237,7 +237,8 @@ class _ScoreColumns:
         if self.config.offsets > 1:
             numbers.append(score.spread)
         counts = [score.windows for _ in self.counts]
-        return [*(texts[name] for name in self.texts), *counts, *np.concatenate(numbers), score.error]
+        error = self.config.name_flags(score.error)
+        return [*(texts[name] for name in self.texts), *counts, *np.concatenate(numbers), error]
 
     def _interval(self, alleles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:

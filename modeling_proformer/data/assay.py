@@ -1,7 +1,7 @@
 """An assay: one checked table with its tokenizer, its groups of related sequences and its split."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..tokenization import InvalidSequenceError, ProformerTokenizer
-from .cells import iupac_hint
-from .checking import SPLIT_NAMES
+from ..tokenization import ProformerTokenizer
+from .checking import SPLIT_NAMES, find_bad_rows
 from .config import DataConfig, count_of
+from .rows import quote_rows
 from .sequences import Sequences
 from .sources import SourceTable, as_dataset, content_digest, flat_numbers, load_table, name_of, require_datasets
 from .splits import ThreeWaySplit, number_groups
@@ -171,8 +171,19 @@ def load_assay(
     measured = np.flatnonzero(~np.isnan(assay.labels).all(axis=1))
     what = f"a class of {config.targets[0]}" if config.classes else f"measurements of {', '.join(config.outputs)}"
     assay.findings.append(f"{len(measured):,} rows have {what}.")
+    skipped = 0
+    for source, rows in zip(sources, tables, strict=True):
+        found, count = find_bad_rows(rows.data)
+        skipped += count
+        if count:
+            # Without the folder, because findings are published with the card.
+            of_table = f" of {os.path.basename(source.name)}" if len(sources) > 1 else ""
+            quoted = quote_rows(found, count)
+            assay.findings.append(f"{count:,} of {len(rows):,} rows{of_table} are left out: {quoted}")
+    if len(measured) + skipped < len(assay):
+        missing = len(assay) - len(measured) - skipped
+        assay.findings.append(f"Rows without a measurement: {missing:,}; they are left out.")
     if len(measured) < len(assay):
-        assay.findings.append(f"Rows without a measurement: {len(assay) - len(measured):,}; they are left out.")
         assay, assigned = assay.take(measured), assigned[measured]
     if config.iupac_as_n:
         ambiguous = pc.sum(table.data.column("ambiguous")).as_py() or 0
@@ -187,22 +198,8 @@ def load_assay(
     assay.binary = not (config.rna or config.classes) and bool(
         (np.isin(assay.labels, (0, 1)) | np.isnan(assay.labels)).all()
     )
-    assay.inserts = encode_table(assay.table["sequence"], assay.location, config.sequence)
+    assay.inserts = Sequences.encode(assay.table["sequence"])
     return assay, assigned
-
-
-def encode_table(sequences: Sequence[str], location: Callable[[int], str], column: str) -> Sequences:
-    """
-    Encode the sequences of a table.
-
-    Raises:
-        InputError: a sequence has a character that is not a base; the error says where, by the row's `location`.
-    """
-    try:
-        return Sequences.encode(sequences)
-    except InvalidSequenceError as error:
-        reason = error.reason + iupac_hint(sequences[error.row])
-        raise InputError(f"{location(error.row)}, column {column!r}: {reason}") from error
 
 
 def _is_same(one: Any, other: Any) -> bool:
@@ -286,4 +283,4 @@ def precision_weights(name: str, column: str, errors: np.ndarray) -> np.ndarray:
     return 1 / (errors**2 + usual)
 
 
-__all__ = ["Assay", "encode_table", "load_assay", "measured_of", "require_variation", "varies"]
+__all__ = ["Assay", "load_assay", "measured_of", "require_variation", "varies"]

@@ -14,7 +14,11 @@ DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.ASCII | re.IGNORECASE
 # What looks like a number with other marks: 1.197,79 or 1 198 or 12% or −5.
 MARKED_NUMBER = re.compile(r"[+\-−]?[\d\s.,'’]*\d[\d\s.,'’]*%?")
 
+# A line of a table that holds this much DNA in a cell is a row, and not the header.
+DNA_CELL = re.compile("[ACGTUN]{8,}", re.IGNORECASE)
+
 IUPAC_CODES = "RYSWKMBDHV"
+IUPAC_CELL = re.compile(f"[ACGTUN{IUPAC_CODES}]{{4,}}", re.IGNORECASE)
 IUPAC_REMEDY = "`iupac_as_n` reads IUPAC codes as N."
 IUPAC_TO_N = str.maketrans(dict.fromkeys(IUPAC_CODES + IUPAC_CODES.lower(), "N"))
 

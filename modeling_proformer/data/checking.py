@@ -1,5 +1,6 @@
 """The one row checker: rows of any source become an Arrow table with fixed columns, or an error that says where."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -7,20 +8,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .cells import IUPAC_CODES, IUPAC_TO_N, MARKED_NUMBER, MISSING, NUMBER, class_key
+from ..tokenization import InvalidSequenceError, ProformerTokenizer
+from .cells import IUPAC_CODES, IUPAC_REMEDY, IUPAC_TO_N, MARKED_NUMBER, MISSING, NUMBER, class_key, iupac_hint
 from .config import DataConfig, did_you_mean
 from .rows import (
+    MAX_QUOTED,
     InputError,
     Row,
     cell_error,
     measured_value,
     name_columns,
+    quote_rows,
     require_columns,
     sequence_text,
     weight_value,
 )
 
 
+BASES = re.compile("[ACGTUN]+", re.IGNORECASE | re.ASCII)
 # Models are trained in float32, where a larger number would be infinite.
 MAX_VALUE = float(np.finfo(np.float32).max)
 
@@ -39,7 +44,8 @@ def checked_schema(config: DataConfig) -> pa.Schema:
     `sequence` is text without blanks at its ends; `labels` are the targets or the number of the class, NaN where
     missing; `weight` (or the standard errors, from which weights follow), `barcode`, `group` and `split` are there
     where the configuration names them; `ambiguous`, with `iupac_as_n`, says whether the sequence had IUPAC codes;
-    `location` says where each row is, such as "line 7". A row without any measurement has empty text and weight 0.
+    `location` says where each row is, such as "line 7", and `error` what is wrong with it. A row without any
+    measurement, or with an error, has empty text and weight 0.
     """
     columns = [("sequence", pa.string()), ("labels", pa.list_(pa.float64(), len(config.measured_columns)))]
     if config.weight or config.standard_error:
@@ -47,64 +53,115 @@ def checked_schema(config: DataConfig) -> pa.Schema:
     columns += [(name, pa.string()) for name in ("barcode", "group", "split") if getattr(config, name)]
     if config.iupac_as_n:
         columns.append(("ambiguous", pa.bool_()))
-    return pa.schema([*columns, ("location", pa.string())])
+    return pa.schema([*columns, ("location", pa.string()), ("error", pa.string())])
 
 
 def check_rows(source: str, rows: Iterable[Row], config: DataConfig) -> pa.Table:
     """
-    Return rows as a checked table, see `checked_schema`.
+    Return rows as a checked table, see `checked_schema`; `refuse_bad_rows` refuses those with an error.
 
     Raises:
-        InputError: a column is missing; or a cell is not a sequence, number, weight, group or split. The error names
-            the source, the row and the column.
+        InputError: a column is missing.
     """
     checked: list[dict[str, Any]] = []
     unmeasured = {"sequence": "", "weight": 0.0, "barcode": "", "group": "", "split": "", "ambiguous": False}
-    classes = config.class_numbers
+    unmeasured |= {"labels": [float("nan")] * len(config.measured_columns)}
+    classes, is_first = config.class_numbers, True
     for row in rows:
         require_columns(source, row.cells, config.columns)
-        if classes:
-            labels = [_class_number(source, row, config, classes)]
-        else:
-            labels = [
-                _float32_value(source, row, column, _number(source, row, column, config, checked))
-                for column in config.measured_columns
-            ]
-        if config.counts_reads:
-            labels = _checked_reads(source, row, config, labels)
-        if np.isnan(labels).all():
-            checked.append({**unmeasured, "labels": labels, "location": row.location})
-            continue
-        text = sequence_text(source, row, config.sequence)
-        sequence = text.translate(IUPAC_TO_N) if config.iupac_as_n else text
-        if not sequence.strip("Nn"):
-            raise cell_error(source, row, config.sequence, "the sequence has no base but N.")
-        cells: dict[str, Any] = {"sequence": sequence, "labels": labels, "location": row.location}
-        if config.iupac_as_n:
-            cells["ambiguous"] = sequence != text
-        if config.weight:
-            cells["weight"] = _float32_value(source, row, config.weight, weight_value(source, row, config.weight))
-        if config.standard_error:
-            cells["weight"] = _standard_error(source, row, config.standard_error)
-        if config.barcode:
-            cells["barcode"] = _name(source, row, config.barcode, "barcode")
-        if config.group:
-            cells["group"] = _name(source, row, config.group, "group")
-        if config.split:
-            cells["split"] = _split_name(source, row, config.split)
-        checked.append(cells)
+        cells, error = None, ""
+        try:
+            cells = _check_cells(source, row, config, classes, is_first)
+        except InputError as problem:
+            error = problem.reason
+        is_first &= cells is None and not error
+        checked.append({**(cells or unmeasured), "location": row.location, "error": error})
     return pa.Table.from_pylist(checked, schema=checked_schema(config))
 
 
-def _number(source: str, row: Row, column: str, config: DataConfig, checked: list[dict[str, Any]]) -> float:
-    """Return a cell's number, NaN where missing; where the column seems to hold classes, the error says so."""
+def _check_cells(
+    source: str, row: Row, config: DataConfig, classes: Mapping[str, int], is_first: bool
+) -> dict[str, Any] | None:
+    """
+    Return the checked cells of a row; None if it has no measurement.
+
+    Raises:
+        InputError: a cell is not a sequence, number, weight, group or split. The error names the source, the row and
+            the column.
+    """
+    if classes:
+        labels = [_class_number(source, row, config, classes)]
+    else:
+        labels = [
+            _float32_value(source, row, column, _number(source, row, column, config, is_first))
+            for column in config.measured_columns
+        ]
+    if config.counts_reads:
+        labels = _checked_reads(source, row, config, labels)
+    if np.isnan(labels).all():
+        return None
+    text = sequence_text(source, row, config.sequence)
+    sequence = text.translate(IUPAC_TO_N) if config.iupac_as_n else text
+    if not BASES.fullmatch(sequence):
+        try:
+            ProformerTokenizer.read_codes([sequence])
+        except InvalidSequenceError as error:
+            raise cell_error(source, row, config.sequence, error.reason + iupac_hint(sequence)) from None
+    if not sequence.strip("Nn"):
+        raise cell_error(source, row, config.sequence, "the sequence has no base but N.")
+    cells: dict[str, Any] = {"sequence": sequence, "labels": labels}
+    if config.iupac_as_n:
+        cells["ambiguous"] = sequence != text
+    if config.weight:
+        cells["weight"] = _float32_value(source, row, config.weight, weight_value(source, row, config.weight))
+    if config.standard_error:
+        cells["weight"] = _standard_error(source, row, config.standard_error)
+    if config.barcode:
+        cells["barcode"] = _name(source, row, config.barcode, "barcode")
+    if config.group:
+        cells["group"] = _name(source, row, config.group, "group")
+    if config.split:
+        cells["split"] = _split_name(source, row, config.split)
+    return cells
+
+
+def find_bad_rows(table: Any) -> tuple[list[str], int]:
+    """Return where the first rows with an error are in a checked table and what is wrong, and how many there are."""
+    bad = np.flatnonzero(pc.not_equal(table.column("error"), ""))
+    first = bad[:MAX_QUOTED]
+    places, reasons = (table.column(name).take(first).to_pylist() for name in ("location", "error"))
+    return [f"{place}, {reason}" for place, reason in zip(places, reasons, strict=True)], len(bad)
+
+
+def refuse_bad_rows(source: str, table: Any, config: DataConfig, is_part: bool = False):
+    """
+    Refuse a checked table that has rows with errors, unless these are to be skipped and there are others. Of a table
+    that is streamed, a part is refused.
+
+    Raises:
+        InputError: it has. The error says how many, where the first are and what is wrong with them.
+    """
+    found, count = find_bad_rows(table)
+    rows = table.num_rows
+    if not found or (config.on_error == "skip" and count < rows):
+        return
+    quoted = [each.removesuffix(f" {IUPAC_REMEDY}") for each in found]
+    remedies = [IUPAC_REMEDY] if quoted != found else []
+    if count < rows and not is_part:
+        remedies.append('`on_error="skip"` leaves such rows out.')
+    of_all = "" if count == 1 else f"{count:,} rows are bad: " if is_part else f"{count:,} of {rows:,} rows are bad: "
+    raise InputError(" ".join([of_all + quote_rows([f"{source}, {each}" for each in quoted], count), *remedies]))
+
+
+def _number(source: str, row: Row, column: str, config: DataConfig, is_first: bool) -> float:
+    """Return a cell's number, NaN where missing; if no row before was sound, it may be a class, as the error says."""
     try:
         return measured_value(source, row, column)
     except InputError as error:
         cell = row.cells[column]
         is_name = isinstance(cell, str) and not any(kind.fullmatch(cell.strip()) for kind in (NUMBER, MARKED_NUMBER))
         alone = not config.counts_reads and len(config.targets) == 1
-        if not (is_name and alone) or any(each["sequence"] for each in checked):
+        if not (is_name and alone and is_first):
             raise
         raise InputError(f"{error} If the column holds classes, name them with `classes`.") from None
 
@@ -207,6 +264,8 @@ def _check_at_once(table: pa.Table, config: DataConfig, first_row: int) -> pa.Ta
         sequences = pc.replace_substring_regex(texts, f"(?i)[{IUPAC_CODES}]", "N")
     if pc.any(pc.equal(pc.binary_length(pc.ascii_trim(sequences, "Nn")), 0)).as_py():
         return None
+    if pc.any(pc.not_equal(pc.binary_length(pc.ascii_trim(sequences, "ACGTUNacgtun")), 0)).as_py():
+        return None
 
     numbers = {}
     weight = config.weight or config.standard_error
@@ -234,6 +293,7 @@ def _check_at_once(table: pa.Table, config: DataConfig, first_row: int) -> pa.Ta
         "sequence": sequences,
         "labels": pa.FixedSizeListArray.from_arrays(flat, len(config.measured_columns)),
         "location": location,
+        "error": pa.repeat(pa.scalar(""), len(table)),
     }
     if weight:
         checked["weight"] = pa.array(numbers[weight])
@@ -247,7 +307,7 @@ def _check_at_once(table: pa.Table, config: DataConfig, first_row: int) -> pa.Ta
             checked[name] = values
     schema = checked_schema(config)
     if not measured.all():
-        for name in checked.keys() - {"labels", "location"}:
+        for name in checked.keys() - {"labels", "location", "error"}:
             empty = {"weight": 0.0, "ambiguous": False}.get(name, "")
             checked[name] = pc.if_else(pa.array(measured), checked[name], empty)
     return pa.table([checked[name] for name in schema.names], schema=schema)
@@ -298,4 +358,4 @@ def _split_names(column: pa.ChunkedArray) -> pa.Array | None:
     return None if encoded.null_count or None in names else pa.array(names, pa.string()).take(encoded.indices)
 
 
-__all__ = ["SPLIT_NAMES", "check_rows", "check_table", "checked_schema"]
+__all__ = ["SPLIT_NAMES", "check_rows", "check_table", "checked_schema", "find_bad_rows", "refuse_bad_rows"]

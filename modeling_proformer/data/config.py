@@ -75,6 +75,9 @@ class ColumnOptions:
 
     sequence: str = option("Column with the sequences, with or without the construct's flanks.", "sequence")
     iupac_as_n: bool = option("Read the IUPAC codes R Y S W K M B D H V as N.", False)
+    on_error: Literal["refuse", "skip"] = option(
+        "What to do with rows that cannot be read: refuse the table, or skip the rows.", "refuse"
+    )
     targets: list[str] = option(
         "Columns with the measurements, one for each output; with bins, the reads counted in each sorting bin.",
         ["expression"],

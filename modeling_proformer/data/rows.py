@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .cells import DECIMAL_COMMA, MARKED_NUMBER, MISSING, NUMBER, TRUTH_VALUES
+from .cells import DECIMAL_COMMA, IUPAC_CELL, MARKED_NUMBER, MISSING, NUMBER, TRUTH_VALUES
 from .config import did_you_mean
 
 
+# A message quotes at most so many rows.
+MAX_QUOTED = 3
 # An error names at most so many columns.
 MAX_COLUMNS_NAMED = 20
 
@@ -63,9 +65,10 @@ def require_columns(path: str | os.PathLike, cells: Collection[str], columns: Se
     """
     for column in columns:
         if column not in cells:
-            raise InputError(
-                f"{path}: there is no column {column!r}; there are {name_columns(cells)}.{did_you_mean(column, cells)}"
-            )
+            hint = did_you_mean(column, cells)
+            if not hint and any(NUMBER.fullmatch(name) or IUPAC_CELL.fullmatch(name) for name in cells):
+                hint = " If its first line is a row, put a line with the names of the columns above it."
+            raise InputError(f"{path}: there is no column {column!r}; there are {name_columns(cells)}.{hint}")
 
 
 def name_columns(columns: Collection[str]) -> str:
@@ -141,6 +144,13 @@ def weight_value(path: str | os.PathLike, row: Row, column: str) -> float:
     return weight
 
 
+def quote_rows(quoted: Sequence[str], count: int) -> str:
+    """Return what is wrong with the first of `count` rows, and how many more there are, as the end of a sentence."""
+    more = f"; and {count - len(quoted):,} more" if count > len(quoted) else ""
+    text = "; ".join(text.rstrip(".") for text in quoted) + more
+    return text if text.endswith("?") else f"{text}."
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
@@ -154,6 +164,7 @@ __all__ = [
     "first_line",
     "measured_value",
     "name_columns",
+    "quote_rows",
     "require_columns",
     "sequence_text",
     "weight_value",

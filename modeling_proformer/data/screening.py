@@ -12,7 +12,7 @@ from ..tokenization import InvalidSequenceError, ProformerTokenizer
 from .cells import IUPAC_REMEDY, IUPAC_TO_N
 from .config import count_of, require_choice
 from .genome import Genome, read_regions
-from .rows import InputError, Row, measured_value, name_columns, require_columns, sequence_text
+from .rows import MAX_QUOTED, InputError, Row, measured_value, name_columns, quote_rows, require_columns, sequence_text
 from .tables import is_stream, read_rows, table_suffix
 from .windows import cut_windows
 
@@ -21,9 +21,6 @@ logger = logging.getLogger(__name__)
 
 #: What to do with rows that cannot be predicted.
 OnError: TypeAlias = Literal["refuse", "skip", "mark"]
-
-# A message quotes at most so many rows.
-MAX_QUOTED = 3
 
 
 def is_bed(path: str) -> bool:
@@ -60,7 +57,8 @@ class Findings:
         rows: number of rows.
         bad_rows, bad: number of those that cannot be predicted, and the first errors.
         cut, longest: number of inserts that are cut, and the length and location of the longest.
-        within_rows, within: number of constructs found within longer sequences, and the first locations.
+        within_rows, within: number of constructs found within longer sequences or over their origin, and the first
+            locations.
         unknown: number of sequences with IUPAC codes of several bases.
         long: number of bad rows whose sequence is longer than a construct.
     """
@@ -74,11 +72,6 @@ class Findings:
     within: list[str] = field(default_factory=list)
     unknown: int = 0
     long: int = 0
-
-
-def _quote(quoted: Sequence[str], count: int) -> str:
-    more = f"; and {count - len(quoted):,} more" if count > len(quoted) else ""
-    return f"{'; '.join(text.rstrip('.') for text in quoted)}{more}."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +153,7 @@ class Screening:
         of_all = f"of {count_of(findings.rows, 'row')}"
         if findings.bad_rows:
             done = "are left out" if self.on_error == "skip" else "have no prediction"
-            yield f"{findings.bad_rows:,} {of_all} {done}: {_quote(findings.bad, findings.bad_rows)}"
+            yield f"{findings.bad_rows:,} {of_all} {done}: {quote_rows(findings.bad, findings.bad_rows)}"
         if findings.cut:
             bases, location = findings.longest
             yield (
@@ -169,8 +162,9 @@ class Screening:
             )
         if findings.within_rows:
             yield (
-                f"{findings.within_rows:,} {of_all} hold the construct within a longer sequence or on the other "
-                f"strand, and its insert alone was predicted: {_quote(findings.within, findings.within_rows)}"
+                f"{findings.within_rows:,} {of_all} hold the construct within a longer sequence (or over the origin "
+                "of a circular one) or on the other strand, and its insert alone was predicted: "
+                f"{quote_rows(findings.within, findings.within_rows)}"
             )
         if findings.unknown and self.iupac_as_n:
             yield f"{findings.unknown:,} {of_all} have IUPAC codes, which were read as N."
@@ -186,7 +180,7 @@ class Screening:
         if findings.bad_rows < findings.rows:
             remedies.append('`on_error="skip"` and `on_error="mark"` predict the other rows.')
         of_all = "" if findings.bad_rows == 1 else f"{findings.bad_rows:,} of {findings.rows:,} rows are bad: "
-        raise InputError(" ".join([of_all + _quote(findings.bad, findings.bad_rows), *remedies]))
+        raise InputError(" ".join([of_all + quote_rows(findings.bad, findings.bad_rows), *remedies]))
 
     def _screen(
         self, paths: Sequence[str], batch_size: int, findings: Findings, warn: bool
@@ -217,11 +211,15 @@ class Screening:
     def _screen_batch(self, path: str, rows: Sequence[Row], findings: Findings) -> list[ScreenedRow]:
         screened = [self._screen_cells(path, row, findings) for row in rows]
         sound = [number for number, each in enumerate(screened) if not each.row.error]
-        for number, reason in self.find_errors([screened[number].sequence for number in sound]).items():
-            number = sound[number]
-            is_long = len(screened[number].sequence) > self.longest
-            screened[number] = self._find_within(screened[number], reason, findings)
-            findings.long += is_long and bool(screened[number].row.error)
+        errors = self.find_errors([screened[number].sequence for number in sound])
+        for place, number in enumerate(sound):
+            sequence = screened[number].sequence
+            is_long = len(sequence) > self.longest
+            # With truncation, the tokenizer has no error.
+            if place in errors or (is_long and self._find_over_origin(sequence)):
+                reason = errors.get(place, "it holds the construct over its origin, which cannot be read.")
+                screened[number] = self._find_within(screened[number], reason, findings)
+                findings.long += is_long and bool(screened[number].row.error)
         findings.rows += len(rows)
         for each in screened:
             if each.row.error:
@@ -259,16 +257,26 @@ class Screening:
     def _find_within(self, screened: ScreenedRow, reason: str, findings: Findings) -> ScreenedRow:
         """Return the row with the only construct that its sequence holds; if there is none, with an error."""
         path, row, sequence = screened
-        found = self.tokenizer.find_constructs(sequence)
+        found = self.tokenizer.find_constructs(sequence) or self._find_over_origin(sequence)
         if len(found) != 1 or self.find_errors([found[0][2]]):
             return ScreenedRow(path, row._replace(error=f"column {self.sequence!r}: {reason}"), "")
         ((start, end, text),) = found
         findings.within_rows += 1
         if len(findings.within) < MAX_QUOTED:
-            is_forward = text == sequence[start:end].upper().replace("U", "T")
+            size = len(sequence)
+            is_forward = text == (sequence if end <= size else 2 * sequence)[start:end].upper().replace("U", "T")
             strand = "" if is_forward else " on the other strand"
-            findings.within.append(f"{screened.place}, positions {start + 1:,} to {end:,}{strand}")
+            last = f"{end:,}" if end <= size else f"{end - size:,} over the origin"
+            findings.within.append(f"{screened.place}, positions {start + 1:,} to {last}{strand}")
         return ScreenedRow(path, row, text)
+
+    def _find_over_origin(self, sequence: str) -> list[tuple[int, int, str]]:
+        """Return the constructs that begin at the end of a circular sequence, as `find_constructs` does."""
+        size, part = len(sequence), self.longest - 1
+        if size <= self.longest:
+            return []
+        found = self.tokenizer.find_constructs(sequence[-part:] + sequence[:part])
+        return [(size - part + start, size - part + end, text) for start, end, text in found if start < part < end]
 
     def _count_cut(self, screened: Sequence[ScreenedRow], findings: Findings):
         lengths = self.tokenizer.insert_lengths([each.sequence for each in screened])

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..version import __version__
-from .checking import check_rows, check_table, checked_schema
+from .checking import check_rows, check_table, checked_schema, refuse_bad_rows
 from .config import DataConfig
 from .tables import (
     COLUMNAR_KINDS,
@@ -63,7 +63,7 @@ class SourceTable(NamedTuple):
 
 def load_table(data: "Data", config: DataConfig, split: str = "train") -> "datasets.Dataset":
     """
-    Return the checked rows of a table, see `checked_schema`.
+    Return the checked rows of a table, see `checked_schema`. Those to skip have no measurement.
 
     Files of more than 64 MiB, also after unpacking, and Hub datasets are memory-mapped: their checked copy is kept in
     the cache of the datasets library, and found there the next time.
@@ -77,9 +77,16 @@ def load_table(data: "Data", config: DataConfig, split: str = "train") -> "datas
 
     Raises:
         ImportError: the datasets library is missing.
-        InputError: the table cannot be read or has no rows, or a row is refused by `check_rows`.
+        InputError: the table cannot be read or has no rows, or rows are refused, see `refuse_bad_rows`.
         TypeError: `data` is something else.
     """
+    table = _check_data(data, config, split)
+    refuse_bad_rows(name_of(data), table.data, config)
+    return table
+
+
+def _check_data(data: "Data", config: DataConfig, split: str) -> "datasets.Dataset":
+    """Return what `load_table` does, also where rows have errors."""
     name = name_of(data)
     if isinstance(data, str | os.PathLike):
         if is_hub_dataset(data):
@@ -266,7 +273,7 @@ def content_digest(dataset: "datasets.Dataset") -> str:
     hashes: dict[str, list[Any]] = {}
     for table in dataset.with_format("arrow").iter(batch_size=READ_ROWS):
         for name, column in zip(table.column_names, table.columns, strict=True):
-            if name == "location":
+            if name in ("location", "error"):
                 continue
             values, lengths = hashes.setdefault(name, [hashlib.blake2b(), hashlib.blake2b()])
             if pa.types.is_string(column.type):

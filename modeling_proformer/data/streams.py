@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 import torch
 
 from ..tokenization import InvalidSequenceError, ProformerTokenizer
-from .cells import iupac_hint
-from .checking import checked_schema
+from .checking import checked_schema, refuse_bad_rows
 from .config import DataConfig, count_of
 from .sources import as_dataset, check_numbered, is_hub_dataset, map_checked, name_of, require_datasets
 from .tables import COLUMNAR_KINDS, READ_ROWS, InputError, first_line, kind_of_file, require_columns
@@ -140,6 +139,7 @@ def _check_fitting(
 ) -> pa.Table:
     """Check rows, and leave out those without a measurement, of weight 0, and too long for the construct."""
     checked = check_numbered(table, numbers, source, config)
+    refuse_bad_rows(source, checked, config, is_part=True)
     checked = checked.filter(pc.not_equal(checked["sequence"], ""))
     if tokenizer is None:
         return checked
@@ -149,7 +149,7 @@ def _check_fitting(
         lengths = tokenizer.insert_lengths(checked["sequence"].to_pylist())
     except InvalidSequenceError as error:
         place = f"{source}, {checked['location'][error.row]}, column {config.sequence!r}"
-        raise InputError(f"{place}: {error.reason}{iupac_hint(checked['sequence'][error.row].as_py())}") from error
+        raise InputError(f"{place}: {error.reason}") from error
     longer = lengths > tokenizer.insert_width
     if config.too_long == "cut" or not longer.any():
         return checked

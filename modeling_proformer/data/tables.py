@@ -74,9 +74,9 @@ def read_rows(path: str | os.PathLike, *, warn: bool = True) -> Iterator[Row]:
     Stream the rows of a FASTA, TSV, CSV, Excel, Parquet or Arrow file.
 
     Text may be gzipped, and may have a byte-order mark and any line ends. A table may have another delimiter than its
-    name says, decimal commas between semicolons, comment lines (#) before its header, names of rows as R writes them,
-    or no header: then the columns get names, which are logged. FASTA, TSV and CSV in a pipe, or FASTA under the name
-    of a table, are recognised by their content.
+    name says, decimal commas between semicolons, comment lines (#) or a title before its header, a header that is such
+    a comment, names of rows as R writes them, or no header: then the columns get names, which are logged. FASTA, TSV
+    and CSV in a pipe, or FASTA under the name of a table, are recognised by their content.
 
     Args:
         path: the file.

@@ -10,12 +10,14 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from .cells import DECIMAL_COMMA, NUMBER
+from .cells import DECIMAL_COMMA, DNA_CELL, MISSING, NUMBER
 from .config import count_of
+from .number_styles import NumberStyles
 from .rows import InputError, Row
 
 
@@ -47,9 +49,6 @@ MAGIC = {
     b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it, or compress it with gzip",
 }
 PIPES_ARE_TEXT = "Parquet and Arrow cannot be read from a pipe; give the name of a file"
-
-# A line of a table that holds this much DNA in a cell is a row, and not the header.
-DNA_CELL = re.compile("[ACGTUN]{8,}", re.IGNORECASE)
 
 
 class TextLines:
@@ -217,7 +216,7 @@ def _read_delimited(path: Path, lines: TextLines, usual: str, warn: bool) -> Ite
     header, delimiter = _read_header(path, lines, usual, warn)
     # German spreadsheets use the semicolon because their decimals have commas.
     decimal_comma = delimiter == ";"
-    styles = _NumberStyles(path, delimiter, warn, header)
+    styles = NumberStyles(path, delimiter, warn, header)
     is_first = True
     for start, cells in _split_rows(path, lines, delimiter, len(header)):
         # Spreadsheets leave such rows where something was deleted, and such cells at the ends of rows.
@@ -256,28 +255,67 @@ def _read_header(path: Path, lines: TextLines, usual: str, warn: bool) -> tuple[
     if not sample:
         return [], usual
     delimiter = given or _find_delimiter(sample, usual)
-    first = [*_sample_rows(sample, delimiter), []][0]
-    if any(DNA_CELL.fullmatch(cell.strip()) for cell in first):
-        names = [] if comment is None else _sample_rows([comment], delimiter)[0]
-        # The header itself may be such a comment.
-        if len(names) != len(first) or len(names) < 2:
-            names = _name_columns(first)
-            if warn:
-                logger.warning(
-                    f"{path}: the table has no header, so its columns are read as {', '.join(names)}. To name them "
-                    "yourself, put a line with their names above the first row."
-                )
-    else:
-        _, names = next(_split_rows(path, lines, delimiter, None))
+    rows = [*_sample_rows(sample, delimiter), []]
+    names = [] if comment is None else [*_sample_rows([comment], delimiter), []][0]
+    # The header itself may be a comment.
+    if not (len(names) == len(rows[0]) > 1 and (_has_dna(rows[0]) or _is_row_without_dna(rows))):
+        names = _name_columns(rows[0]) if _has_dna(rows[0]) else []
+        if names and warn:
+            logger.warning(
+                f"{path}: the table has no header, so its columns are read as {', '.join(names)}. To name them "
+                "yourself, put a line with their names above the first row."
+            )
+    if not names:
+        titles = _count_titles(rows)
+        _, names = next(islice(_split_rows(path, lines, delimiter, None), titles, None))
+        if titles and warn:
+            logger.warning(f"{path}: the lines above the header in line {lines.number} are left out as a title.")
         # R writes the names of the rows, but no name above them.
-        if delimiter != "," and _have_row_names(len(names), _sample_rows(sample, delimiter, len(names))[1:]):
+        if delimiter != "," and _have_row_names(len(names), _sample_rows(sample, delimiter, len(names))[titles + 1 :]):
             names = ["row_names", *names]
-    # Spreadsheets leave empty columns at the right.
-    rows = _sample_rows(sample, delimiter, len(names))[1:]
+        # Spreadsheets leave empty columns at the right.
+        rows = _sample_rows(sample, delimiter, len(names))[titles + 1 :]
     while len(names) > 1 and not names[-1].strip() and not any(cells[len(names) - 1 :] for cells in map(_trim, rows)):
         del names[-1]
+    names = number_unnamed(names)
     check_header(path, names)
     return names, delimiter
+
+
+def _has_dna(cells: Sequence[str]) -> bool:
+    return any(DNA_CELL.fullmatch(cell.strip()) for cell in cells)
+
+
+def _is_number(cell: str) -> bool:
+    return bool(NUMBER.fullmatch(cell.strip()) or DECIMAL_COMMA.fullmatch(cell.strip()))
+
+
+def _is_row_without_dna(rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether the first of these is no header: it has a number, and no name above the DNA of another row."""
+    first, *others = rows
+    texts = [cell.strip() for cell in first]
+    named = [text.lower() not in MISSING and not re.fullmatch("[ACGTUN]+", text, re.IGNORECASE) for text in texts]
+    return any(map(_is_number, first)) and not any(
+        _has_dna([cell for cell, is_named in zip(cells, named, strict=False) if is_named]) for cells in others
+    )
+
+
+def _count_titles(rows: Sequence[list[str]]) -> int:
+    """Return how many rows are a title: above the header, which is above the first DNA, and with fewer cells."""
+    first = next((number for number, cells in enumerate(rows) if _has_dna(cells)), 0)
+    header = [cell.strip() for cell in _trim(rows[first - 1])]
+    is_header = len(set(header)) == len(header) and not any(
+        cell.lower() in MISSING or _is_number(cell) for cell in header
+    )
+    above = is_header and first > 1 and len(rows[first - 1]) == len(rows[first])
+    return first - 1 if above and len(_trim(rows[0])) < len(header) else 0
+
+
+def number_unnamed(names: list[str]) -> list[str]:
+    """Return the names of columns, where several without a name are column_2 and so on."""
+    if sum(not name.strip() for name in names) < 2:
+        return names
+    return [name if name.strip() else f"column_{number}" for number, name in enumerate(names, start=1)]
 
 
 def _trim(cells: list[str]) -> list[str]:
@@ -301,18 +339,19 @@ def check_header(path: Path, header: Sequence[str]):
         )
     for name, count in Counter(header).items():
         if count > 1:
-            raise InputError(f"{path}: the column {name!r} occurs {count} times in the header.")
+            raise InputError(f"{path}: the column {name!r} occurs {count} times in the header; rename one of them.")
 
 
 def _find_delimiter(sample: list[str], usual: str) -> str:
     """Return the delimiter that divides the header and the first rows into most cells, and alike."""
     best, best_rank = usual, (False, 0, False)
     for delimiter in dict.fromkeys([usual, *"\t,;"]):
-        sizes = [len(cells) for cells in _sample_rows(sample, delimiter) if cells]
+        found = _sample_rows(sample, delimiter)
+        sizes = [len(cells) for cells in found[_count_titles([*found, []]) :] if cells]
         if sizes and sizes[0] > 1:
             alike = len(set(sizes)) == 1 or (set(sizes[1:]) == {sizes[0] + 1} and delimiter != ",")
             rank = (alike, sizes[0] if alike else 0, delimiter == usual)
-            best, best_rank = max((best, best_rank), (delimiter, rank), key=lambda found: found[1])
+            best, best_rank = max((best, best_rank), (delimiter, rank), key=lambda ranked: ranked[1])
     if best_rank == (False, 0, False) and not any(mark in sample[0] for mark in "\t,;"):
         # R's own delimiter.
         header, *rows = (len(cells) for cells in _sample_rows(sample, " ") or [[]])
@@ -339,8 +378,8 @@ def _have_row_names(columns: int, rows: list[list[str]]) -> bool:
 
 def _name_columns(cells: Sequence[str]) -> list[str]:
     """Return names for the columns of a table without a header, by the cells of its first row."""
-    dna = [bool(DNA_CELL.fullmatch(cell.strip())) for cell in cells]
-    numbers = [bool(NUMBER.fullmatch(cell.strip()) or DECIMAL_COMMA.fullmatch(cell.strip())) for cell in cells]
+    dna = [_has_dna([cell]) for cell in cells]
+    numbers = [_is_number(cell) for cell in cells]
     names = [f"column_{number}" for number in range(1, len(cells) + 1)]
     for name, fits in (("sequence", dna), ("expression", numbers)):
         if sum(fits) == 1:
@@ -410,85 +449,4 @@ def _unquote(cell: str) -> str:
     return cell if any('"' in part for part in inside) else '"'.join(inside)
 
 
-class _NumberStyles:
-    """
-    Finds columns whose numbers can be read in two ways.
-
-    A decimal comma and a decimal point do not go together. Beside 955, and without any 0.5 or 1759, 1.759 is probably
-    the number 1759 with a mark between its thousands; so is 1,759 between semicolons.
-    """
-
-    STYLE = re.compile(
-        r"[+-]?(?:(?P<zero>0)|(?P<below_thousand>[1-9]\d{0,2})|(?P<plain>[1-9]\d{3,})"
-        r"|(?P<point_groups>[1-9]\d{0,2}\.\d{3})|(?P<comma_groups>[1-9]\d{0,2},\d{3})"
-        r"|(?P<point>(?:\d+\.\d*|\.\d+)(?:e[+-]?\d+)?)|(?P<comma>\d*,\d+(?:e[+-]?\d+)?))",
-        re.ASCII | re.IGNORECASE,
-    )
-    MARKS = {"point": ("point", "point_groups"), "comma": ("comma", "comma_groups")}
-
-    def __init__(self, path: Path, delimiter: str, warn: bool, columns: list[str]):
-        self.path = path
-        self.semicolons = delimiter == ";"
-        self.warn = warn
-        self.undecided = columns
-        # For each column, the first number of each style and where it is.
-        self.found: dict[str, dict[str, tuple[str, str]]] = {column: {} for column in columns}
-
-    def add(self, row: Row):
-        """Look at a row; raise an error if a column has both decimal commas and decimal points."""
-        settled = set()
-        for column in self.undecided:
-            cell = row.cells[column]
-            number = self.STYLE.fullmatch(cell.strip())
-            style = "" if number is None else str(number.lastgroup)
-            if style and style not in self.found[column]:
-                self.found[column][style] = (cell, row.location)
-                if self.semicolons:
-                    self._refuse_both_marks(column, style)
-            # Between semicolons, another mark may yet follow.
-            if DNA_CELL.fullmatch(cell) or (style in ("plain", "point") and not self.semicolons):
-                settled.add(column)
-        if settled:
-            self.undecided = [column for column in self.undecided if column not in settled]
-
-    def _refuse_both_marks(self, column: str, style: str):
-        """Refuse a number whose decimal mark is not that of the numbers before it."""
-        found = self.found[column]
-        for mark, other in (("point", "comma"), ("comma", "point")):
-            others = [found[each] for each in self.MARKS[other] if each in found]
-            if style in self.MARKS[mark] and others:
-                (number, place), (before, place_before) = found[style], others[0]
-                raise InputError(
-                    f"{self.path}, {place}, column {column!r}: {number!r} has a decimal {mark}, but {before!r} in "
-                    f"{place_before} has the other; write all numbers alike, without marks between thousands."
-                )
-
-    def finish(self):
-        """
-        Report marks that probably stand between thousands.
-
-        Raises:
-            InputError: they do, because whole numbers below 1000 have none; and the table has semicolons, as where
-                marks do mean this.
-        """
-        for column, found in self.found.items():
-            for decimals, groups in self.MARKS.values() if self.semicolons else [self.MARKS["point"]]:
-                if groups not in found or found.keys() & {decimals, "plain"}:
-                    continue
-                number, place = found[groups]
-                thousands = re.sub("[.,]", "", number.strip())
-                here = f"{self.path}, {place}, column {column!r}"
-                if self.semicolons and "below_thousand" in found:
-                    small, other_place = found["below_thousand"]
-                    raise InputError(
-                        f"{here}: {number!r} may be {thousands}, because {small} in {other_place} has no decimals. "
-                        f"Write {thousands}, or decimals in all numbers ({small}.0)."
-                    )
-                if self.warn and (self.semicolons or "below_thousand" in found):
-                    logger.warning(
-                        f"{here}: {number!r} is read as a decimal number. If it is {thousands}, remove the marks "
-                        "between thousands from this column."
-                    )
-
-
-__all__ = ["TextLines", "check_header", "read_text"]
+__all__ = ["TextLines", "check_header", "number_unnamed", "read_text"]

@@ -278,12 +278,24 @@ def shares(values: np.ndarray) -> dict[str, float]:
 
 
 def _write_predictions(path: Path, config: ProformerConfig, assay: Assay, predicted: np.ndarray):
-    """Write a line for each held-out row: its location, and what was measured and predicted of each output."""
+    """
+    Write a line for each held-out row: its location, and what was measured and predicted of each output; of exclusive
+    classes, also which was measured, and which is the most probable.
+    """
     kinds = {"measured": assay.measured, "predicted": predicted}
     if str(LEVEL) in (config.interval_half_widths or {}):
         kinds["low"], kinds["high"] = prediction_interval(predicted, config, LEVEL)
     names = [f"{kind}_{name}" for name in config.id2label.values() for kind in kinds]
     values = np.stack(list(kinds.values()), axis=-1)  # (rows, outputs, kinds)
+    chosen = np.empty((len(values), 0), dtype=str)
+    if config.problem_type == "single_label_classification":
+        # These names are not those of any output's columns.
+        names += ["class_measured", "class_predicted"]
+        held_out = ~np.isnan(predicted).any(axis=1)
+        chosen = np.full((len(values), 2), "", dtype=object)
+        classes = np.array([*config.id2label.values()], dtype=object)
+        for column, scores in enumerate((assay.measured, predicted)):
+            chosen[held_out, column] = classes[scores[held_out].argmax(axis=1)]
     locations, sequences = assay.locations, assay.sequences
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
@@ -291,7 +303,7 @@ def _write_predictions(path: Path, config: ProformerConfig, assay: Assay, predic
         for name in HELD_OUT:
             for row in getattr(assay.split, name):
                 cells = ("" if np.isnan(value) else f"{value:.8g}" for value in values[row].ravel())
-                writer.writerow([locations[row], name, sequences[row], *cells])
+                writer.writerow([locations[row], name, sequences[row], *cells, *chosen[row]])
 
 
 def _draw_figures(

@@ -193,7 +193,16 @@ class TrainDataOptions:
 
 
 # These options cannot be followed in a stream, whose rows are seen one after the other.
-_NEED_ALL_ROWS = ("group", "split", "duplicates", "split_by", "validation_fraction", "test_fraction", "train_rows")
+_NEED_ALL_ROWS = (
+    "group",
+    "split",
+    "duplicates",
+    "split_by",
+    "validation_fraction",
+    "test_fraction",
+    "train_rows",
+    "on_error",
+)
 
 
 @dataclass(kw_only=True)

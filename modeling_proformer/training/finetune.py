@@ -54,6 +54,11 @@ MAX_ROWS_TO_EVALUATE = 2000
 # Tokens up to which eager attention trains faster in bfloat16 on a CPU than sdpa, which is slow backwards there: it is
 # 1.3 times as fast at 150 to 330 tokens, and 0.95 times at 498.
 MAX_TOKENS_FOR_EAGER = 400
+TASKS = {
+    "regression": "regression",
+    "single_label_classification": "classifier, which chooses one of the classes for each sequence,",
+    "multi_label_classification": "classifier, which answers yes or no for each output,",
+}
 DIVERGED = "Training has diverged: predictions are nan or infinite. Give a lower `learning_rate`."
 
 
@@ -160,7 +165,7 @@ def _run_in(output: Path, data: "Data", config: FinetuneConfig) -> FineTuned:
         return _reopen(output, assay, digest)
     set_seed(config.seed)
     model = build_model(config, assay, pretrained)
-    logger.info(f"Training a {model.config.problem_type.replace('_', ' ')}, {model.num_parameters():,} parameters.")
+    logger.info(f"Training a {TASKS[model.config.problem_type]} with {model.num_parameters():,} parameters.")
     resumed = checkpoint_to_resume(run, assay.sources, settings)
     if resumed:
         logger.info(f"Resuming from {resumed}.")

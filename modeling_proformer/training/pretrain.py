@@ -21,7 +21,7 @@ from ..evaluation.dream import DreamTest, read_dream_test
 from ..evaluation.figures import learning_curve
 from ..evaluation.metrics import DREAM_PAIRS
 from ..hardware import has_fast_bfloat16
-from ..modeling_proformer import ProformerForPreTraining, ProformerForSequenceClassification
+from ..modeling_proformer import ProformerForPreTraining, ProformerForSequenceClassification, construct_of
 from .config import TrainConfig, require_known_options
 from .finetune import eager_is_faster, require_trainer
 from .folder import own_folder
@@ -243,6 +243,7 @@ def _build_model(
         model_config = ProformerConfig(
             kmer_size=config.kmer_size,
             max_position_embeddings=rows.tokenizer.num_tokens,
+            construct=construct_of(rows.tokenizer),
             num_expression_tokens=config.num_expression_tokens,
             hidden_size=config.hidden_size,
             num_hidden_layers=config.num_hidden_layers,

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,8 @@ class ProformerTrainer(Trainer):
     The same rows and seed lead to the same weights, however a step is divided into micro-batches and over processes,
     and wherever it was interrupted. Masked bases are counted over the whole step; every step has the same number of
     rows; the order and the masks of an epoch follow from the seed and the epoch's number; and a run that was finished
-    is not trained any further. Nothing is masked in an evaluation, and a full disk is reported in one line.
+    is not trained any further. Nothing is masked in an evaluation, whose loss is the mean over all labels; and a full
+    disk is reported in one line.
 
     Args:
         eval_data_collator: makes the batches of evaluations and predictions; by default like `data_collator`, but
@@ -48,6 +50,8 @@ class ProformerTrainer(Trainer):
             eval_data_collator = self.data_collator.without_masks()
         self.eval_data_collator = eval_data_collator or self.data_collator
         self.train_sampler: FullSteps | None = None
+        # The loss and the number of labels of each batch of an evaluation.
+        self.evaluated_losses: list[tuple[float, int]] = []
         # A run that is resumed has its best checkpoint here.
         self.best_before: str | None = None
         self.add_callback(_EpochStart(self))
@@ -99,8 +103,22 @@ class ProformerTrainer(Trainer):
         )
         return self.train_sampler
 
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args, **kwargs):
+        step = super().prediction_step(model, inputs, *args, **kwargs)
+        labels = inputs.get("labels")
+        if step[0] is not None and labels is not None:
+            self.evaluated_losses.append((step[0].item(), int(((labels != IGNORED) & ~labels.isnan()).sum())))
+        return step
+
     def evaluation_loop(self, dataloader, *args, metric_key_prefix: str = "eval", **kwargs):
+        self.evaluated_losses = []
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        losses, counts = np.array(self.evaluated_losses).reshape(-1, 2).T
+        # The Trainer weights each batch by its rows, although some have fewer labels.
+        if self.args.world_size == 1 and counts.any():
+            output.metrics[f"{metric_key_prefix}_loss"] = float(
+                np.average(losses[counts > 0], weights=counts[counts > 0])
+            )
         # The Trainer counts the padding rows of the last distributed batch twice in its mean loss, so drop that loss.
         if self.args.world_size > 1 and output.num_samples % (self.args.eval_batch_size * self.args.world_size):
             output.metrics.pop(f"{metric_key_prefix}_loss", None)

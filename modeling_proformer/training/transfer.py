@@ -11,7 +11,7 @@ from ..configuration_proformer import LABEL_FIELDS, ProformerConfig
 from ..data.assay import Assay, require_variation, varies
 from ..data.splits import sample_rows
 from ..data.tables import InputError, first_line
-from ..modeling_proformer import TRANSFORMS, ProformerForSequenceClassification
+from ..modeling_proformer import TRANSFORMS, ProformerForSequenceClassification, construct_of
 from ..prediction import predict, require_finite
 from ..tokenization import ProformerTokenizer
 from .baseline import compare_with_ridge
@@ -45,6 +45,7 @@ def resize_positions(pretrained: PreTrainedModel, old: ProformerTokenizer, new: 
     resized.resize_position_embeddings(
         new.num_tokens, old.num_tokens, num_strands=old.num_strands, new_num_strands=new.num_strands
     )
+    resized.config.construct = construct_of(new)
     return resized.eval()
 
 
@@ -156,6 +157,7 @@ def _model_config(config: FinetuneConfig, assay: Assay, pretrained: ProformerCon
         **pretrained.to_dict(),
         **dict.fromkeys(LABEL_FIELDS),
         "max_position_embeddings": assay.tokenizer.num_tokens,
+        "construct": construct_of(assay.tokenizer),
         "id2label": dict(enumerate(config.outputs)),
         "label2id": {name: number for number, name in enumerate(config.outputs)},
         "problem_type": "regression",

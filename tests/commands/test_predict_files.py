@@ -116,6 +116,19 @@ def test_bad_rows_are_skipped_or_marked(proformer):
             assert found["error"].isna().tolist() == [True, False, True]
 
 
+def test_reasons_in_the_table_and_on_the_console_name_flags(run_quietly, checkpoint):
+    damaged = f"{'GATTACA' * 9}{FIVE}{'ACGT'}{'A' + THREE[1:]}"
+    Path("in.tsv").write_text(f"sequence\n{FIVE}ACGT\n{'ACGT' * 4}\n{damaged}\nACGT\n")
+    code, out, error = run_quietly("predict", "in.tsv", "--model", checkpoint, "--on_error", "mark")
+    one_flank, long, plasmid = [line.split("\t")[2].strip('"') for line in out.splitlines()[1:4]]
+    assert one_flank.endswith("or give the insert alone; --missing_flanks cut reads flanks with errors.")
+    assert long.endswith("has room for 12. Trim its flanks, or cut it with --truncation.")
+    # A part of a plasmid is hardly what is meant.
+    assert "It does not hold the construct with both exact flanks: give the construct or its insert alone." in plasmid
+    assert plasmid.endswith("--truncation would keep its first 12 bases, whatever they are.")
+    assert code == 0 and error.count("--truncation") == 2 and "`" not in out + error
+
+
 def test_damaged_flanks_are_predicted_with_missing_flanks(proformer, model, tokenizer):
     damaged = "A" + FIVE[1:8] + "A" + FIVE[9:] + "ACGTACGT" + THREE
     Path("in.tsv").write_text(f"sequence\n{damaged}\n")

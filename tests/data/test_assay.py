@@ -1,6 +1,7 @@
 """A plain table becomes an assay, or is refused before anything is trained on it."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,46 @@ def prepare(tmp_path, reference):
         return prepare_assay(written(tmp_path, rows), DataConfig(**options), reference)
 
     return prepare
+
+
+class TestBadRows:
+    BAD = (
+        "line 4, column 'expression': 'x' is not a finite number.*; .*line 7, column 'sequence': '!' at position 5 is"
+    )
+
+    @pytest.fixture
+    def bad_rows(self, rows) -> list[dict]:
+        rows[2]["expression"] = "x"
+        rows[5]["sequence"] = "ACGT!"
+        rows[8]["sequence"], rows[9]["sequence"] = "", "ACGR"
+        # A row without a measurement is not read any further.
+        rows[20] = {"sequence": "!", "expression": ""}
+        return rows
+
+    def test_are_counted_and_the_first_are_quoted(self, prepare, bad_rows, tmp_path):
+        with pytest.raises(InputError, match=f"^4 of 100 rows are bad: .*{self.BAD}.*; and 1 more") as raised:
+            prepare(bad_rows)
+        assert str(raised.value).endswith('; and 1 more. `on_error="skip"` leaves such rows out.')
+        frame = pd.read_csv(tmp_path / "assay.tsv", sep="\t")
+        with pytest.raises(InputError, match=r"^4 of 100 rows are bad: the DataFrame, row 3, column 'expression'"):
+            prepare_assay(frame, DataConfig(), ProformerTokenizer())
+
+    def test_are_left_out_and_the_findings_say_so(self, prepare, bad_rows):
+        assay = prepare(bad_rows, on_error="skip")
+        bad = [2, 5, 8, 9, 20]
+        assert assay.sequences == [row["sequence"] for number, row in enumerate(bad_rows) if number not in bad]
+        assert assay.sources[0].left_out == 5
+        (finding,) = [each for each in assay.findings if each.startswith("4 of 100 rows")]
+        assert re.fullmatch(rf"4 of 100 rows are left out: {self.BAD}.*; and 1 more\.", finding)
+        assert "Rows without a measurement: 1; they are left out." in assay.findings
+
+    def test_alone_are_refused(self, prepare, rows):
+        for row in rows:
+            row["sequence"] = "R" + row["sequence"]
+        with pytest.raises(
+            InputError, match=r"^100 of 100 rows are bad: .*unknown base; and 97 more\. `iupac_as_n` reads"
+        ):
+            prepare(rows, on_error="skip")
 
 
 class TestConstruct:

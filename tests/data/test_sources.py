@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from modeling_proformer.data import sources
-from modeling_proformer.data.checking import check_rows
+from modeling_proformer.data.checking import check_rows, refuse_bad_rows
 from modeling_proformer.data.config import DataConfig
 from modeling_proformer.data.sources import content_digest, load_table
 from modeling_proformer.data.streams import EndlessStream, stream_table, version_of
@@ -74,7 +74,7 @@ def test_every_source_gives_the_same_rows(tmp_path, cache):
     for name in ("table.parquet", "table.arrow", "table.stream.arrow"):
         write_columns(tmp_path / name, pa.Table.from_pandas(frame), rows_in_piece=64)
     expected = load_table(frame, CONFIG)
-    assert expected.column_names == ["sequence", "labels", "weight", "group", "split", "location"]
+    assert expected.column_names == ["sequence", "labels", "weight", "group", "split", "location", "error"]
     assert expected[4] == {
         "sequence": frame.sequence[4],
         "labels": [frame.expression[4], 4.0],
@@ -82,6 +82,7 @@ def test_every_source_gives_the_same_rows(tmp_path, cache):
         "group": "gene 1",
         "split": "validation",
         "location": "row 5",
+        "error": "",
     }
     given = [pa.Table.from_pandas(frame), datasets.Dataset.from_pandas(frame)]
     given += [tmp_path / name for name in ("table.tsv", "table.parquet", "table.arrow", "table.stream.arrow")]
@@ -232,6 +233,7 @@ def assert_checked_alike(path: Path, config: DataConfig):
     """Compare the table, or the error, with what the row checker makes of the same file."""
     try:
         expected = check_rows(str(path), read_rows(path), config)
+        refuse_bad_rows(str(path), expected, config)
     except InputError as error:
         with pytest.raises(InputError, match=f"^{re.escape(str(error))}$"):
             load_table(path, config)
@@ -293,9 +295,9 @@ def test_an_edited_file_is_read_again(tmp_path, cache):
 
 
 def test_no_half_written_copy_is_left_in_the_cache(tmp_path, cache):
-    path = tmp_path / "table.parquet"
-    write_columns(path, pa.table({"sequence": ["ACGT"] * 9000 + [""], "expression": [1.0] * 9001}))
-    with pytest.raises(InputError, match=r"table\.parquet, row 9001, column 'sequence': the sequence is empty"):
+    path = tmp_path / "table.tsv"
+    path.write_text("sequence\texpression\n" + "ACGT\t1\n" * 9000 + "ACGT\t1\t2\n")
+    with pytest.raises(InputError, match=r"table\.tsv, line 9002: 3 cells under a header of 2 columns"):
         load_table(path, DataConfig())
     assert not list(cache.glob("**/*.*"))
 

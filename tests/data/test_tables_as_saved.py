@@ -33,6 +33,12 @@ AS_SAVED = {
     "commas.tsv": f"sequence,expression\n{ONE},1.5\n{TWO},-2\n",
     "comments.tsv": f"# made by hand\n#\n\n# in 2024, twice\nsequence\texpression\n{ONE}\t1.5\n{TWO}\t-2\n",
     "header in a comment.tsv": f"##version 1\n#sequence\texpression\n{ONE}\t1.5\n{TWO}\t-2\n",
+    "no header in the comment.csv": f"#a,b,c\nsequence,0,expression\n{ONE},1,1.5\n{TWO},2,-2\n",
+    "an empty comment.csv": f"#sequence,expression\n#\nsequence,expression\n{ONE},1.5\n{TWO},-2\n",
+    "title.tsv": f"# 2024\nTable 1\nsequence\texpression\n{ONE}\t1.5\n{TWO}\t-2\n",
+    "titles.csv": f"Table 1\nMade in 2024, by me\n\nsequence,expression\n{ONE},1.5\n{TWO},-2\n",
+    "title of Excel.csv": f"Table 1;;\nname;sequence;expression\na;{ONE};1,5\nb;{TWO};-2\n",
+    "unnamed columns.csv": f",sequence,,expression\n1,{ONE},,1.5\n2,{TWO},x,-2\n",
     "no header.txt": f"{ONE}\t1.5\n{TWO}\t-2\n",
     "no header.csv": f"a,{ONE},1.5\nb,{TWO},-2\n",
     "write.table.txt": f'"sequence" "expression"\n"1" "{ONE}" 1.5\n"2" "{TWO}" -2\n',
@@ -61,6 +67,19 @@ def test_the_unicode_text_of_excel_is_read(tmp_path):
         mark = "\ufeff" if encoding == "utf-16-be" else ""
         (tmp_path / "unicode.txt").write_bytes((mark + content).encode(encoding))
         assert load_table(tmp_path / "unicode.txt", DataConfig())["sequence"][:] == SEQUENCES
+
+
+def test_a_comment_is_the_header_where_the_first_row_has_no_dna_too(tmp_path):
+    for first in ("a\t\t3", "b\tACGT\t1.5"):
+        (tmp_path / "a.tsv").write_text(f"##2\n#name\tsequence\texpression\n{first}\nc\t{ONE}\t1\n")
+        name, sequence, value = first.split("\t")
+        assert next(read_rows(tmp_path / "a.tsv")).cells == {"name": name, "sequence": sequence, "expression": value}
+
+
+def test_a_title_is_left_out_and_the_log_says_so(tmp_path, caplog):
+    (tmp_path / "a.csv").write_text(AS_SAVED["titles.csv"])
+    assert next(read_rows(tmp_path / "a.csv")) == Row("line 5", {"sequence": ONE, "expression": "1.5"})
+    assert "a.csv: the lines above the header in line 4 are left out as a title." in caplog.text
 
 
 def test_columns_without_a_header_get_names_and_the_log_says_which(tmp_path, caplog):
@@ -155,6 +174,23 @@ def test_a_workbook_is_read(tmp_path, caplog):
         list(read_rows(tmp_path / "a.xlsx"))
 
 
+def test_a_formula_without_its_value_is_no_missing_cell(tmp_path):
+    """Programs that do not compute write formulas alone; a spreadsheet program adds their values, also empty ones."""
+    openpyxl = pytest.importorskip("openpyxl")
+    workbook = openpyxl.Workbook()
+    for cells in (["sequence", "expression", "note"], [ONE, 1.5], [TWO, "=B2*2", None]):
+        workbook.active.append(cells)
+    workbook.save(tmp_path / "a.xlsx")
+    with pytest.raises(InputError, match=r"a\.xlsx, row 3, column 'expression': the value of the formula is not in"):
+        list(read_rows(tmp_path / "a.xlsx"))
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as archive, zipfile.ZipFile(tmp_path / "b.xlsx", "w") as computed:
+        for name in archive.namelist():
+            content = archive.read(name).decode()
+            content = content.replace('r="B3"', 'r="B3" t="str"').replace("<v />", "<v></v>")
+            computed.writestr(name, content)
+    assert [row.cells["expression"] for row in read_rows(tmp_path / "b.xlsx")] == [1.5, None]
+
+
 def test_a_workbook_that_is_none_or_a_bomb_is_refused(tmp_path, monkeypatch):
     pytest.importorskip("openpyxl")
     (tmp_path / "a.xlsx").write_bytes(b"PK\x03\x04 and no more")
@@ -198,9 +234,17 @@ WRONG = {
         "'1.197,79' is not a finite number; write a point for a decimal comma, and no mark between thousands.",
     ),
     "a sign of typesetters.csv": (f"sequence,expression\n{ONE},−5\n".encode(), "and no mark between thousands."),
-    "title.csv": (
-        f"Table 3\nsequence,expression\n{ONE},1\n".encode(),
+    "long title.csv": (
+        f"Table 3\nsequence,expression\n{ONE[:5]},1\n".encode(),
         "line 2: 2 cells under a header of 1 column. The header should be the first line of the table.",
+    ),
+    "repeated.csv": (
+        f"sequence,expression,expression\n{ONE},1,2\n".encode(),
+        "the column 'expression' occurs 2 times in the header; rename one of them.",
+    ),
+    "no header, and no DNA.tsv": (
+        f"{ONE}R\t1.5\n{TWO}\t2\n".encode(),
+        "If its first line is a row, put a line with the names of the columns above it.",
     ),
     "commas.tsv": (
         f"sequence\texpression\n{ONE}\t1,234\n".encode(),

@@ -52,6 +52,10 @@ class TestMethods:
         old = pretrained.proformer.layers[0].self_attn.q_proj.weight
         assert torch.equal(weights[False], old) and not torch.equal(weights[True], old)
         assert models[True].config.max_position_embeddings == models[False].config.max_position_embeddings == 32
+        # A folder of an earlier version says nothing of its construct.
+        assert pretrained.config.construct["insert_width"] == 12
+        expected = {"insert_width": 16, "five_prime_flank": "", "three_prime_flank": "", "strands": "both"}
+        assert models[True].config.construct == models[False].config.construct == resized.config.construct == expected
 
     @pytest.mark.parametrize("scratch", [False, True])
     def test_before_training_reads_fall_into_bins_as_they_do_on_average(self, frame, checkpoint, scratch):

@@ -65,6 +65,8 @@ def test_record_and_card_have_the_scores_of_the_predictions(tuned):
             rows[[f"{kind}_{name}" for name in NAMES]].to_numpy() for kind in ("measured", "predicted")
         )
         classes = measured.argmax(axis=1), predicted.argmax(axis=1)
+        for kind, numbers in zip(("measured", "predicted"), classes, strict=True):
+            assert rows[f"class_{kind}"].tolist() == [NAMES[number] for number in numbers]
         found = metrics["accuracy"][split]
         assert found["accuracy"]["value"] == pytest.approx(accuracy_score(*classes))
         assert found["balanced_accuracy"]["value"] == pytest.approx(balanced_accuracy_score(*classes))
@@ -129,10 +131,11 @@ def test_frame_file_flags_and_yaml_lead_to_the_same_weights(tmp_path, frame, che
         assert torch.equal(weight, weights[1][name]) and torch.equal(weight, weights[2][name]), name
 
 
-def test_two_classes_and_a_model_of_classes_to_start_from(tmp_path, tuned, frame):
+def test_two_classes_and_a_model_of_classes_to_start_from(tmp_path, tuned, frame, caplog):
     weak = frame.assign(level=np.where(frame.level == "high", "strong", "weak"))
     options = QUICK | {"steps": 40, "classes": ["weak", "strong"]}
     fine_tuned = finetune(weak, tmp_path / "two", model=tuned[1], **options)
+    assert "Training a classifier, which chooses one of the classes for each sequence, with" in caplog.text
     test = fine_tuned.assay.split.test
     np.testing.assert_allclose(fine_tuned.predicted[test].sum(axis=1), 1, atol=1e-5)
     measured = fine_tuned.assay.measured[test]

@@ -207,6 +207,7 @@ def test_validation_rows_that_do_not_fit_are_treated_as_without_streaming(frame,
     ("options", "kind", "complaint"),
     [
         ({"validation_data": None}, ValueError, "Nothing is held out of tables that are streamed; give `valid"),
+        ({"on_error": "skip"}, ValueError, "`streaming` takes all rows as they are; leave out `on_error`"),
         ({"group": "family"}, ValueError, "`streaming` takes all rows as they are; leave out `group`"),
         ({"train_rows": 50}, ValueError, "leave out `train_rows`"),
         ({"test_fraction": 0.2}, ValueError, "leave out `test_fraction`"),
