@@ -60,7 +60,10 @@ NOT_RUN = {
 }
 
 # Options that the tests add to a page's command, because a full run takes long.
-SHORTENED = {"proformer finetune assay.tsv": ["--steps", "4"]}
+SHORTENED = {
+    "proformer finetune assay.tsv": ["--steps", "4"],
+    "proformer export": ["--sequences", "promoters.fasta"],
+}
 
 # Pages that use the files of another page.
 NEEDS = {"publish.md": "fine_tune.md"}

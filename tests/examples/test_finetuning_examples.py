@@ -1,8 +1,9 @@
-"""The examples of fine-tuning run on a table, each in a process of its own."""
+"""The examples of fine-tuning run on a table."""
 
 import csv
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -31,36 +32,38 @@ def files(tmp_path) -> tuple[Path, Path]:
     return tmp_path / "assay.csv", save_tiny(tmp_path / "checkpoint", label_mean=[9.0], label_std=[4.0])
 
 
-def run(*command) -> str:
-    finished = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def run(*command) -> str:
+        """Run a script in this process, and return what it prints."""
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", list(map(str, command)))
+        runpy.run_path(str(command[0]), run_name="__main__")
+        return capsys.readouterr().out
 
-
-def refused(*command) -> str:
-    """Return the last line of a command that must fail."""
-    finished = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
-    assert finished.returncode == 1 and "Traceback" not in finished.stderr, finished.stderr
-    return finished.stderr.splitlines()[-1]
+    return run
 
 
 @pytest.mark.slow
-def test_step_by_step(tmp_path, files):
+def test_step_by_step(tmp_path, files, run):
     table, checkpoint = files
     options = "--sequence sequence --targets expression --num_train_epochs 16 --learning_rate 1e-2 --report_to none"
     command = [EXAMPLES / "finetune.py", "--data", table, "--model", checkpoint, *options.split()]
     command += ["--use_cpu", "True", "--output_dir", tmp_path / "tuned", "--save_total_limit", "20"]
-    run(*command)
+    finished = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
     assert json.loads((tmp_path / "tuned" / "test_results.json").read_text())["test_score"] > 0.6
     model, _ = load_checkpoint(tmp_path / "tuned")
-    refusal = r"finetune\.py: .*tuned has checkpoints, which would be overwritten: give --resume_from_checkpoint True"
-    assert re.fullmatch(refusal + r", or another --output_dir\.", refused(*command))
+    refusal = r"^finetune\.py: .*tuned has checkpoints, which would be overwritten: give --resume_from_checkpoint True"
+    with pytest.raises(SystemExit, match=refusal + r", or another --output_dir\.$"):
+        run(*command)
     # As if it had been stopped after half of the epochs.
     half = tmp_path / "tuned" / "checkpoint-32"
     for checkpoint in (tmp_path / "tuned").glob("checkpoint-*"):
         if int(checkpoint.name[11:]) > 32:
             shutil.rmtree(checkpoint)
-    assert "holds a training with seed 42, not 1" in refused(*command, "--resume_from_checkpoint", half, "--seed", "1")
+    with pytest.raises(SystemExit, match="holds a training with seed 42, not 1"):
+        run(*command, "--resume_from_checkpoint", half, "--seed", "1")
     printed = run(*command, "--resume_from_checkpoint", "True")
     epochs = re.findall(r"'eval_loss'.*'epoch': '([0-9.]+)'", printed)
     assert [float(epoch) for epoch in epochs] == [*range(9, 17)]
@@ -70,7 +73,7 @@ def test_step_by_step(tmp_path, files):
 
 
 @pytest.mark.slow
-def test_benchmark(tmp_path, files):
+def test_benchmark(tmp_path, files, run):
     """Three methods are measured at one size; results that are in the table are not computed again."""
     table, checkpoint = files
     command = [EXAMPLES / "finetuning_benchmark.py", table, "--model", checkpoint]
