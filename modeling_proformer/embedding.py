@@ -127,7 +127,8 @@ def _embed_tokens(
     model: PreTrainedModel, inputs: BatchEncoding, dtype: torch.dtype | None, positions: Positions
 ) -> np.ndarray:
     with inference(model, dtype):
-        hidden_states = model(**inputs.to(model.device), return_dict=True).last_hidden_state.float()
+        outputs = model(**inputs.to(model.device), expression_tokens_only=positions == "expression", return_dict=True)
+        hidden_states = outputs.last_hidden_state.float()
         expression, kmers = hidden_states.tensor_split([model.config.num_expression_tokens], dim=1)
         embedded = kmers if positions == "all" else (kmers if positions == "mean" else expression).mean(dim=1)
     return embedded.cpu().numpy()

@@ -18,7 +18,7 @@ from .data.config import require_choice
 from .data.genome import Genome, reverse_complement
 from .data.screening import OnError, ScreenedRow, Screening, is_bed
 from .data.tables import InputError, Row
-from .linear_layers import fastest_linear_layers
+from .hardware import keep_freed_memory
 from .modeling_proformer import (
     evaluation_mode,
     predict_from_logits,
@@ -194,9 +194,9 @@ def inference(model: PreTrainedModel, dtype: torch.dtype | None) -> Iterator[Non
         raise ValueError(
             f"The weights are in {model.dtype}, which cannot be computed in {dtype}: use `model.float()`."
         )
-    layers = fastest_linear_layers(model) if dtype is None else contextlib.nullcontext()
+    keep_freed_memory()
     autocast = torch.autocast(model.device.type, dtype, enabled=dtype is not None)
-    with evaluation_mode(model), torch.inference_mode(), autocast, layers:
+    with evaluation_mode(model), torch.inference_mode(), autocast:
         yield
 
 

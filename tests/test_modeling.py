@@ -23,7 +23,7 @@ from modeling_proformer import (
     ProformerModel,
     ProformerTokenizer,
 )
-from modeling_proformer.modeling_proformer import construct_of
+from modeling_proformer.modeling_proformer import DepthwiseConvolution, construct_of
 
 
 CLASSES = [ProformerModel, ProformerForSequenceClassification, ProformerForPreTraining, ProformerForMaskedLM]
@@ -184,6 +184,34 @@ class TestForward:
         mask = (torch.arange(24) < 10).long().expand(3, 24)
         padded = {**batch, "input_ids": batch["input_ids"] * mask, "attention_mask": mask}
         torch.testing.assert_close(model(**padded).logits, model(**short).logits)
+
+    @pytest.mark.parametrize("attention", ["sdpa", "eager"])
+    def test_expression_needs_only_its_tokens_of_the_last_block(self, tiny_config, batch, attention):
+        model = ProformerForSequenceClassification(tiny_config).eval()
+        model.set_attn_implementation(attention)
+        computed = []
+        model.proformer.layers[-1].feed_forward2.register_forward_hook(
+            lambda module, inputs, output: computed.append(output.shape)
+        )
+        padded = {"attention_mask": (torch.arange(24) < torch.tensor([[24], [20], [9]])).long()}
+        for inputs in (batch, batch | padded):
+            whole, part = model(**inputs, output_hidden_states=True), model(**inputs)
+            assert [states.shape for states in whole.hidden_states] == [(3, 28, 16)] * 3
+            torch.testing.assert_close(part.position_logits, whole.position_logits)
+            encoded = model.proformer(**inputs, expression_tokens_only=True).last_hidden_state
+            torch.testing.assert_close(encoded, whole.hidden_states[-1][:, :4])
+        assert computed == [(3, 28, 16), (3, 4, 16), (3, 4, 16)] * 2
+
+    @pytest.mark.parametrize("kernel_size", [1, 4, 15])
+    def test_a_depthwise_convolution_is_conv1d(self, kernel_size):
+        arguments = {"padding": "same", "groups": 6, "bias": False}
+        ours, plain = (made(6, 6, kernel_size, **arguments) for made in (DepthwiseConvolution, torch.nn.Conv1d))
+        plain.load_state_dict(ours.state_dict())
+        for inputs in (torch.randn(2, 20, 6).transpose(1, 2), torch.randn(2, 6, 20)):
+            for convolve in (ours, plain):
+                convolve(inputs).square().sum().backward()
+            torch.testing.assert_close(ours(inputs), plain(inputs))
+            torch.testing.assert_close(ours.weight.grad, plain.weight.grad)
 
     def test_attention_weights_are_returned_by_eager_attention(self, tiny_config, batch):
         model = ProformerForSequenceClassification(tiny_config)
