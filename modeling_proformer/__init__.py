@@ -40,6 +40,7 @@ from .version import __version__
 
 
 if TYPE_CHECKING:
+    from .batches import PromoterEmbedder, PromoterPredictor, VariantScorer
     from .data.collator import ProformerCollator
     from .data.prepare import prepare_assay
     from .designing import design
@@ -57,7 +58,10 @@ _MODULES = {
     "FinetuneConfig": "training.config",
     "ProformerCollator": "data.collator",
     "ProformerTrainer": "training.trainer",
+    "PromoterEmbedder": "batches",
+    "PromoterPredictor": "batches",
     "TrainConfig": "training.config",
+    "VariantScorer": "batches",
     "design": "designing",
     "export": "exporting",
     "finetune": "training.finetune",
@@ -117,8 +121,11 @@ __all__ = [
     "ProformerPreTrainedModel",
     "ProformerTokenizer",
     "ProformerTrainer",
+    "PromoterEmbedder",
     "PromoterExpressionPipeline",
+    "PromoterPredictor",
     "TrainConfig",
+    "VariantScorer",
     "__version__",
     "as_one_hot",
     "checkpoint_path",

@@ -13,7 +13,7 @@ from transformers import BatchEncoding, PreTrainedModel
 from .data.config import require_choice
 from .data.screening import OnError, Screening
 from .data.tables import InputError, Row
-from .prediction import as_paths, compute_file, inference, place_model, token_batches
+from .prediction import Computation, as_paths, compute_rows, inference, place_model, token_batches
 from .tokenization import ProformerTokenizer
 
 
@@ -50,7 +50,7 @@ def embed(
         TypeError: the model is no Proformer, or `sequences` is one string.
         ValueError: `positions` is something else, the model has no expression tokens, or see `predict`.
     """
-    model, batch_size = place_model(_encoder_of(model), tokenizer, sequences, batch_size, device)
+    model, batch_size = place_model(encoder_of(model), tokenizer, sequences, batch_size, device)
     shape = embedding_shape(model, tokenizer, positions)
     batches = token_batches(tokenizer, sequences, batch_size, truncation)
     embedded = (_embed_tokens(model, inputs, dtype, positions) for inputs in batches)
@@ -85,10 +85,27 @@ def embed_file(
     screening = Screening(
         tokenizer=tokenizer, sequence=sequence, on_error=on_error, iupac_as_n=iupac_as_n, truncation=truncation
     )
-    model, batch_size = place_model(_encoder_of(model), tokenizer, (), batch_size, device)
-    shape = embedding_shape(model, tokenizer, positions)
-    compute = partial(_embed_tokens, positions=positions)
-    yield from compute_file(model, screening, as_paths(path), compute, shape, batch_size, dtype)
+    model, batch_size = place_model(encoder_of(model), tokenizer, (), batch_size, device)
+    computation = embedding_computation(model, tokenizer, positions, dtype, truncation)
+    yield from compute_rows(computation, screening, screening.read(as_paths(path), batch_size))
+
+
+def embedding_computation(
+    model: PreTrainedModel,
+    tokenizer: ProformerTokenizer,
+    positions: Positions,
+    dtype: torch.dtype | None,
+    truncation: bool,
+) -> Computation:
+    """Return the computation of embeddings by a model without a head."""
+    return Computation(
+        model=model,
+        tokenizer=tokenizer,
+        compute=partial(_embed_tokens, positions=positions),
+        shape=embedding_shape(model, tokenizer, positions),
+        dtype=dtype,
+        truncation=truncation,
+    )
 
 
 def embedding_shape(model: PreTrainedModel, tokenizer: ProformerTokenizer, positions: Positions) -> tuple[int, ...]:
@@ -106,7 +123,7 @@ def embedding_shape(model: PreTrainedModel, tokenizer: ProformerTokenizer, posit
     return (tokenizer.num_tokens, hidden) if positions == "all" else (hidden,)
 
 
-def _encoder_of(model: nn.Module) -> PreTrainedModel:
+def encoder_of(model: nn.Module) -> PreTrainedModel:
     """
     Return the model that computes hidden states, without head and wrapper.
 

@@ -5,6 +5,7 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Thread
@@ -18,6 +19,7 @@ from .data.config import require_choice
 from .data.genome import Genome, reverse_complement
 from .data.screening import OnError, ScreenedRow, Screening, is_bed
 from .data.tables import InputError, Row
+from .devices import run_on_devices
 from .hardware import keep_freed_memory
 from .modeling_proformer import (
     evaluation_mode,
@@ -29,6 +31,7 @@ from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 
 Batch = TypeVar("Batch")
+Rows = TypeVar("Rows")
 
 #: Which strand of inserts is read.
 Orientation: TypeAlias = Literal["given", "reverse", "both"]
@@ -126,7 +129,12 @@ def place_model(
     # The device of a tensor is a certain one: "cuda" alone is one of several.
     if device is not None and torch.empty(0, device=device).device != model.device:
         model = copy.deepcopy(model).to(device)
-    return model, batch_size or (64 if model.device.type == "cpu" else 512)
+    return model, batch_size or default_batch_size(model.device)
+
+
+def default_batch_size(device: str | torch.device) -> int:
+    """Return how many sequences to compute at a time: larger batches overflow the caches of a CPU."""
+    return 64 if torch.device(device).type == "cpu" else 512
 
 
 def token_batches(
@@ -226,15 +234,6 @@ def without_flanks(tokenizer: ProformerTokenizer) -> ProformerTokenizer:
     return tokenizer
 
 
-def _reverse_inserts(tokenizer: ProformerTokenizer, sequences: Sequence[str], truncation: bool) -> list[str]:
-    """Return the reverse complements of inserts, which are cut before that if they do not fit."""
-    inserts = tokenizer.inserts(sequences) if sequences else []
-    if truncation:
-        width = tokenizer.insert_width
-        inserts = [insert[-width:] if tokenizer.truncation_side == "left" else insert[:width] for insert in inserts]
-    return [*map(reverse_complement, inserts)]
-
-
 def predict_file(
     model: PreTrainedModel,
     tokenizer: ProformerTokenizer,
@@ -248,6 +247,7 @@ def predict_file(
     windows: int | None = None,
     width: int | None = None,
     orientation: Orientation = "given",
+    devices: Sequence[str] = (),
     batch_size: int | None = None,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
@@ -276,17 +276,25 @@ def predict_file(
         width: bases of these windows, if they are to have fewer than the tokenizer has room for.
         orientation: `"given"`: inserts as they are; `"reverse"`: their reverse complements; `"both"`: the means of the
             predictions of the two.
+        devices: several devices of this machine instead of `device`, such as `["cuda:0", "cuda:1"]`. A process of its
+            own computes on each of them.
 
     Raises:
         ImportError: a genome needs pysam.
         InputError: a file cannot be read (see `read_rows`) or has no such column, its columns differ from those of the
             first, a prediction is not finite, no row can be predicted, or rows are refused. The error says in which
             line or row, and how many there are.
-        ValueError: `on_error` or `orientation` is something else, or `windows` is below 1.
+        RuntimeError: a process on one of several devices has ended.
+        ValueError: `on_error` or `orientation` is something else, `windows` is below 1, or there are both `device` and
+            `devices`.
     """
     require_choice("orientation", orientation, get_args(Orientation))
     if windows is not None and windows < 1:
         raise ValueError(f"`windows` is {windows}, but must be at least 1.")
+    if devices:
+        if device is not None:
+            raise ValueError("Give one `device` or several `devices`, but not both.")
+        batch_size = batch_size or default_batch_size(devices[0])
     paths = as_paths(path)
     model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
     if windows is not None or all(map(is_bed, paths)):
@@ -302,8 +310,22 @@ def predict_file(
         windows=windows,
         width=window_width(tokenizer, width),
     )
-    shape = (model.config.num_labels,)
-    yield from compute_file(model, screening, paths, predict_tokens, shape, batch_size, dtype, orientation)
+    computation = expression_computation(model, tokenizer, dtype, truncation, orientation)
+    yield from compute_rows(computation, screening, screening.read(paths, batch_size), devices)
+
+
+def set_missing_flanks(tokenizer: ProformerTokenizer, missing_flanks: str | None):
+    """
+    Let the tokenizer read sequences without flanks in this way; None leaves it as it is.
+
+    Raises:
+        InputError: its construct has no flanks.
+    """
+    if missing_flanks is None:
+        return
+    if not (tokenizer.five_prime_flank or tokenizer.three_prime_flank):
+        raise InputError("`missing_flanks`: the construct of this model has no flanks.")
+    tokenizer.missing_flanks = missing_flanks
 
 
 def as_paths(path: str | Path | Sequence[str | Path]) -> list[str]:
@@ -311,50 +333,103 @@ def as_paths(path: str | Path | Sequence[str | Path]) -> list[str]:
     return [os.fspath(each) for each in ([path] if isinstance(path, str | os.PathLike) else path)]
 
 
-def compute_file(
-    model: PreTrainedModel,
-    screening: Screening,
-    paths: Sequence[str],
-    compute: Callable[[PreTrainedModel, BatchEncoding, torch.dtype | None], np.ndarray],
-    shape: tuple[int, ...],
-    batch_size: int,
-    dtype: torch.dtype | None,
-    orientation: Orientation = "given",
-) -> Iterator[tuple[list[Row], np.ndarray]]:
+@dataclass(frozen=True, kw_only=True)
+class Computation:
     """
-    Yield the rows of files that the output has, and what is computed of them, (rows, *shape), a batch at a time.
+    What is computed of sequences that are checked already. It can be pickled for other processes.
 
-    Args:
-        model, batch_size: as `prepare_model` returns them.
-        screening: reads and checks the rows. Those that it marks are NaN.
-        paths: the files.
+    Attributes:
+        model: as `prepare_model` returns it.
+        tokenizer: reads the sequences.
         compute: returns (sequences, *shape) for the tokens of a batch.
         shape: of one sequence.
-        dtype: see `predict`.
+        dtype, truncation: see `predict`.
         orientation: see `predict_file`.
+    """
+
+    model: PreTrainedModel
+    tokenizer: ProformerTokenizer
+    compute: Callable[[PreTrainedModel, BatchEncoding, torch.dtype | None], np.ndarray]
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None = None
+    truncation: bool = False
+    orientation: Orientation = "given"
+
+    def tokenize(self, sequences: Sequence[str]) -> list[BatchEncoding]:
+        """Return the tokens of a batch in each orientation that is read; none for no sequences."""
+        inputs = []
+        if self.orientation != "reverse":
+            inputs += token_batches(self.tokenizer, sequences, len(sequences), self.truncation)
+        if self.orientation != "given":
+            inserts = self._reverse_inserts(sequences)
+            inputs += token_batches(without_flanks(self.tokenizer), inserts, len(inserts), False)
+        return inputs
+
+    def _reverse_inserts(self, sequences: Sequence[str]) -> list[str]:
+        """Return the reverse complements of inserts, which are cut before that if they do not fit."""
+        inserts = self.tokenizer.inserts(sequences) if sequences else []
+        if self.truncation:
+            width = self.tokenizer.insert_width
+            from_left = self.tokenizer.truncation_side == "left"
+            inserts = [insert[-width:] if from_left else insert[:width] for insert in inserts]
+        return [*map(reverse_complement, inserts)]
+
+    def run(self, inputs: Sequence[BatchEncoding]) -> np.ndarray:
+        """Return (sequences, *shape) for tokens of `tokenize`."""
+        if not inputs:
+            return np.empty((0, *self.shape), dtype=np.float32)
+        return np.mean([self.compute(self.model, each, self.dtype) for each in inputs], axis=0)
+
+    def run_all(self, batches: Iterable[tuple[Rows, Sequence[str]]]) -> Iterator[tuple[Rows, np.ndarray]]:
+        """Yield what is computed of each batch, with what came with its sequences. Tokens are made a batch ahead."""
+        for rows, inputs in prefetch((rows, self.tokenize(sequences)) for rows, sequences in batches):
+            yield rows, self.run(inputs)
+
+
+def expression_computation(
+    model: PreTrainedModel,
+    tokenizer: ProformerTokenizer,
+    dtype: torch.dtype | None,
+    truncation: bool,
+    orientation: Orientation,
+) -> Computation:
+    """Return the computation of expression."""
+    return Computation(
+        model=model,
+        tokenizer=tokenizer,
+        compute=predict_tokens,
+        shape=(model.config.num_labels,),
+        dtype=dtype,
+        truncation=truncation,
+        orientation=orientation,
+    )
+
+
+def compute_rows(
+    computation: Computation,
+    screening: Screening,
+    batches: Iterable[list[ScreenedRow]],
+    devices: Sequence[str] = (),
+) -> Iterator[tuple[list[Row], np.ndarray]]:
+    """
+    Yield the rows that the output has, and what is computed of them, (rows, *shape), a batch at a time.
+
+    Args:
+        computation: what is computed.
+        screening: has checked the rows. Those that it marks are NaN.
+        batches: the rows that are computed at a time.
+        devices: compute on these, see `predict_file`.
 
     Raises:
         InputError: see `predict_file`.
     """
-
-    def read_tokens() -> Iterator[tuple[list[ScreenedRow], list[BatchEncoding]]]:
-        for rows in screening.read(paths, batch_size):
-            sequences = [each.sequence for each in rows if not each.row.error]
-            inputs = []
-            if orientation != "reverse":
-                inputs += token_batches(screening.tokenizer, sequences, batch_size, screening.truncation)
-            if orientation != "given":
-                reverse = _reverse_inserts(screening.tokenizer, sequences, screening.truncation)
-                inputs += token_batches(without_flanks(screening.tokenizer), reverse, batch_size, False)
-            yield rows, inputs
-
-    for rows, inputs in prefetch(read_tokens()):
-        computed = np.empty((0, *shape), dtype=np.float32)
-        if inputs:
-            computed = np.mean([compute(model, each, dtype) for each in inputs], axis=0)
-        require_finite(computed, model, dtype, [each for each in rows if not each.row.error])
+    pairs = ((rows, [each.sequence for each in rows if not each.row.error]) for rows in batches)
+    results = run_on_devices(computation, devices, pairs) if devices else computation.run_all(pairs)
+    for rows, computed in results:
+        sound = [each for each in rows if not each.row.error]
+        require_finite(computed, computation.model, computation.dtype, sound)
         kept = screening.keep(rows)
-        values = np.full((len(kept), *shape), np.nan, dtype=np.float32)
+        values = np.full((len(kept), *computation.shape), np.nan, dtype=np.float32)
         values[[not each.row.error for each in kept]] = computed
         if kept:
             yield [each.row for each in kept], values

@@ -3,12 +3,14 @@
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
 from transformers import BatchEncoding, PreTrainedModel
 
@@ -111,39 +113,87 @@ def score_variants(
             genome, there is not one variant that can be scored, or a prediction is not finite; `width` or
             `offsets` is outside its range, or an argument needs a genome.
     """
-    needing = {"promoters": promoters is not None, "offsets": offsets > 1, "width": width is not None}
-    if genome is None and any(needing.values()):
-        raise InputError(f"`{max(needing, key=lambda name: needing[name])}` needs the `genome`.")
-    width = window_width(tokenizer, width)
-    if not 1 <= offsets <= width:
-        raise InputError(f"`offsets` is {offsets}, but must be 1 to {width}, the bases of a window.")
-    model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)
-    if isinstance(variants, str | os.PathLike):
-        variants = read_variants(variants)
+    scoring = VariantScoring(
+        model,
+        tokenizer,
+        genome,
+        promoters=promoters,
+        offsets=offsets,
+        width=width,
+        batch_size=batch_size,
+        device=device,
+        dtype=dtype,
+        truncation=truncation,
+    )
     findings = _Findings()
-    if genome is None:
-        located = _read_pairs(variants, Screening(tokenizer=tokenizer, truncation=truncation), batch_size)
-    else:
-        genome = genome if isinstance(genome, Genome) else Genome(genome)
-        regions = None if promoters is None else Promoters(genome, promoters)
-        located = VariantLocator(genome, regions, width, offsets).locate_all(variants)
-        # A window is an insert, also if it begins like a flank by chance.
-        tokenizer = without_flanks(tokenizer)
-
-    def read() -> Iterator[tuple[_Batch, BatchEncoding | None]]:
-        for batch in _gather(located, batch_size):
-            yield batch, next(token_batches(tokenizer, batch.windows, max(batch_size, 2), truncation), None)
-
-    for batch, inputs in prefetch(read()):
-        if inputs is not None:
-            predicted = predict_tokens(model, inputs, dtype)
-            require_finite(predicted, model, dtype)
-            for window, values in zip(batch.windows.values(), predicted, strict=True):
-                window.values = values
-        for each, windows in batch.complete:
-            findings.add(each)
-            yield _score(each, windows, model.config.num_labels)
+    for score in scoring.score(read_variants(variants) if isinstance(variants, str | os.PathLike) else variants):
+        findings.add(score)
+        yield score
     findings.report()
+
+
+class VariantScoring:
+    """
+    Scores variants, some at a time.
+
+    Args:
+        model, tokenizer, genome, promoters, offsets, width, batch_size, device, dtype, truncation: see
+            `score_variants`.
+
+    Raises:
+        ImportError, InputError: see `score_variants`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: ProformerTokenizer,
+        genome: str | os.PathLike | Genome | None = None,
+        *,
+        promoters: str | os.PathLike | Sequence[Region] | None = None,
+        offsets: int = 1,
+        width: int | None = None,
+        batch_size: int | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        truncation: bool = False,
+    ):
+        needing = {"promoters": promoters is not None, "offsets": offsets > 1, "width": width is not None}
+        if genome is None and any(needing.values()):
+            raise InputError(f"`{max(needing, key=lambda name: needing[name])}` needs the `genome`.")
+        width = window_width(tokenizer, width)
+        if not 1 <= offsets <= width:
+            raise InputError(f"`offsets` is {offsets}, but must be 1 to {width}, the bases of a window.")
+        self.model, self.batch_size = prepare_model(model, tokenizer, (), batch_size, device)
+        self.dtype, self.truncation = dtype, truncation
+        self._locate: Callable[[Iterable[Variant]], Iterator[VariantWindows]]
+        if genome is None:
+            self.tokenizer = tokenizer
+            screening = Screening(tokenizer=tokenizer, truncation=truncation)
+            self._locate = partial(_read_pairs, screening=screening, count=self.batch_size)
+        else:
+            genome = genome if isinstance(genome, Genome) else Genome(genome)
+            regions = None if promoters is None else Promoters(genome, promoters)
+            self._locate = VariantLocator(genome, regions, width, offsets).locate_all
+            # A window is an insert, also if it begins like a flank by chance.
+            self.tokenizer = without_flanks(tokenizer)
+
+    def score(self, variants: Iterable[Variant]) -> Iterator[VariantScore]:
+        """Yield the expression of both alleles of each variant, in the order of the variants."""
+
+        def read() -> Iterator[tuple[_Batch, BatchEncoding | None]]:
+            for batch in _gather(self._locate(variants), self.batch_size):
+                sequences = token_batches(self.tokenizer, batch.windows, max(self.batch_size, 2), self.truncation)
+                yield batch, next(sequences, None)
+
+        for batch, inputs in prefetch(read()):
+            if inputs is not None:
+                predicted = predict_tokens(self.model, inputs, self.dtype)
+                require_finite(predicted, self.model, self.dtype)
+                for window, values in zip(batch.windows.values(), predicted, strict=True):
+                    window.values = values
+            for each, windows in batch.complete:
+                yield _score(each, windows, self.model.config.num_labels)
 
 
 def difference_interval(
@@ -176,6 +226,89 @@ def difference_interval(
             f"A difference at the level {level} needs those of both alleles at {of_each}: {error}"
         ) from None
     return alternate_low - reference_high, alternate_high - reference_low
+
+
+class ScoreColumns:
+    """
+    The columns that scores add to a table.
+
+    Args:
+        config: configuration of the model.
+        genome: whether the variants are in a genome.
+        promoters: whether they are read in promoters.
+        offsets: see `score_variants`.
+        interval: level of the interval around the difference, if there is one.
+
+    Attributes:
+        texts, counts, numbers: names of the columns of each type, and what they hold.
+
+    Raises:
+        InputError: the model has no such intervals.
+    """
+
+    def __init__(
+        self,
+        config: ProformerConfig,
+        *,
+        genome: bool = False,
+        promoters: bool = False,
+        offsets: int = 1,
+        interval: float | None = None,
+    ):
+        self.config, self.offsets, self.interval = config, offsets, interval
+        outputs = [config.id2label[output] for output in range(config.num_labels)]
+        kinds = {
+            "reference_{}": "reference allele",
+            "alternate_{}": "alternate allele",
+            "difference_{}": "alternate minus reference allele",
+        }
+        if interval is not None:
+            kinds |= {
+                f"difference_{{}}_{end}": f"{end} end of the difference's interval at the level {interval}"
+                for end in ("low", "high")
+            }
+            self._interval(np.zeros((2, config.num_labels)))
+        if offsets > 1:
+            kinds["spread_{}"] = "standard deviation of the difference over the windows; missing if there is only one"
+        self.numbers = {kind.format(output): text for kind, text in kinds.items() for output in outputs}
+        self.texts = {}
+        if promoters:
+            self.texts["promoter"] = "promoter that was read"
+        if genome:
+            self.texts |= {"window": "where the windows of the reference allele lie", "strand": "strand that was read"}
+        self.counts = {"windows": "number of windows"} if offsets > 1 else {}
+
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        """Types of the columns, in their order."""
+        kinds = [(self.texts, pa.string()), (self.counts, pa.int64()), (self.numbers, pa.float32())]
+        return {name: kind for names, kind in kinds for name in names} | {"error": pa.string()}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return [*self.types]
+
+    def cells(self, score: VariantScore) -> list[Any]:
+        """Return the cells of a row."""
+        texts = {"promoter": _name_region(score.promoter), "window": score.window, "strand": score.strand}
+        numbers = [score.reference, score.alternate, score.difference]
+        if self.interval is not None:
+            numbers += self._interval(np.stack([score.reference, score.alternate]))
+        if self.offsets > 1:
+            numbers.append(score.spread)
+        counts = [score.windows for _ in self.counts]
+        return [*(texts[name] for name in self.texts), *counts, *np.concatenate(numbers), score.error]
+
+    def _interval(self, alleles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            return difference_interval(alleles[0], alleles[1], self.config, self.interval)
+        except ValueError as error:
+            raise InputError(f"`interval` {self.interval}: {error}") from error
+
+
+def _name_region(region: Region | None) -> str:
+    return "" if region is None else region.name or f"{region.chromosome}:{region.start + 1}-{region.end}"
 
 
 def _read_pairs(variants: Iterable[Variant], screening: Screening, count: int) -> Iterator[VariantWindows]:
@@ -271,7 +404,7 @@ class _Findings:
     counts: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
 
-    def add(self, each: VariantWindows):
+    def add(self, each: VariantScore):
         self.rows += 1
         if each.error:
             kind, _, detail = each.error.partition(": ")
@@ -295,4 +428,4 @@ class _Findings:
         logger.warning(f"{refused:,} of {self.rows:,} rows have no score: {kinds}.")
 
 
-__all__ = ["VariantScore", "difference_interval", "score_variants"]
+__all__ = ["ScoreColumns", "VariantScore", "VariantScoring", "difference_interval", "score_variants"]

@@ -175,7 +175,9 @@ class _ParquetTable:
             if kind == pa.string():
                 cells = tuple(None if cell is None else str(cell) for cell in cells)
             try:
-                arrays.append(pa.array(cells, kind, from_pandas=kind == pa.float32()))
+                # Among Python's objects, the NaN of NumPy would not become null.
+                values = np.array(cells, np.float32) if kind == pa.float32() else cells
+                arrays.append(pa.array(values, kind, from_pandas=kind == pa.float32()))
             except (pa.ArrowException, TypeError, ValueError) as error:
                 raise InputError(
                     f"{self.name}: the column {column!r} does not have one type in all inputs ({first_line(error)}); "

@@ -1,7 +1,7 @@
 """What several commands share: help texts, and the options of those that run a model."""
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,6 +18,7 @@ from ..evaluation.metrics import correlation
 from ..intervals import prediction_interval
 from ..loading import load_checkpoint
 from ..options import name_flags
+from ..prediction import set_missing_flanks
 from ..tokenization import ProformerTokenizer
 from ..writing import table_suffix_of
 
@@ -135,9 +136,9 @@ def input_path(path: str) -> str:
     return STANDARD_INPUT if path == "-" else path
 
 
-def available_device(name: str) -> torch.device:
+def available_device(name: str, option: str = "device") -> torch.device:
     """
-    Return a device.
+    Return a device that an option names.
 
     Raises:
         ValueError: it cannot be used here.
@@ -147,7 +148,7 @@ def available_device(name: str) -> torch.device:
         return torch.device(name)
     # Torch raises different errors for different kinds of device, and in different builds.
     except Exception as error:
-        raise ValueError(f"`device` {name!r} cannot be used here: {first_line(error)}") from error
+        raise ValueError(f"`{option}` {name!r} cannot be used here: {first_line(error)}") from error
 
 
 def require_interval(level: float, config: ProformerConfig):
@@ -167,31 +168,6 @@ def append_interval(predicted: np.ndarray, config: ProformerConfig, level: float
     """Return predictions (rows, outputs), followed by both ends of the interval around each."""
     ends = np.stack(prediction_interval(predicted, config, level), axis=-1)
     return np.concatenate([predicted, ends.reshape(len(predicted), -1)], axis=1)
-
-
-def set_missing_flanks(tokenizer: ProformerTokenizer, missing_flanks: str | None):
-    """
-    Let the tokenizer read sequences without flanks in this way; None leaves it as it is.
-
-    Raises:
-        InputError: its construct has no flanks.
-    """
-    if missing_flanks is None:
-        return
-    if not (tokenizer.five_prime_flank or tokenizer.three_prime_flank):
-        raise InputError("`missing_flanks`: the construct of this model has no flanks.")
-    tokenizer.missing_flanks = missing_flanks
-
-
-def require_new_columns(path: str, columns: Collection[str], new_columns: Sequence[str]):
-    """
-    Check that the columns of the output are not in the input.
-
-    Raises:
-        InputError: one is.
-    """
-    if taken := [name for name in new_columns if name in columns]:
-        raise InputError(f"{path}: rename the column {taken[0]!r}, because predictions take that name.")
 
 
 def require_one_output(names: Sequence[str], option: str = "measured"):

@@ -13,6 +13,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from ..data.config import option
+from ..data.rows import require_new_columns
 from ..data.tables import Row, column_types, is_stream
 from ..embedding import embed_file, embedding_shape
 from ..writing import output_file, output_table
@@ -25,7 +26,6 @@ from .common import (
     input_path,
     name_of,
     require_input,
-    require_new_columns,
 )
 
 

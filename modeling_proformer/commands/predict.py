@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from ..data.config import option
 from ..data.genome import Genome, read_bed
+from ..data.rows import require_new_columns
 from ..data.screening import is_bed
 from ..data.tables import InputError, Row, column_types, is_stream, measured_value
 from ..prediction import predict_file
@@ -24,11 +25,11 @@ from .common import (
     ReadOptions,
     RunOptions,
     append_interval,
+    available_device,
     input_path,
     report_agreement,
     require_input,
     require_interval,
-    require_new_columns,
     require_one_output,
 )
 
@@ -69,6 +70,11 @@ class PredictOptions:
         metavar="COLUMN",
     )
     interval: float | None = option(INTERVAL)
+    devices: list[str] | None = option(
+        "Several devices of this machine, such as cuda:0 cuda:1, or how many GPUs; a process on each of them computes "
+        "some of the batches.",
+        metavar="DEVICE",
+    )
 
 
 @dataclass(kw_only=True)
@@ -85,6 +91,15 @@ class PredictConfig(PredictOptions, ReadOptions, RunOptions):
     def __post_init__(self):
         super().__post_init__()
         require_input(self.input)
+        if self.devices is not None:
+            if self.device is not None:
+                raise ValueError("Give one `device` or several `devices`, but not both.")
+            if len(self.devices) == 1 and self.devices[0].isdecimal():
+                self.devices = [f"cuda:{number}" for number in range(int(self.devices[0]))]
+            if not self.devices:
+                raise ValueError("`devices` must name at least one.")
+            for name in self.devices:
+                available_device(name, "devices")
         if self.windows is not None and self.windows < 1:
             raise ValueError(f"`windows` is {self.windows}, but must be at least 1.")
         if self.width is not None and self.windows is None:
@@ -135,6 +150,7 @@ def run(config: PredictConfig):
         windows=config.windows,
         width=config.width,
         orientation=config.orientation,
+        devices=config.devices or (),
         **config.read_arguments,
         **config.run_arguments,
     )

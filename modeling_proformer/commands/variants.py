@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from ..configuration_proformer import ProformerConfig
 from ..data.config import option
-from ..data.genome import Region
-from ..data.rows import InputError, measured_value, require_columns
+from ..data.rows import InputError, measured_value, require_columns, require_new_columns
 from ..data.tables import column_types, is_stream
 from ..data.variants import COLUMN_NAMES, VariantColumns, read_variants
 from ..data.vcf import Variant, VcfFile, is_vcf
 from ..loading import load_checkpoint
-from ..variant_scores import VariantScore, difference_interval, score_variants
+from ..prediction import set_missing_flanks
+from ..variant_scores import ScoreColumns, VariantScore, score_variants
 from ..writing import FORMATS, is_standard, output_table, output_vcf, table_suffix_of
 from .common import (
     MISSING_FLANKS,
@@ -29,9 +27,7 @@ from .common import (
     RunOptions,
     input_path,
     report_agreement,
-    require_new_columns,
     require_one_output,
-    set_missing_flanks,
 )
 
 
@@ -141,7 +137,15 @@ def run(config: VariantsConfig):
     """Write the expression of both alleles of each variant."""
     model, tokenizer = load_checkpoint(config.model)
     set_missing_flanks(tokenizer, config.missing_flanks)
-    columns = _ScoreColumns(config, model.config)
+    columns = ScoreColumns(
+        model.config,
+        genome=config.genome is not None,
+        promoters=config.promoters is not None,
+        offsets=config.offsets,
+        interval=config.interval,
+    )
+    if config.measured is not None:
+        require_one_output([name for name in columns.numbers if name.startswith("difference_")])
     path = input_path(config.input)
     names = VariantColumns(
         chromosome=config.chromosome,
@@ -189,90 +193,34 @@ def _count(scores: Iterable[VariantScore], progress: tqdm) -> Iterator[VariantSc
         progress.update()
 
 
-class _ScoreColumns:
+def _info_fields(columns: ScoreColumns) -> dict[str, tuple[str, str, str]]:
     """
-    The columns that scores add to a table, and the INFO fields that they add to a VCF.
+    Return the INFO fields of a VCF; with promoters, an allele has as many values as it has promoters.
 
     Raises:
-        InputError: the model has no intervals, or several outputs where one is compared.
+        InputError: two columns would be one field.
     """
-
-    def __init__(self, config: VariantsConfig, model_config: ProformerConfig):
-        self.config, self.model_config = config, model_config
-        outputs = [model_config.id2label[output] for output in range(model_config.num_labels)]
-        kinds = {
-            "reference_{}": "reference allele",
-            "alternate_{}": "alternate allele",
-            "difference_{}": "alternate minus reference allele",
-        }
-        if config.interval is not None:
-            kinds |= {
-                f"difference_{{}}_{end}": f"{end} end of the difference's interval at the level {config.interval}"
-                for end in ("low", "high")
-            }
-            self._interval(np.zeros((2, model_config.num_labels)))
-        if config.offsets > 1:
-            kinds["spread_{}"] = "standard deviation of the difference over the windows; missing if there is only one"
-        self.numbers = {kind.format(output): text for kind, text in kinds.items() for output in outputs}
-        self.texts = {}
-        if config.promoters is not None:
-            self.texts["promoter"] = "promoter that was read"
-        if config.genome is not None:
-            self.texts |= {"window": "where the windows of the reference allele lie", "strand": "strand that was read"}
-        self.counts = {"windows": "number of windows"} if config.offsets > 1 else {}
-        if config.measured is not None:
-            require_one_output([f"difference_{output}" for output in outputs])
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the columns."""
-        return [*self.texts, *self.counts, *self.numbers, "error"]
-
-    def cells(self, score: VariantScore) -> list[Any]:
-        """Return the cells of a row."""
-        texts = {"promoter": _name_region(score.promoter), "window": score.window, "strand": score.strand}
-        numbers = [score.reference, score.alternate, score.difference]
-        if self.config.interval is not None:
-            numbers += self._interval(np.stack([score.reference, score.alternate]))
-        if self.config.offsets > 1:
-            numbers.append(score.spread)
-        counts = [score.windows for _ in self.counts]
-        error = self.config.name_flags(score.error)
-        return [*(texts[name] for name in self.texts), *counts, *np.concatenate(numbers), error]
-
-    def _interval(self, alleles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            return difference_interval(alleles[0], alleles[1], self.model_config, self.config.interval)
-        except ValueError as error:
-            raise InputError(f"`interval` {self.config.interval}: {error}") from error
-
-    def fields(self) -> dict[str, tuple[str, str, str]]:
-        """
-        Return the INFO fields; with promoters, an allele has as many values as it has promoters.
-
-        Raises:
-            InputError: two columns would be one field.
-        """
-        number = "A" if self.config.promoters is None else "."
-        allele = {} if self.config.promoters is None else {"allele": "alternate allele of each value"}
-        kinds = [
-            (number, "String", allele | self.texts),
-            # A record without an alternate allele has an error too.
-            (".", "String", {"error": "why there is no prediction"}),
-            (number, "Integer", self.counts),
-            (number, "Float", {name: f"predicted expression: {text}" for name, text in self.numbers.items()}),
-        ]
-        fields: dict[str, tuple[str, str, str]] = {}
-        columns: dict[str, str] = {}
-        for count, kind, texts in kinds:
-            for name, text in texts.items():
-                if (field := _field(name)) in fields:
-                    raise InputError(
-                        f"The columns {columns[field]!r} and {name!r} would both be the INFO field {field}; rename an "
-                        "output of the model in its configuration (id2label), or write a table."
-                    )
-                fields[field], columns[field] = (count, kind, text), name
-        return fields
+    has_promoters = "promoter" in columns.texts
+    number = "." if has_promoters else "A"
+    allele = {"allele": "alternate allele of each value"} if has_promoters else {}
+    kinds = [
+        (number, "String", allele | columns.texts),
+        # A record without an alternate allele has an error too.
+        (".", "String", {"error": "why there is no prediction"}),
+        (number, "Integer", columns.counts),
+        (number, "Float", {name: f"predicted expression: {text}" for name, text in columns.numbers.items()}),
+    ]
+    fields: dict[str, tuple[str, str, str]] = {}
+    names: dict[str, str] = {}
+    for count, kind, texts in kinds:
+        for name, text in texts.items():
+            if (field := _field(name)) in fields:
+                raise InputError(
+                    f"The columns {names[field]!r} and {name!r} would both be the INFO field {field}; rename an "
+                    "output of the model in its configuration (id2label), or write a table."
+                )
+            fields[field], names[field] = (count, kind, text), name
+    return fields
 
 
 def _field(column: str) -> str:
@@ -280,12 +228,8 @@ def _field(column: str) -> str:
     return f"proformer_{re.sub('[^0-9A-Za-z_.]', '_', column)}"
 
 
-def _name_region(region: Region | None) -> str:
-    return "" if region is None else region.name or f"{region.chromosome}:{region.start + 1}-{region.end}"
-
-
-def _write_vcf(output: str, vcf: VcfFile, columns: _ScoreColumns, scores: Iterable[VariantScore]):
-    fields = columns.fields()
+def _write_vcf(output: str, vcf: VcfFile, columns: ScoreColumns, scores: Iterable[VariantScore]):
+    fields = _info_fields(columns)
     vcf.declare(fields)
     with output_vcf(output, vcf) as writer:
         for _, group in groupby(scores, key=lambda score: score.variant.location):
@@ -301,7 +245,7 @@ def _write_vcf(output: str, vcf: VcfFile, columns: _ScoreColumns, scores: Iterab
             writer.write(record, {name: values[name] for name in names})
 
 
-def _write_table(config: VariantsConfig, path: str, columns: _ScoreColumns, scores: Iterator[VariantScore]):
+def _write_table(config: VariantsConfig, path: str, columns: ScoreColumns, scores: Iterator[VariantScore]):
     is_table = not is_vcf(path)
     types = {"position": pa.int64()}
     if is_table:
@@ -310,6 +254,7 @@ def _write_table(config: VariantsConfig, path: str, columns: _ScoreColumns, scor
     measured, predicted = [], []
     with output_table(config.output, types) as table:
         while several := list(islice(scores, ROWS_WRITTEN)):
+            several = [score._replace(error=config.name_flags(score.error)) for score in several]
             given = [score.variant.source.cells if is_table else _cells(score.variant) for score in several]
             require_new_columns(path, given[0], columns.names)
             if config.measured is not None:

@@ -71,6 +71,17 @@ def require_columns(path: str | os.PathLike, cells: Collection[str], columns: Se
             raise InputError(f"{path}: there is no column {column!r}; there are {name_columns(cells)}.{hint}")
 
 
+def require_new_columns(path: str, columns: Collection[str], new_columns: Sequence[str]):
+    """
+    Check that the columns of the output are not in the input.
+
+    Raises:
+        InputError: one is.
+    """
+    if taken := [name for name in new_columns if name in columns]:
+        raise InputError(f"{path}: rename the column {taken[0]!r}, because predictions take that name.")
+
+
 def name_columns(columns: Collection[str]) -> str:
     """Return the names of columns for a message; of very many, the first ones."""
     named = ", ".join(map(repr, list(columns)[:MAX_COLUMNS_NAMED]))
@@ -166,6 +177,7 @@ __all__ = [
     "name_columns",
     "quote_rows",
     "require_columns",
+    "require_new_columns",
     "sequence_text",
     "weight_value",
 ]

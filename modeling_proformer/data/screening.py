@@ -197,7 +197,7 @@ class Screening:
                         f"{name_columns(columns)}; files that are predicted together have the same columns."
                     )
                 require_columns(path, cells, [self.sequence, *filter(None, [self.measured])])
-                yield self._screen_batch(path, batch, findings)
+                yield self.screen_rows(path, batch, findings)
 
     def _read_rows(self, path: str, warn: bool) -> Iterator[Row]:
         of_genome = is_bed(path)
@@ -208,7 +208,8 @@ class Screening:
             return cut_windows(path, rows, self.sequence, self.width, self.windows, of_genome=of_genome)
         return map(_refuse_only_n, rows) if of_genome else rows
 
-    def _screen_batch(self, path: str, rows: Sequence[Row], findings: Findings) -> list[ScreenedRow]:
+    def screen_rows(self, path: str, rows: Sequence[Row], findings: Findings) -> list[ScreenedRow]:
+        """Return rows with what is to be tokenized, or with an error; what is found is added to `findings`."""
         screened = [self._screen_cells(path, row, findings) for row in rows]
         sound = [number for number, each in enumerate(screened) if not each.row.error]
         errors = self.find_errors([screened[number].sequence for number in sound])

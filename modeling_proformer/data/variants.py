@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +57,25 @@ def read_variants(path: str | os.PathLike, columns: VariantColumns | None = None
     if is_vcf(path):
         yield from VcfFile(path)
         return
+    yield from rows_to_variants(path, read_rows(path), columns)
+
+
+def rows_to_variants(
+    path: str | os.PathLike, rows: Iterable[Row], columns: VariantColumns | None = None
+) -> Iterator[Variant]:
+    """
+    Yield what `read_variants` does, of rows of a table.
+
+    Args:
+        path: name of the table, for errors.
+        rows: the rows.
+        columns: see `read_variants`.
+
+    Raises:
+        InputError: the table has not the columns.
+    """
     names: dict[str, str] | None = None
-    for row in read_rows(path):
+    for row in rows:
         names = names or _find_columns(path, row, columns or VariantColumns())
         try:
             yield from _variants_of(path, row, names)
@@ -127,4 +144,4 @@ def _text(cell: Any) -> str:
     return "" if cell is None else str(cell).strip()
 
 
-__all__ = ["VariantColumns", "read_variants"]
+__all__ = ["VariantColumns", "read_variants", "rows_to_variants"]

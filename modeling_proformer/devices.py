@@ -1,0 +1,117 @@
+"""Several devices of one machine: a process on each computes some of the batches."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import resource_tracker
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+
+
+if TYPE_CHECKING:
+    from .prediction import Computation
+
+Rows = TypeVar("Rows")
+
+# Batches that wait for each device, so that none of them waits for the next one.
+BATCHES_AHEAD = 2
+
+
+def run_on_devices(
+    computation: "Computation", devices: Sequence[str], batches: Iterable[tuple[Rows, Sequence[str]]]
+) -> Iterator[tuple[Rows, np.ndarray]]:
+    """
+    Yield what `Computation.run_all` does, in the same order, computed by a process on each of the devices.
+
+    The processes end with this one, however it ends. The CPU may be among the devices, and more than once; its threads
+    are then shared out.
+
+    Raises:
+        RuntimeError: one of the processes has ended, for example because memory did not suffice.
+    """
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // max(1, sum(torch.device(each).type == "cpu" for each in devices)))
+    unused = context.SimpleQueue()
+    for device in devices:
+        unused.put(device)
+    # Pickled here, because a process would receive tensors through shared memory, of which containers have little.
+    pool = ProcessPoolExecutor(
+        len(devices), context, initializer=_start, initargs=(pickle.dumps(computation), unused, threads)
+    )
+    others = multiprocessing.active_children()
+    try:
+        with _keep_from_children(signal.SIGINT):
+            started = [pool.submit(_compute, ()) for _ in devices]
+        for each in started:
+            each.result()
+        waiting: deque[tuple[Rows, Future]] = deque()
+        for rows, sequences in batches:
+            waiting.append((rows, pool.submit(_compute, sequences)))
+            if len(waiting) == BATCHES_AHEAD * len(devices):
+                rows, computed = waiting.popleft()
+                yield rows, computed.result()
+        for rows, computed in waiting:
+            yield rows, computed.result()
+    except BrokenProcessPool:
+        raise RuntimeError(
+            f"A process on one of the devices {', '.join(devices)} has ended, perhaps because memory did not suffice; "
+            "a smaller `batch_size` needs less."
+        ) from None
+    except BaseException:
+        # Otherwise, they would first compute the batches that they have.
+        for process in set(multiprocessing.active_children()).difference(others):
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _keep_from_children(number: signal.Signals) -> Iterator[None]:
+    """Start processes within the context that never receive a signal, which a terminal sends to all of them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # It would unblock the signal.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# What a process on a device has.
+_worker: dict[str, Any] = {}
+
+
+def _start(pickled: bytes, unused, threads: int):
+    Thread(target=_end_with_parent, daemon=True).start()
+    _worker.update(pickled=pickled, device=unused.get(), threads=threads)
+
+
+def _end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _compute(sequences: Sequence[str]) -> np.ndarray:
+    if "computation" not in _worker:
+        torch.set_num_threads(_worker["threads"])
+        computation = pickle.loads(_worker.pop("pickled"))
+        _worker["computation"] = replace(computation, model=computation.model.to(_worker["device"]))
+    computation = _worker["computation"]
+    return computation.run(computation.tokenize(sequences))
+
+
+__all__ = ["run_on_devices"]
