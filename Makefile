@@ -58,7 +58,7 @@ $(VENV)/package: setup.py constraints.txt
 	touch $@
 
 $(VENV)/development: $(VENV)/package examples/space/requirements.txt
-	$(INSTALL) --editable ".[train,lora,attribution,motifs,export,genome,docs,dev]" --requirement examples/space/requirements.txt
+	$(INSTALL) --editable ".[train,lora,attribution,motifs,export,genome,ray,docs,dev]" --requirement examples/space/requirements.txt
 	touch $@
 
 $(OTHER_VENV)/development: setup.py constraints.txt

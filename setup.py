@@ -67,6 +67,8 @@ setup(
         "excel": ["openpyxl>=3.1"],
         # For `proformer variants` on a genome or VCF, and for regions of a genome.
         "genome": ["pysam>=0.22"],
+        # For examples/ray_predict.py. A cluster has a version of its own, and what is called exists since 2.10.
+        "ray": ["ray[data]>=2.10"],
         # For `proformer export --format onnx` and int8; a server needs only onnxruntime and transformers.
         "export": ["onnx>=1.18", "onnxruntime>=1.22", "onnxscript>=0.6"],
         # For `make docs`.

@@ -45,7 +45,7 @@ def is_running(process: int) -> bool:
 
 
 def wait_for(happened):
-    for _ in range(600):
+    for _ in range(2400):
         if happened():
             return
         time.sleep(0.05)

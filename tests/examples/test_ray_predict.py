@@ -1,0 +1,259 @@
+"""`examples/ray_predict.py` on a real Ray on this machine."""
+
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from modeling_proformer import ProformerTokenizer, PromoterPredictor, load_checkpoint, predict_file
+
+
+ray = pytest.importorskip("ray", reason="Ray is not installed (pip install '.[ray]')")
+pytest.importorskip("ray.data", reason="Ray Data is not installed (pip install '.[ray]')")
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "ray_predict.py"
+SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "OMP_NUM_THREADS": "1"}
+# Of each file.
+ROWS = 3000
+BAD_ROW = 1234
+
+
+@pytest.fixture(scope="module")
+def ray_folder():
+    # The names of sockets are short, and those of pytest's folders are long.
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster(ray_folder):
+    """Start Ray once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SETTINGS.items():
+            patch.setenv(name, value)
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=80_000_000,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _temp_dir=str(ray_folder / "here"),
+        )
+        yield
+        ray.shutdown()
+    assert not processes_with(str(ray_folder / "here"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(two_outputs, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    two_outputs.save_pretrained(folder)
+    ProformerTokenizer(kmer_size=3, insert_width=12).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def promoters(tmp_path_factory) -> Path:
+    """Return a folder with two files of several row groups, and one of no rows within it."""
+    folder = tmp_path_factory.mktemp("data") / "promoters"
+    (folder / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, rows in [("a", ROWS), ("b", ROWS), ("more/empty", 0)]:
+        sequences = ["".join(bases) for bases in rng.choice(list("ACGT"), (rows, 12))]
+        if name == "b":
+            sequences[BAD_ROW - 1] = "ACGX"
+        table = pa.table({"number": np.arange(rows), "sequence": pa.array(sequences, pa.string())})
+        pq.write_table(table, folder / f"{name}.parquet", row_group_size=700)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(promoters, checkpoint) -> dict[str, list[dict]]:
+    """Return the rows that each file should have, from `predict_file`."""
+    model, tokenizer = load_checkpoint(checkpoint)
+    rows = {}
+    for name in ("a", "b"):
+        rows[name] = [
+            row.cells
+            | {
+                f"predicted_LABEL_{output}": None if row.error else pytest.approx(value, rel=1e-5, abs=1e-5)
+                for output, value in enumerate(values)
+            }
+            | {"error": row.error}
+            for rows_of_batch, batch in predict_file(model, tokenizer, promoters / f"{name}.parquet", on_error="mark")
+            for row, values in zip(rows_of_batch, batch, strict=True)
+        ]
+    return rows
+
+
+def processes_with(text: str) -> dict[int, str]:
+    """Return the processes whose command has a text."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if text in command:
+            found[int(path.parent.name)] = command
+    return found
+
+
+def parent_of(process: int) -> int:
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def wait_for(happened):
+    for _ in range(12000):
+        if happened():
+            return
+        time.sleep(0.01)
+    raise TimeoutError
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    """Run the script in this process, and return its status, output and error."""
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    return end.value.code, *capsys.readouterr()
+
+
+def read(folder: Path, name: str) -> list[dict]:
+    """Return the rows of the parts of a file, in the order of the parts' names."""
+    return [row for path in sorted(folder.glob(f"{name}*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+@pytest.mark.slow
+def test_rows_are_those_of_predict_file_and_are_predicted_once(
+    cluster, promoters, checkpoint, expected, tmp_path, capsys
+):
+    output = tmp_path / "predicted"
+    arguments = [promoters.as_uri(), output.as_uri(), "--model", checkpoint, "--rows", 1000, "--quiet"]
+    code, out, _ = run(capsys, *arguments, "--actors", 2)
+    assert code == 0
+    bad = f"{promoters}/b.parquet, row {BAD_ROW}, column 'sequence': 'X' at position 4 is not one of A C G T U N."
+    assert out.startswith(f"6,000 of 6,000 sequences were predicted in this run. 1 of them are marked as bad: {bad}")
+    assert read(output, "a") == expected["a"]
+    assert read(output, "b") == expected["b"]
+    empty = pq.read_table(output / "more" / "empty.parquet")
+    assert empty.column_names == list(expected["a"][0]) and len(empty) == 0
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
+    assert len(before) == 7
+    assert run(capsys, *arguments)[:2] == (0, "0 of 6,000 sequences were predicted in this run.\n")
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")} == before
+    code, _, error = run(capsys, *arguments, "--orientation", "both")
+    assert (code, error.count("\n")) == (1, 1)
+    assert "its files were made with orientation 'given' instead of 'both'" in error
+
+
+@pytest.mark.slow
+def test_an_actor_that_is_killed_costs_nothing(cluster, promoters, checkpoint, expected, tmp_path, capsys):
+    output = tmp_path / "predicted"
+    killed = []
+
+    def kill_first():
+        wait_for(lambda: len(list(output.glob("a*.parquet"))) >= 2)
+        # A worker is a child of a child of this process.
+        actors = processes_with("ray::MapWorker(Map(PartPredictor))")
+        (actor,) = [process for process in actors if parent_of(parent_of(process)) == os.getpid()]
+        os.kill(actor, signal.SIGKILL)
+        killed.append(len(list(output.glob("*.parquet"))))
+
+    killer = Thread(target=kill_first)
+    killer.start()
+    code, out, _ = run(capsys, promoters, output, "--model", checkpoint, "--rows", 100, "--quiet")
+    killer.join()
+    assert killed and killed[0] < 60
+    # Ray reports the death before.
+    last = out.splitlines()[-1]
+    assert code == 0 and last.startswith("6,000 of 6,000 sequences were predicted in this run. 1 of them")
+    assert (read(output, "a"), read(output, "b")) == (expected["a"], expected["b"])
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes(cluster, promoters, checkpoint, expected, tmp_path, capsys, ray_folder):
+    output = tmp_path / "predicted"
+    arguments = [promoters, output, "--model", checkpoint, "--rows", 100, "--quiet"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    with subprocess.Popen(
+        [sys.executable, SCRIPT, *map(str, arguments)],
+        env=environment | SETTINGS | {"RAY_TMPDIR": str(ray_folder / "other")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        wait_for(lambda: len(list(output.glob("a*.parquet"))) >= 2)
+        process.kill()
+    wait_for(lambda: not processes_with(str(ray_folder / "other")))
+    done = {path: path.stat().st_mtime_ns for path in output.rglob("[a-z]*.parquet")}
+    assert 2 <= len(done) < 61
+    # What a process was writing when it was killed.
+    (output / "_unfinished-1-a-000000002900.parquet").write_bytes(b"PAR1")
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    left = 6000 - 100 * len([path for path in done if path.parent == output])
+    assert out.startswith(f"{left:,} of 6,000 sequences were predicted in this run.")
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert (read(output, "a"), read(output, "b")) == (expected["a"], expected["b"])
+    assert [path.name for path in output.iterdir() if path.name.startswith("_")] == ["_options.json"]
+
+
+@pytest.mark.slow
+def test_the_class_is_one_for_map_batches(cluster, promoters, checkpoint, expected):
+    table = ray.data.read_parquet(str(promoters / "b.parquet"), include_paths=True).map_batches(
+        PromoterPredictor,
+        fn_constructor_args=[str(checkpoint)],
+        batch_format="pyarrow",
+        batch_size=500,
+        compute=ray.data.ActorPoolStrategy(size=1),
+        num_cpus=1,
+    )
+    rows = sorted(table.take_all(), key=lambda row: row["number"])
+    assert {row.pop("path") for row in rows} == {str(promoters / "b.parquet")}
+    assert rows == expected["b"]
+
+
+def test_what_is_not_fit_is_refused_in_one_line(promoters, checkpoint, tmp_path, capsys):
+    def refuse(*arguments) -> str:
+        code, out, error = run(capsys, *arguments, "--quiet")
+        assert (code, out, error.count("\n")) == (1, "", 1)
+        return error.removeprefix("ray_predict: ").removesuffix("\n")
+
+    new = tmp_path / "new"
+    (tmp_path / "none").mkdir()
+    model = ["--model", checkpoint]
+    assert refuse(tmp_path / "none", new, *model) == f"{tmp_path}/none: there are no Parquet files."
+    assert refuse(tmp_path / "absent", new, *model) == f"{tmp_path}/absent: there are no Parquet files."
+    columns = "there are 'number', 'sequence'."
+    assert refuse(promoters, new, *model, "--sequence", "dna") == (
+        f"{promoters}/a.parquet: there is no column 'dna'; {columns}"
+    )
+    assert refuse(promoters, promoters / "out", *model).endswith(
+        "the output lies within the input; give another folder."
+    )
+    assert "this is neither a folder nor a repository" in refuse(promoters, new, "--model", tmp_path / "missing")
+    assert refuse("nowhere://promoters", new, *model).startswith("nowhere://promoters: cannot be opened (")
+    (tmp_path / "none" / "damaged.parquet").write_bytes(b"PAR1 and no more")
+    assert "damaged.parquet: not a readable Parquet file" in refuse(tmp_path / "none", new, *model)
+    assert not new.exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    error = refuse(promoters, tmp_path / "full", *model)
+    assert error == f"{tmp_path}/full: there are other files, such as {tmp_path}/full/mine.txt; give an empty folder."
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
