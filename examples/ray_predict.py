@@ -3,8 +3,8 @@
     python examples/ray_predict.py promoters predicted --actors 8 --gpus 1
 
 Both folders may be URIs that pyarrow opens, such as s3://bucket/promoters. A file of the input becomes a file of the
-output, or several if it has more than --rows rows. Each is written at once and stays: the same command resumes where it
-was stopped.
+output, or several if it has more than --rows rows. A file of the output is complete or not there, and the same
+command resumes where it was stopped.
 """
 
 import argparse
@@ -57,7 +57,8 @@ class PartPredictor:
         """Write the predictions of a part, and return its number of rows, of bad ones, and the first errors."""
         path, first = part["path"], part["first"]
         with readable(Path(path)), self.source.open_input_file(path) as file:
-            table = pa.concat_tables(map(self.predict, read_part(pq.ParquetFile(file), first, part["rows"])))
+            tables = [*read_part(pq.ParquetFile(file), first, part["rows"])]
+        table = pa.concat_tables(map(self.predict, tables))
         folder, _, name = part["output"].rpartition("/")
         self.target.create_dir(folder)
         unfinished = f"{folder}/{UNFINISHED}{uuid.uuid4().hex}-{name}"
@@ -79,6 +80,7 @@ def read_part(file: pq.ParquetFile, first: int, rows: int) -> Iterator[pa.Table]
     yield file.schema_arrow.empty_table()
     start = ends[groups[0]] if groups else 0
     for batch in file.iter_batches(READ_ROWS, row_groups=groups):
+        batch.validate(full=True)
         begin, end = max(first - start, 0), min(first + rows - start, len(batch))
         if begin < end:
             yield pa.Table.from_batches([batch.slice(begin, end - begin)])
@@ -159,6 +161,9 @@ def predictor_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the arguments of `PromoterPredictor`."""
     names = ("model", "sequence", "iupac_as_n", "missing_flanks", "orientation", "batch_size", "truncation")
     options = {name: getattr(arguments, name) for name in names}
+    if arguments.model is not None and os.path.isdir(arguments.model):
+        # An actor works in another folder.
+        options["model"] = os.path.abspath(arguments.model)
     return options | {
         "device": "cuda" if arguments.gpus else None,
         "dtype": torch.bfloat16 if arguments.bf16 else None,
@@ -192,9 +197,10 @@ def start_output(arguments: argparse.Namespace, target: FileSystem, output: str,
         raise InputError(f"{arguments.output}: there are files without {OPTIONS_FILE}; give an empty folder.")
     for path in unfinished:
         target.delete_file(path)
-    target.create_dir(output)
-    with target.open_output_stream(note) as file:
-        file.write(json.dumps(options).encode())
+    if note not in there:
+        target.create_dir(output)
+        with target.open_output_stream(note) as file:
+            file.write(json.dumps(options).encode())
     return there & wanted
 
 
@@ -246,8 +252,8 @@ def predict_parts(arguments: argparse.Namespace) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        description="Predict Parquet files on a Ray cluster. The address of a cluster is read from RAY_ADDRESS; without "
-        "it, Ray is started on this machine."
+        description="Predict Parquet files on the Ray cluster whose address RAY_ADDRESS holds; without it, Ray is "
+        "started on this machine."
     )
     parser.add_argument(
         "input", help="Parquet file, or folder of such files; also as a URI, such as s3://bucket/folder"
@@ -273,6 +279,9 @@ def main() -> int:
     transformers_logging.disable_progress_bar()
     try:
         print(predict_parts(arguments))
+    except KeyboardInterrupt:
+        print("ray_predict: stopped. The same command resumes.", file=sys.stderr)
+        return 130
     # Ray's errors have what happened in an actor as their cause.
     except (InputError, OSError, ImportError, RuntimeError) as error:
         cause = getattr(error, "cause", None) or error

@@ -52,6 +52,8 @@ NOT_RUN = {
     ("design.md", "proformer predict designs.tsv --model OTHER"): "needs another model",
     ("design.md", "proformer design --targets 4 8 12 16 --number"): "takes minutes",
     ("design.md", "proformer design --targets 4 8 12 16 18"): "takes minutes",
+    ("cluster.md", "pip install"): "would change the environment that the tests run in",
+    ("cluster.md", "proformer predict promoters.parquet --devices cuda"): "needs two GPUs",
     ("variants.md", "pip install"): "would change the environment that the tests run in",
     ("attribution.md", "pip install"): "would change the environment that the tests run in",
     ("mutagenesis.md", "pip install"): "would change the environment that the tests run in",
@@ -250,6 +252,8 @@ def reader(tmp_path_factory) -> Reader:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_run_and_print_what_the_page_shows(reader, page):
+    if page == "cluster.md":
+        pytest.importorskip("ray.data", reason="Ray is not installed (pip install '.[ray]')")
     reader.read(page)
 
 
@@ -336,7 +340,7 @@ def test_tables_of_options_are_those_of_the_dataclasses():
 
 def test_options_that_pages_name_exist():
     known = {"--version", *trainer_options()}.union(*map(options_of, cli.COMMANDS))
-    for script in ("benchmark_input.py", "benchmark_variants.py"):
+    for script in ("benchmark_input.py", "benchmark_variants.py", "ray_predict.py"):
         known |= set(re.findall(r'"(--[a-z_-]+)"', (ROOT / "examples" / script).read_text(encoding="utf-8")))
     for page in PAGES:
         text = PAGES[page].read_text(encoding="utf-8")
