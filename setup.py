@@ -88,6 +88,7 @@ setup(
             "playwright",
             "pre-commit",
             "protobuf",
+            "psutil",
             "pysam",
             "pytest>=9",
             "pytest-xdist",

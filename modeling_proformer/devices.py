@@ -50,10 +50,10 @@ def run_on_devices(
     )
     others = multiprocessing.active_children()
     try:
+        # They start now, while the first rows are read.
         with _keep_from_children(signal.SIGINT):
-            started = [pool.submit(_compute, ()) for _ in devices]
-        for each in started:
-            each.result()
+            for _ in devices:
+                pool.submit(_compute, ())
         waiting: deque[tuple[Rows, Future]] = deque()
         for rows, sequences in batches:
             waiting.append((rows, pool.submit(_compute, sequences)))
@@ -108,8 +108,9 @@ def _end_with_parent():
 def _compute(sequences: Sequence[str]) -> np.ndarray:
     if "computation" not in _worker:
         torch.set_num_threads(_worker["threads"])
-        computation = pickle.loads(_worker.pop("pickled"))
+        computation = pickle.loads(_worker["pickled"])
         _worker["computation"] = replace(computation, model=computation.model.to(_worker["device"]))
+        del _worker["pickled"]
     computation = _worker["computation"]
     return computation.run(computation.tokenize(sequences))
 

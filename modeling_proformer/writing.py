@@ -159,6 +159,7 @@ class _ParquetTable:
         self.name, self.file, self.types = name, file, types
         self.writer: pq.ParquetWriter | None = None
         self.waiting: list[pa.Table] = []
+        self.waiting_bytes = 0
 
     def write(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]):
         if self.writer is None:
@@ -184,13 +185,14 @@ class _ParquetTable:
                     "write a TSV instead."
                 ) from error
         self.waiting.append(pa.table(arrays, schema=self.writer.schema))
-        if sum(table.nbytes for table in self.waiting) >= PART_BYTES:
+        self.waiting_bytes += self.waiting[-1].nbytes
+        if self.waiting_bytes >= PART_BYTES:
             self._write_waiting()
 
     def _write_waiting(self):
         if self.waiting:
             self.writer.write_table(pa.concat_tables(self.waiting))
-            self.waiting = []
+            self.waiting, self.waiting_bytes = [], 0
 
     def _fields(self) -> Iterator[tuple[str, pa.DataType]]:
         return ((field.name, field.type) for field in self.writer.schema)

@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
+import psutil
 import pytest
-
-from modeling_proformer import predict_file
 
 
 @pytest.fixture
@@ -23,24 +23,26 @@ def table(folder) -> Path:
     return path
 
 
-def children_of(process: int) -> set[int]:
-    """Return the processes that a process has started and that still run."""
-    running = set()
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The name is in parentheses, and may hold blanks.
-            state, parent = status.read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        if int(parent) == process and state != "Z":
-            running.add(int(status.parent.name))
-    return running
-
-
-def is_running(process: int) -> bool:
+def workers_of(process: int) -> set[psutil.Process]:
+    """Return the processes on devices that a process has started."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
+        children = psutil.Process(process).children()
+    except psutil.NoSuchProcess:
+        return set()
+    return {child for child in children if is_running(child) and any("spawn_main" in word for word in command(child))}
+
+
+def command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def is_running(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
@@ -57,14 +59,7 @@ def test_the_output_is_that_of_one_device(proformer, table, folder):
     assert proformer(table, "-o", folder / "one.tsv", *options).code == 0
     assert proformer(table, "-o", folder / "two.tsv", *options, "--devices", "cpu", "cpu").code == 0
     assert (folder / "two.tsv").read_bytes() == (folder / "one.tsv").read_bytes()
-    assert not [child for child in children_of(os.getpid()) if b"resource_tracker" not in command_of(child)]
-
-
-def command_of(process: int) -> bytes:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()
-    except OSError:
-        return b""
+    assert not workers_of(os.getpid())
 
 
 @pytest.mark.parametrize(
@@ -80,23 +75,28 @@ def test_devices_that_cannot_be_used_are_refused(refused, table, options, reason
     assert refused(table, *options).startswith(f"proformer: {reason}")
 
 
-def test_an_iterator_that_is_left_early_ends_its_processes(model, tiny_tokenizer, table):
-    before = children_of(os.getpid())
-    batches = predict_file(model, tiny_tokenizer, table, on_error="skip", batch_size=2, devices=["cpu", "cpu"])
-    next(batches)
-    assert len([child for child in children_of(os.getpid()) - before if b"spawn_main" in command_of(child)]) == 2
-    batches.close()
-    assert not [child for child in children_of(os.getpid()) - before if b"spawn_main" in command_of(child)]
+def test_a_process_that_is_killed_ends_the_command_in_one_line(refused, table):
+    def kill():
+        wait_for(lambda: workers_of(os.getpid()))
+        for worker in workers_of(os.getpid()):
+            worker.kill()
+
+    killer = Thread(target=kill)
+    killer.start()
+    error = refused(table, "--devices", "cpu", "--on_error", "mark")
+    killer.join()
+    assert error.startswith("proformer: A process on one of the devices cpu has ended, perhaps because memory did not")
+    assert not workers_of(os.getpid())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["worker", "Ctrl-C", "killed"])
-def test_whatever_is_killed_no_process_stays_and_nothing_is_half_written(checkpoint, folder, victim):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_processes_end_with_the_command(checkpoint, folder, number):
     output = folder / "out.tsv"
     output.write_text("an earlier run")
     command = [sys.executable, "-m", "modeling_proformer.cli", "predict", "-", "--model", str(checkpoint)]
     process = subprocess.Popen(
-        [*command, "-o", str(output), "--devices", "cpu", "cpu", "--on_error", "skip", "--batch_size", "4", "--quiet"],
+        [*command, "-o", str(output), "--devices", "cpu", "--on_error", "skip", "--batch_size", "4", "--quiet"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -104,37 +104,17 @@ def test_whatever_is_killed_no_process_stays_and_nothing_is_half_written(checkpo
     )
     with process:
         # The input never ends.
-        process.stdin.write("sequence\n" + "ACGTACGTACGT\n" * 1000)
+        process.stdin.write("sequence\n" + "ACGTACGTACGT\n" * 2000)
         process.stdin.flush()
-        workers: set[int] = set()
-
-        def has_begun() -> bool:
-            workers.update(child for child in children_of(process.pid) if b"spawn_main" in command_of(child))
-            return any(each.name.startswith(".out.tsv") and each.stat().st_size for each in folder.iterdir())
-
-        wait_for(has_begun)
-        assert len(workers) == 2
-        if victim == "worker":
-            os.kill(min(workers), signal.SIGKILL)
-            process.stdin.write("ACGTACGTACGT\n" * 1000)
-            process.stdin.close()
-        elif victim == "Ctrl-C":
+        wait_for(lambda: any(each.name.startswith(".out.tsv") and each.stat().st_size for each in folder.iterdir()))
+        (worker,) = workers_of(process.pid)
+        if number == signal.SIGINT:
             # A terminal sends it to all processes.
             os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(timeout=60) == 130
+            assert process.stderr.read() == "proformer: stopped by SIGINT.\n"
+            assert os.listdir(folder) == ["out.tsv"]
         else:
             process.kill()
-        code = process.wait(timeout=60)
-        error = process.stderr.read()
-    wait_for(lambda: not any(map(is_running, workers)))
+    wait_for(lambda: not is_running(worker))
     assert output.read_text() == "an earlier run"
-    if victim == "killed":
-        return
-    assert os.listdir(folder) == ["out.tsv"]
-    assert error.count("\n") == 1
-    if victim == "worker":
-        assert code == 1
-        assert error.startswith(
-            "proformer: A process on one of the devices cpu, cpu has ended, perhaps because memory"
-        )
-    else:
-        assert (code, error) == (130, "proformer: stopped by SIGINT.\n")

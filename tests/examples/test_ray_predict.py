@@ -3,7 +3,6 @@
 import os
 import runpy
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -98,24 +98,10 @@ def expected(promoters, checkpoint) -> dict[str, list[dict]]:
     return rows
 
 
-def processes_with(text: str) -> dict[int, str]:
+def processes_with(text: str) -> list[psutil.Process]:
     """Return the processes whose command has a text."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if text in command:
-            found[int(path.parent.name)] = command
-    return found
-
-
-def parent_of(process: int) -> int:
-    try:
-        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
+    found = psutil.process_iter(["cmdline"])
+    return [process for process in found if text in " ".join(process.info["cmdline"] or [])]
 
 
 def wait_for(happened):
@@ -170,10 +156,9 @@ def test_an_actor_that_is_killed_costs_nothing(cluster, promoters, checkpoint, e
 
     def kill_first():
         wait_for(lambda: len(list(output.glob("a*.parquet"))) >= 2)
-        # A worker is a child of a child of this process.
-        actors = processes_with("ray::MapWorker(Map(PartPredictor))")
-        (actor,) = [process for process in actors if parent_of(parent_of(process)) == os.getpid()]
-        os.kill(actor, signal.SIGKILL)
+        ours = psutil.Process().children(recursive=True)
+        (actor,) = [each for each in processes_with("ray::MapWorker(Map(PartPredictor))") if each in ours]
+        actor.kill()
         killed.append(len(list(output.glob("*.parquet"))))
 
     killer = Thread(target=kill_first)
