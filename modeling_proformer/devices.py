@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -11,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import resource_tracker
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,36 +46,37 @@ def run_on_devices(
     unused = context.SimpleQueue()
     for device in devices:
         unused.put(device)
-    # Pickled here, because a process would receive tensors through shared memory, of which containers have little.
-    pool = ProcessPoolExecutor(
-        len(devices), context, initializer=_start, initargs=(pickle.dumps(computation), unused, threads)
-    )
     others = multiprocessing.active_children()
-    try:
-        # They start now, while the first rows are read.
-        with _keep_from_children(signal.SIGINT):
-            for _ in devices:
-                pool.submit(_compute, ())
-        waiting: deque[tuple[Rows, Future]] = deque()
-        for rows, sequences in batches:
-            waiting.append((rows, pool.submit(_compute, sequences)))
-            if len(waiting) == BATCHES_AHEAD * len(devices):
-                rows, computed = waiting.popleft()
+    with tempfile.TemporaryDirectory() as folder:
+        # As a file: a start waits for ever if a process is killed before it has read long arguments from its pipe.
+        path = Path(folder) / "computation.pickle"
+        path.write_bytes(pickle.dumps(computation))
+        pool = ProcessPoolExecutor(len(devices), context, initializer=_start, initargs=(path, unused, threads))
+        try:
+            # They start now, while the first rows are read.
+            with _keep_from_children(signal.SIGINT):
+                for _ in devices:
+                    pool.submit(_compute, ())
+            waiting: deque[tuple[Rows, Future]] = deque()
+            for rows, sequences in batches:
+                waiting.append((rows, pool.submit(_compute, sequences)))
+                if len(waiting) == BATCHES_AHEAD * len(devices):
+                    rows, computed = waiting.popleft()
+                    yield rows, computed.result()
+            for rows, computed in waiting:
                 yield rows, computed.result()
-        for rows, computed in waiting:
-            yield rows, computed.result()
-    except BrokenProcessPool:
-        raise RuntimeError(
-            f"A process on one of the devices {', '.join(devices)} has ended, perhaps because memory did not suffice; "
-            "a smaller `batch_size` needs less."
-        ) from None
-    except BaseException:
-        # Otherwise, they would first compute the batches that they have.
-        for process in set(multiprocessing.active_children()).difference(others):
-            process.kill()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+        except BrokenProcessPool:
+            raise RuntimeError(
+                f"A process on one of the devices {', '.join(devices)} has ended, perhaps because memory did not "
+                "suffice; a smaller `batch_size` needs less."
+            ) from None
+        except BaseException:
+            # Otherwise, they would first compute the batches that they have.
+            for process in set(multiprocessing.active_children()).difference(others):
+                process.kill()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -95,9 +98,9 @@ def _keep_from_children(number: signal.Signals) -> Iterator[None]:
 _worker: dict[str, Any] = {}
 
 
-def _start(pickled: bytes, unused, threads: int):
+def _start(path: Path, unused, threads: int):
     Thread(target=_end_with_parent, daemon=True).start()
-    _worker.update(pickled=pickled, device=unused.get(), threads=threads)
+    _worker.update(path=path, device=unused.get(), threads=threads)
 
 
 def _end_with_parent():
@@ -108,9 +111,8 @@ def _end_with_parent():
 def _compute(sequences: Sequence[str]) -> np.ndarray:
     if "computation" not in _worker:
         torch.set_num_threads(_worker["threads"])
-        computation = pickle.loads(_worker["pickled"])
+        computation = pickle.loads(_worker["path"].read_bytes())
         _worker["computation"] = replace(computation, model=computation.model.to(_worker["device"]))
-        del _worker["pickled"]
     computation = _worker["computation"]
     return computation.run(computation.tokenize(sequences))
 
