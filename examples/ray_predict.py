@@ -27,14 +27,12 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from modeling_proformer import InputError, PromoterPredictor
-from modeling_proformer.data.rows import require_columns, require_new_columns
+from modeling_proformer.data.rows import MAX_QUOTED, quote_rows, require_columns, require_new_columns
 from modeling_proformer.data.tables import first_line, readable
 
 
 # Rows that are read at a time.
 READ_ROWS = 4096
-# Bad rows that are quoted.
-MAX_QUOTED = 3
 # What the files in the output were made with. Readers of Parquet ignore names like these.
 OPTIONS_FILE = "_options.json"
 UNFINISHED = "_unfinished-"
@@ -247,7 +245,7 @@ def predict_parts(arguments: argparse.Namespace) -> str:
         if starts_ray:
             ray.shutdown()
     sentence = f"{left:,} of {total:,} sequences were predicted in this run."
-    return f"{sentence} {bad:,} of them are marked as bad: {'; '.join(quoted)}" if bad else sentence
+    return f"{sentence} {bad:,} of them are marked as bad: {quote_rows(quoted, bad)}" if bad else sentence
 
 
 def main() -> int:

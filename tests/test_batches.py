@@ -45,7 +45,10 @@ def run_command(command: str, table: pa.Table, checkpoint: Path, folder: Path, *
     output = folder / "out.parquet"
     words = [command, folder / "in.parquet", "-o", output, "--model", checkpoint, "--quiet", *options]
     assert main([*map(str, words)]) == 0
-    return pq.read_table(output).replace_schema_metadata()
+    written = pq.read_table(output)
+    # The command's reasons name flags.
+    reasons = [reason.as_py().replace("--truncation", "`truncation=True`") for reason in written["error"]]
+    return written.set_column(written.num_columns - 1, "error", pa.array(reasons, pa.string()))
 
 
 @pytest.mark.parametrize("orientation", ["given", "both"])

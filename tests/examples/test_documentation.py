@@ -53,7 +53,6 @@ NOT_RUN = {
     ("design.md", "proformer design --targets 4 8 12 16 --number"): "takes minutes",
     ("design.md", "proformer design --targets 4 8 12 16 18"): "takes minutes",
     ("cluster.md", "pip install"): "would change the environment that the tests run in",
-    ("cluster.md", "proformer predict promoters.parquet --devices cuda"): "needs two GPUs",
     ("variants.md", "pip install"): "would change the environment that the tests run in",
     ("attribution.md", "pip install"): "would change the environment that the tests run in",
     ("mutagenesis.md", "pip install"): "would change the environment that the tests run in",
