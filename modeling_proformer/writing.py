@@ -158,8 +158,9 @@ class _ParquetTable:
     def __init__(self, name: Any, file: IO[bytes], types: Mapping[str, pa.DataType]):
         self.name, self.file, self.types = name, file, types
         self.writer: pq.ParquetWriter | None = None
-        self.waiting: list[pa.Table] = []
-        self.waiting_bytes = 0
+        # One buffer. Many small tables that stay between what a model needs for a moment would fragment the memory.
+        self.waiting: pa.BufferOutputStream | None = None
+        self.batches: pa.ipc.RecordBatchStreamWriter | None = None
 
     def write(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]):
         if self.writer is None:
@@ -184,15 +185,18 @@ class _ParquetTable:
                     f"{self.name}: the column {column!r} does not have one type in all inputs ({first_line(error)}); "
                     "write a TSV instead."
                 ) from error
-        self.waiting.append(pa.table(arrays, schema=self.writer.schema))
-        self.waiting_bytes += self.waiting[-1].nbytes
-        if self.waiting_bytes >= PART_BYTES:
+        if self.waiting is None:
+            self.waiting = pa.BufferOutputStream()
+            self.batches = pa.ipc.new_stream(self.waiting, self.writer.schema)
+        self.batches.write_table(pa.table(arrays, schema=self.writer.schema))
+        if self.waiting.tell() >= PART_BYTES:
             self._write_waiting()
 
     def _write_waiting(self):
-        if self.waiting:
-            self.writer.write_table(pa.concat_tables(self.waiting))
-            self.waiting, self.waiting_bytes = [], 0
+        if self.waiting is not None:
+            self.batches.close()
+            self.writer.write_table(pa.ipc.open_stream(self.waiting.getvalue()).read_all())
+            self.waiting = self.batches = None
 
     def _fields(self) -> Iterator[tuple[str, pa.DataType]]:
         return ((field.name, field.type) for field in self.writer.schema)
