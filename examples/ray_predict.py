@@ -52,21 +52,38 @@ class PartPredictor:
         self.predict = PromoterPredictor(**options)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
-        """Write the predictions of a part, and return its number of rows, of bad ones, and the first errors."""
-        path, first = part["path"], part["first"]
-        with readable(Path(path)), self.source.open_input_file(path) as file:
-            tables = [*read_part(pq.ParquetFile(file), first, part["rows"])]
-        table = pa.concat_tables(map(self.predict, tables))
-        folder, _, name = part["output"].rpartition("/")
+        """
+        Write the predictions of a part.
+
+        Returns:
+            Its number of rows, that of bad ones, the first of these, and why nothing was written, if nothing was.
+        """
+        try:
+            table = self._predict(part)
+            self._write(table, part["output"])
+        # A damaged file costs no other file anything.
+        except (InputError, OSError, RuntimeError) as error:
+            message = first_line(error)
+            place = "" if isinstance(error, InputError) else f"{part['path']}: "
+            return {"rows": 0, "bad": 0, "quoted": [], "failed": f"{place}{message}"}
+        bad = pc.indices_nonzero(pc.not_equal(table["error"], ""))
+        quoted = [
+            f"{part['path']}, row {part['first'] + number + 1}, {table['error'][number]}"
+            for number in bad[:MAX_QUOTED].to_pylist()
+        ]
+        return {"rows": len(table), "bad": len(bad), "quoted": quoted, "failed": ""}
+
+    def _predict(self, part: dict[str, Any]) -> pa.Table:
+        with readable(Path(part["path"])), self.source.open_input_file(part["path"]) as file:
+            tables = [*read_part(pq.ParquetFile(file), part["first"], part["rows"])]
+        return pa.concat_tables(map(self.predict, tables))
+
+    def _write(self, table: pa.Table, path: str):
+        folder, _, name = path.rpartition("/")
         self.target.create_dir(folder)
         unfinished = f"{folder}/{UNFINISHED}{uuid.uuid4().hex}-{name}"
         pq.write_table(table, unfinished, filesystem=self.target)
-        self.target.move(unfinished, part["output"])
-        bad = pc.indices_nonzero(pc.not_equal(table["error"], ""))
-        quoted = [
-            f"{path}, row {first + number + 1}, {table['error'][number]}" for number in bad[:MAX_QUOTED].to_pylist()
-        ]
-        return {"rows": len(table), "bad": len(bad), "quoted": quoted}
+        self.target.move(unfinished, path)
 
 
 def read_part(file: pq.ParquetFile, first: int, rows: int) -> Iterator[pa.Table]:
@@ -208,7 +225,8 @@ def predict_parts(arguments: argparse.Namespace) -> str:
 
     Raises:
         ImportError: Ray is not installed.
-        InputError: the input, the output or the model is not fit.
+        InputError: the input, the output or the model is not fit, or parts could not be predicted.
+        RuntimeError: Ray has failed.
     """
     try:
         import ray
@@ -223,7 +241,7 @@ def predict_parts(arguments: argparse.Namespace) -> str:
     total = sum(part["rows"] for part in parts)
     parts = [part for part in parts if part["output"] not in done]
     left = sum(part["rows"] for part in parts)
-    bad, quoted = 0, []
+    bad, quoted, failed = 0, [], []
     if parts:
         starts_ray = not ray.is_initialized()
         logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -237,13 +255,24 @@ def predict_parts(arguments: argparse.Namespace) -> str:
             num_cpus=arguments.cpus,
             num_gpus=arguments.gpus or None,
         )
-        with tqdm(total=total, initial=total - left, unit=" sequences", disable=arguments.quiet) as progress:
-            for result in results.iter_rows():
-                progress.update(result["rows"])
-                bad += result["bad"]
-                quoted += result["quoted"][: MAX_QUOTED - len(quoted)]
+        progress = tqdm(total=total, initial=total - left, unit=" sequences", disable=arguments.quiet)
+        try:
+            with progress:
+                for result in results.iter_rows():
+                    progress.update(result["rows"])
+                    bad += result["bad"]
+                    quoted += result["quoted"][: MAX_QUOTED - len(quoted)]
+                    failed += [result["failed"]] if result["failed"] else []
+        # The last line says what has happened on a machine.
+        except ray.exceptions.RayError as error:
+            raise RuntimeError(str(error).strip().splitlines()[-1]) from error
         if starts_ray:
             ray.shutdown()
+    if failed:
+        raise InputError(
+            f"{len(failed):,} of {len(parts):,} files were not written; the same command tries them again. "
+            + quote_rows(failed[:MAX_QUOTED], len(failed))
+        )
     sentence = f"{left:,} of {total:,} sequences were predicted in this run."
     return f"{sentence} {bad:,} of them are marked as bad: {quote_rows(quoted, bad)}" if bad else sentence
 
@@ -280,10 +309,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("ray_predict: stopped. The same command resumes.", file=sys.stderr)
         return 130
-    # Ray's errors have what happened in an actor as their cause.
     except (InputError, OSError, ImportError, RuntimeError) as error:
-        cause = getattr(error, "cause", None) or error
-        print(f"ray_predict: {first_line(cause)}", file=sys.stderr)
+        print(f"ray_predict: {first_line(error)}", file=sys.stderr)
         return 1
     return 0
 

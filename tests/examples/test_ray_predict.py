@@ -150,6 +150,24 @@ def test_rows_are_those_of_predict_file_and_are_predicted_once(
 
 
 @pytest.mark.slow
+def test_a_damaged_file_costs_no_other_file_anything(cluster, promoters, checkpoint, expected, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.parquet").symlink_to(promoters / "a.parquet")
+    table = pa.table({"sequence": ["ACGTACGTACGT"] * 1000})
+    pq.write_table(table, tmp_path / "in" / "damaged.parquet", compression="none", use_dictionary=False)
+    content = (tmp_path / "in" / "damaged.parquet").read_bytes()
+    (tmp_path / "in" / "damaged.parquet").write_bytes(content[:5000] + b"\xff" * 100 + content[5100:])
+    code, _, error = run(capsys, tmp_path / "in", tmp_path / "out", "--model", checkpoint, "--quiet")
+    assert (code, error.count("\n")) == (1, 1)
+    assert error.startswith(
+        "ray_predict: 1 of 2 files were not written; the same command tries them again. "
+        f"{tmp_path}/in/damaged.parquet: not a readable Parquet file ("
+    )
+    assert read(tmp_path / "out", "a") == expected["a"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.parquet", "_options.json"}
+
+
+@pytest.mark.slow
 def test_an_actor_that_is_killed_costs_nothing(cluster, promoters, checkpoint, expected, tmp_path, capsys):
     output = tmp_path / "predicted"
     killed = []
