@@ -53,6 +53,7 @@ NOT_RUN = {
     ("design.md", "proformer design --targets 4 8 12 16 --number"): "takes minutes",
     ("design.md", "proformer design --targets 4 8 12 16 18"): "takes minutes",
     ("cluster.md", "pip install"): "would change the environment that the tests run in",
+    ("cluster.md", "python examples/ray_predict.py"): "test_ray_predict.py runs the same",
     ("variants.md", "pip install"): "would change the environment that the tests run in",
     ("attribution.md", "pip install"): "would change the environment that the tests run in",
     ("mutagenesis.md", "pip install"): "would change the environment that the tests run in",
