@@ -26,7 +26,6 @@ from typing import NamedTuple
 import datasets
 import numpy as np
 import torch
-from engines import measure_engines
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     BatchEncoding,
@@ -36,6 +35,7 @@ from transformers import (
     set_seed,
 )
 
+from engines import measure_engines
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerForSequenceClassification
 from modeling_proformer.data.collator import ProformerCollator
 from modeling_proformer.data.tables import InputError

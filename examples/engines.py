@@ -5,10 +5,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-from other_models import CHANNELS, WIDTH, make_models
 
+from modeling_proformer import load_checkpoint
 from modeling_proformer.exporting import export, open_exported
-from modeling_proformer.prediction import load_checkpoint, predict_tokens, token_batches
+from modeling_proformer.prediction import predict_tokens, token_batches
+from other_models import CHANNELS, WIDTH, make_models
 from timing import Line, count_flops, describe_share, measure_with_products, time_rate
 
 
