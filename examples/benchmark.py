@@ -7,9 +7,9 @@
 The script prints one table in Markdown. Everything that is compared runs by turns; the table has the median and the
 range of all turns. The share of the peak counts the multiplications and additions of a forward pass (three times as
 many for a training step) against the best matrix product of the same type, of several shapes and by any of the
-functions that torch has. Changes of predictions are those from float32 with linear layers as torch computes them, in
-standard deviations of the predictions. bfloat16 is measured where the device computes it faster than float32. The
-script needs the extra "train".
+functions that torch has. Changes of predictions are those from float32, in standard deviations of the predictions.
+bfloat16 is measured where the device computes it faster than float32. The script needs the extra "train", and the part
+"engines" the extra "export".
 """
 
 import argparse
@@ -35,6 +35,7 @@ from transformers import (
     set_seed,
 )
 
+from engines import measure_engines
 from modeling_proformer import ProformerConfig, ProformerForPreTraining, ProformerForSequenceClassification
 from modeling_proformer.data.collator import ProformerCollator
 from modeling_proformer.data.tables import InputError
@@ -72,7 +73,7 @@ NO_BFLOAT16 = "This device does not compute bfloat16 faster than float32, so it 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--only", nargs="+", choices=PARTS, help="parts to measure (default: all that this device has)")
+    add("--only", nargs="+", choices=PARTS, help="parts to measure (default: all of this device but engines)")
     add("--compare", nargs=2, choices=NAMES, metavar=("ONE", "OTHER"), help=f"compare two of: {', '.join(NAMES)}")
     add("--compiled", action="store_true", help="measure inference with torch.compile as well")
     add("--train", choices=NAMES, default="embedded float32", metavar="NAME", help="model to train (%(default)s)")
@@ -94,7 +95,8 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.compare and arguments.only:
         parser.error("--compare is measured alone: leave out --only.")
     if arguments.only is None:
-        arguments.only = [part for part in PARTS if not arguments.compare and (on_gpu or part != "memory")]
+        left_out = PARTS if arguments.compare else ["engines"] if on_gpu else ["engines", "memory"]
+        arguments.only = [part for part in PARTS if part not in left_out]
     if "memory" in arguments.only and not on_gpu:
         parser.error("--only memory measures the memory of a GPU: give --device cuda.")
     if on_gpu and torch.cuda.device_count() > 1:
@@ -162,14 +164,6 @@ def prepare_forward(name: str, sequences: list[str], arguments: argparse.Namespa
     )
 
 
-def predict_plainly(name: str, sequences: list[str], arguments: argparse.Namespace) -> np.ndarray:
-    """Predict in float32 by linear layers as torch computes them; (sequences, outputs)."""
-    model, tokenizer = load_model(name, arguments.device)
-    batches = token_batches(tokenizer, sequences, arguments.batch_size, truncation=False)
-    with torch.inference_mode():
-        return np.concatenate([model(**batch.to(arguments.device)).logits.cpu().numpy() for batch in batches])
-
-
 class AttentionKernels(TorchDispatchMode):
     """Collect the names of the kernels by which torch computes attention."""
 
@@ -198,7 +192,7 @@ def measure_inference(sequences: list[str], arguments: argparse.Namespace) -> li
     measured, peaks, lines = measure_with_products(
         {name: each.rate for name, each in forwards.items()}, dtypes, arguments
     )
-    exact = {model: predict_plainly(model, sequences, arguments) for model in MODELS}
+    exact = {model: forwards[f"{model} float32"].predict() for model in MODELS}
     for name, each in forwards.items():
         plain = exact[name.split()[0]]
         predicted = each.predict()
@@ -387,7 +381,9 @@ def measure_training(sequences: list[str], arguments: argparse.Namespace) -> lis
         return timer.rate(size)
 
     measured, peaks, lines = measure_with_products({"loop": bare_loop, "Trainer": through_trainer}, {dtype}, arguments)
-    flops = 3 * count_flops(model, tokenizer(sequences[:1], return_tensors="pt", return_attention_mask=False))
+    tokens = tokenizer(sequences[:1], return_tensors="pt", return_attention_mask=False)
+    # The trained model predicts bases too, so it computes the last block for all positions.
+    flops = 3 * count_flops(ProformerForPreTraining(model.config), tokens)
     shares = {way: describe_share(rates, flops, peaks[dtype]) for way, rates in measured.items()}
     ratios = [after / before for before, after in zip(*measured.values(), strict=True)]
     what = f"{arguments.train}, training"
@@ -481,6 +477,7 @@ def print_table(sequences: list[str], arguments: argparse.Namespace):
 
 PARTS = {
     "inference": measure_inference,
+    "engines": measure_engines,
     "profile": measure_profile,
     "tokenizer": measure_tokenizer,
     "prediction": measure_prediction,

@@ -287,7 +287,7 @@ def compare(
         InvalidSequenceError: a sequence cannot be tokenized.
         ValueError: there are no sequences.
     """
-    exported = _open_exported(folder)
+    exported = open_exported(folder)
     if sequences is None:
         sequences = random_sequences(tokenizer, RANDOM_COMPARED)
     model, batch_size = prepare_model(model, tokenizer, sequences, batch_size, device=None)
@@ -327,7 +327,7 @@ def compare(
     )
 
 
-def _open_exported(folder: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+def open_exported(folder: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from tokens (batch, tokens) to the predictions (batch, outputs) of an exported model."""
     folder = Path(folder)
     if (folder / MODEL_FILES["onnx"]).is_file():

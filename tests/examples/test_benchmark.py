@@ -78,13 +78,18 @@ def test_inference(benchmark):
     best = max(float(lines[product][0].replace(",", "")) for product in PRODUCTS[-3:])
     rate, *_, remark = lines["published float32, forward passes"]
     share, mean, most = re.search(r"(\d+)% of the peak; .* (\S+) on average, (\S+) at most", remark).groups()
-    # 25 GFLOP a sequence, as in the paper's architecture.
-    assert int(share) == pytest.approx(100 * float(rate) * 25 / best, rel=0.1)
+    # 25 GFLOP a sequence, as in the paper's architecture, less what the last block need not compute.
+    assert int(share) == pytest.approx(100 * float(rate) * 22.4 / best, rel=0.1)
     assert 0 <= float(mean) <= float(most) < 1e-4
     assert "flash_attention_for_cpu" in remark
     if has_fast_bfloat16():
         changed = re.search(r"(\S+) on average", lines["published bfloat16, forward passes"][-1])
         assert 1e-4 < float(changed[1]) < 1
+
+
+def test_the_other_models_predict_as_many_as_they_are_given(script):
+    for model in importlib.import_module("other_models").make_models().values():
+        assert model(torch.zeros(2, 6, 150)).shape == (2,)
 
 
 def test_turns_go_forwards_and_backwards(script):
