@@ -277,6 +277,10 @@ def parse_command(words: list[str]):
         # A recipe may be for GPUs.
         without_gpu = ["--use_cpu", "True", "--tf32", "False", "--torch_compile", "False"]
         cli.parse([*arguments, *(without_gpu if arguments[0] == "train" else [])])
+    elif program == "python":
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert run_script([arguments[0], "--help"]) == 0
+        assert {word for word in arguments if word.startswith("--")} <= {*re.findall(r"--[\w-]+", printed.getvalue())}
     elif program == "sbatch":
         assert (ROOT / arguments[0]).is_file()
         parse_command(["proformer", "train", "--config", "examples/recipes/full_8_gpus.yaml", *arguments[1:]])
