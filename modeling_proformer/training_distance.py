@@ -10,7 +10,6 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from .embedding import embed
-from .prediction import without_flanks
 from .starts import GivenSequenceError
 from .tokenization import InvalidSequenceError, ProformerTokenizer
 
@@ -31,7 +30,7 @@ class TrainingDistance:
     means over positions of the model's hidden states (see `embed`).
 
     Args:
-        model, tokenizer, batch_size, device, dtype: see `predict`.
+        model, tokenizer, batch_size, dtype: see `predict`.
         training: sequences that the model was trained on. Those that are also in `test` do not count.
         test: sequences that it was tested on, whose distances say what is usual; perhaps none.
         seed: of the choice of at most `MAX_SEQUENCES` of each.
@@ -55,20 +54,21 @@ class TrainingDistance:
         seed: int = 0,
         quiet: bool = True,
         batch_size: int | None = None,
-        device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ):
-        reader = without_flanks(tokenizer)
+        flanks = [tokenizer.five_prime_flank or "", tokenizer.three_prime_flank or ""]
 
         def embed_inserts(inserts: Sequence[str]) -> torch.Tensor:
-            shown = tqdm(inserts, unit=" sequences", disable=quiet)
+            constructs = (insert.join(flanks) for insert in tqdm(inserts, unit=" sequences", disable=quiet))
             # Training cuts inserts that do not fit, or leaves them out.
-            embedded = embed(model, reader, shown, batch_size=batch_size, device=device, dtype=dtype, truncation=True)
+            embedded = embed(model, tokenizer, constructs, batch_size=batch_size, dtype=dtype, truncation=True)
             return torch.from_numpy(embedded).double()
 
         self._embed = embed_inserts
-        tested = _sample_inserts("test", test, tokenizer, seed)
+        tested = _read_inserts("test", enumerate(test), tokenizer)
         trained = sorted({*_sample_inserts("training", training, tokenizer, seed)} - {*tested})
+        if len(tested) > MAX_SEQUENCES:
+            tested = random.Random(seed).sample(tested, MAX_SEQUENCES)
         if not trained:
             raise ValueError("`training` has no sequence that is not in `test` too.")
         self._training = embed_inserts(trained)
@@ -101,6 +101,12 @@ def _sample_inserts(argument: str, sequences: Iterable[str], tokenizer: Proforme
             chosen.append((row, sequence))
         elif (place := generator.randrange(row + 1)) < MAX_SEQUENCES:
             chosen[place] = (row, sequence)
+    return _read_inserts(argument, chosen, tokenizer)
+
+
+def _read_inserts(argument: str, rows: Iterable[tuple[int, str]], tokenizer: ProformerTokenizer) -> list[str]:
+    """Return the inserts of sequences, which are given with their rows."""
+    chosen = list(rows)
     try:
         return tokenizer.inserts([sequence for _, sequence in chosen]) if chosen else []
     except InvalidSequenceError as error:

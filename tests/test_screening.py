@@ -188,6 +188,10 @@ class TestConstructWithin:
     def test_more_than_once_is_refused(self, model, flanked, write):
         with pytest.raises(InputError, match="it holds the construct 2 times, first at positions 351 to 390"):
             next(predict_file(model, flanked, write(self.PLASMID * 2), truncation=True))
+        twice = self.PLASMID[360:] + self.PLASMID + self.PLASMID[:360]
+        for truncation in (False, True):
+            with pytest.raises(InputError, match="it holds the construct 2 times, if it is circular"):
+                next(predict_file(model, flanked, write(twice), truncation=truncation))
 
     def test_by_chance_is_not_looked_for(self):
         tokenizer = ProformerTokenizer(kmer_size=3, insert_width=40, five_prime_flank="ACGT", three_prime_flank="TTGG")

@@ -1,12 +1,21 @@
 """How far designs are from the training sequences, beside test sequences."""
 
+import copy
 import logging
 from collections import Counter
 
 import numpy as np
 import pytest
+from tiny import TINY
 
-from modeling_proformer import ProformerTokenizer, design, embed
+from modeling_proformer import (
+    ProformerConfig,
+    ProformerForSequenceClassification,
+    ProformerTokenizer,
+    design,
+    embed,
+)
+from modeling_proformer.modeling_proformer import construct_of
 from modeling_proformer.starts import GivenSequenceError
 from modeling_proformer.training_distance import TrainingDistance, _sample_inserts
 
@@ -38,6 +47,8 @@ def plain_distances(model, tokenizer, sequences, training) -> list[float]:
 def test_a_distance_is_that_of_the_nearest_embedding_and_test_sequences_are_no_training(
     two_outputs, tokenizer, strict
 ):
+    two_outputs = copy.deepcopy(two_outputs)
+    two_outputs.config.construct = construct_of(tokenizer)
     training, test, others = random_inserts(20, 0), random_inserts(5, 1), random_inserts(4, 2)
     written = [each.lower().join(FLANKS) for each in (*training, test[0], "ACGT" * 4)]
     distance = TrainingDistance(two_outputs, strict, iter(written), (each.join(FLANKS) for each in test))
@@ -83,6 +94,10 @@ def test_of_many_sequences_each_is_as_likely_to_be_chosen(tokenizer, monkeypatch
     sequences = random_inserts(20, 0)
     chosen = [_sample_inserts("training", iter(sequences), tokenizer, seed) for seed in range(400)]
     assert all(len({*each}) == 5 for each in chosen)
+    # All test sequences count as such, those included that are not chosen.
+    model = ProformerForSequenceClassification(ProformerConfig(**TINY))
+    with pytest.raises(ValueError, match="`training` has no sequence that is not in `test` too"):
+        TrainingDistance(model, tokenizer, sequences, sequences)
     counts = Counter(insert for each in chosen for insert in each)
     # Four standard deviations around 100.
     assert counts.keys() == {*sequences} and all(65 < count < 135 for count in counts.values())

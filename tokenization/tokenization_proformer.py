@@ -273,7 +273,7 @@ class ProformerTokenizer(PreTrainedTokenizer):
             return f"{reason} Trim its flanks, or cut it with `truncation=True`."
         end = "last" if self.truncation_side == "left" else "first"
         return (
-            f"{reason} It does not hold the construct with both exact flanks: give the construct or its insert alone. "
+            f"{reason} There is no insert that fits between two exact flanks: give the construct or its insert alone. "
             f"`truncation=True` would keep its {end} {self.insert_width} bases, whatever they are."
         )
 

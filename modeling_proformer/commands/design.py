@@ -173,7 +173,7 @@ def _design(config: DesignConfig, model: PreTrainedModel, tokenizer: ProformerTo
             arguments[name] = _read_sound(arguments[name], config.sequence, tokenizer)
     held_out = Path(config.model or checkpoint_path()) / PREDICTIONS
     if config.training is not None and config.test is None and held_out.is_file():
-        arguments["test"] = _read_sound(str(held_out), "sequence", tokenizer)
+        arguments["test"] = _read_sound(str(held_out), "sequence", tokenizer, split="test")
     try:
         return design(model, tokenizer, **arguments, **config.run_arguments)
     except GivenSequenceError as error:
@@ -195,11 +195,12 @@ def _read(path: str, column: str) -> Iterator[tuple[Row, str]]:
         yield row, sequence_text(path, row, column)
 
 
-def _read_sound(path: str, column: str, tokenizer: ProformerTokenizer) -> Iterator[str]:
-    """Yield the sequences of a file that can be read; how many others there are is logged."""
+def _read_sound(path: str, column: str, tokenizer: ProformerTokenizer, split: str | None = None) -> Iterator[str]:
+    """Yield the sequences of a file, or of a split in it, that can be read; how many others there are is logged."""
     screening = Screening(tokenizer=tokenizer, sequence=column, on_error="skip", truncation=True)
     for rows in screening.read([input_path(path)], SCREENED_ROWS):
-        yield from (each.sequence for each in screening.keep(rows))
+        kept = screening.keep(rows)
+        yield from (each.sequence for each in kept if split is None or each.row.cells["split"] == split)
 
 
 def _name_sequences(rows: Iterable[tuple[Row, str]]) -> dict[str, str]:

@@ -146,7 +146,7 @@ def refuse_bad_rows(source: str, table: Any, config: DataConfig, is_part: bool =
     if not found or (config.on_error == "skip" and count < rows):
         return
     quoted = [each.removesuffix(f" {IUPAC_REMEDY}") for each in found]
-    remedies = [IUPAC_REMEDY] if quoted != found else []
+    remedies = [IUPAC_REMEDY] if pc.any(pc.match_substring(table.column("error"), IUPAC_REMEDY)).as_py() else []
     if count < rows and not is_part:
         remedies.append('`on_error="skip"` leaves such rows out.')
     of_all = "" if count == 1 else f"{count:,} rows are bad: " if is_part else f"{count:,} of {rows:,} rows are bad: "
@@ -163,7 +163,8 @@ def _number(source: str, row: Row, column: str, config: DataConfig, is_first: bo
         alone = not config.counts_reads and len(config.targets) == 1
         if not (is_name and alone and is_first):
             raise
-        raise InputError(f"{error} If the column holds classes, name them with `classes`.") from None
+        hint = "If the column holds classes, name them with `classes`."
+        raise InputError(f"{error} {hint}", f"{error.reason} {hint}") from None
 
 
 def _class_number(source: str, row: Row, config: DataConfig, classes: Mapping[str, int]) -> float:

@@ -163,7 +163,7 @@ class Screening:
         if findings.within_rows:
             yield (
                 f"{findings.within_rows:,} {of_all} hold the construct within a longer sequence (or over the origin "
-                "of a circular one) or on the other strand, and its insert alone was predicted: "
+                "of a circular one) or on the other strand, and the construct alone was predicted: "
                 f"{quote_rows(findings.within, findings.within_rows)}"
             )
         if findings.unknown and self.iupac_as_n:
@@ -216,10 +216,10 @@ class Screening:
         for place, number in enumerate(sound):
             sequence = screened[number].sequence
             is_long = len(sequence) > self.longest
-            # With truncation, the tokenizer has no error.
-            if place in errors or (is_long and self._find_over_origin(sequence)):
-                reason = errors.get(place, "it holds the construct over its origin, which cannot be read.")
-                screened[number] = self._find_within(screened[number], reason, findings)
+            over_origin = self._find_over_origin(sequence) if is_long else []
+            # With truncation, there is no error.
+            if place in errors or over_origin:
+                screened[number] = self._find_within(screened[number], errors.get(place, ""), over_origin, findings)
                 findings.long += is_long and bool(screened[number].row.error)
         findings.rows += len(rows)
         for each in screened:
@@ -255,10 +255,14 @@ class Screening:
             return self.find_errors(sequences[:half]) | {half + row: reason for row, reason in others.items()}
         return {}
 
-    def _find_within(self, screened: ScreenedRow, reason: str, findings: Findings) -> ScreenedRow:
+    def _find_within(
+        self, screened: ScreenedRow, reason: str, over_origin: Sequence[tuple[int, int, str]], findings: Findings
+    ) -> ScreenedRow:
         """Return the row with the only construct that its sequence holds; if there is none, with an error."""
         path, row, sequence = screened
-        found = self.tokenizer.find_constructs(sequence) or self._find_over_origin(sequence)
+        found = [*self.tokenizer.find_constructs(sequence), *over_origin]
+        if over_origin and len(found) > 1:
+            reason = f"it holds the construct {len(found)} times, if it is circular. Give one of them."
         if len(found) != 1 or self.find_errors([found[0][2]]):
             return ScreenedRow(path, row._replace(error=f"column {self.sequence!r}: {reason}"), "")
         ((start, end, text),) = found

@@ -141,7 +141,9 @@ def test_designs_are_compared_with_training_and_test_sequences(proformer, checkp
     assert code == 0 and error.startswith("1 of 21 rows are left out: assay.csv, line 22, column 'insert': 'X'")
     # The folder of a fine-tuned model has the rows that it was not trained on.
     held_out = training[:6]
-    pd.DataFrame({"split": "test", "sequence": held_out}).to_csv(checkpoint / "predictions.tsv", sep="\t")
+    splits = ["test"] * 6 + ["validation"] * 2
+    predictions = pd.DataFrame({"split": splits, "sequence": training[:8]})
+    predictions.to_csv(checkpoint / "predictions.tsv", sep="\t")
     pd.DataFrame({"insert": held_out[:4]}).to_csv("test.csv")
     for given, count in (([], 6), (["--test", "test.csv"], 4)):
         code, _, error = proformer(*asked, *given, "-o", f"{count}.tsv")

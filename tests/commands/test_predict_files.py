@@ -124,7 +124,7 @@ def test_reasons_in_the_table_and_on_the_console_name_flags(run_quietly, checkpo
     assert one_flank.endswith("or give the insert alone; --missing_flanks cut reads flanks with errors.")
     assert long.endswith("has room for 12. Trim its flanks, or cut it with --truncation.")
     # A part of a plasmid is hardly what is meant.
-    assert "It does not hold the construct with both exact flanks: give the construct or its insert alone." in plasmid
+    assert "There is no insert that fits between two exact flanks: give the construct or its insert alone." in plasmid
     assert plasmid.endswith("--truncation would keep its first 12 bases, whatever they are.")
     assert code == 0 and error.count("--truncation") == 2 and "`" not in out + error
 

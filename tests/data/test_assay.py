@@ -67,7 +67,9 @@ class TestBadRows:
     def test_are_counted_and_the_first_are_quoted(self, prepare, bad_rows, tmp_path):
         with pytest.raises(InputError, match=f"^4 of 100 rows are bad: .*{self.BAD}.*; and 1 more") as raised:
             prepare(bad_rows)
-        assert str(raised.value).endswith('; and 1 more. `on_error="skip"` leaves such rows out.')
+        # The row that could be read as N is not among those that are quoted.
+        remedies = '; and 1 more. `iupac_as_n` reads IUPAC codes as N. `on_error="skip"` leaves such rows out.'
+        assert str(raised.value).endswith(remedies)
         frame = pd.read_csv(tmp_path / "assay.tsv", sep="\t")
         with pytest.raises(InputError, match=r"^4 of 100 rows are bad: the DataFrame, row 3, column 'expression'"):
             prepare_assay(frame, DataConfig(), ProformerTokenizer())
@@ -80,6 +82,13 @@ class TestBadRows:
         (finding,) = [each for each in assay.findings if each.startswith("4 of 100 rows")]
         assert re.fullmatch(rf"4 of 100 rows are left out: {self.BAD}.*; and 1 more\.", finding)
         assert "Rows without a measurement: 1; they are left out." in assay.findings
+
+    def test_are_told_without_the_folder(self, prepare, rows, tmp_path):
+        """The findings are published with the card, also where the error guesses that a column holds classes."""
+        rows[0]["expression"] = "n.d."
+        (finding,) = (each for each in prepare(rows, on_error="skip").findings if "are left out" in each)
+        assert finding.startswith("1 of 100 rows are left out: line 2, column 'expression': 'n.d.' is not a finite")
+        assert str(tmp_path) not in finding
 
     def test_alone_are_refused(self, prepare, rows):
         for row in rows:
