@@ -72,7 +72,7 @@ class TrainingDistance:
         if not trained:
             raise ValueError("`training` has no sequence that is not in `test` too.")
         self._training = embed_inserts(trained)
-        self.test = self.measure(tested)
+        self.test = self.measure(tested) if tested else np.empty(0)
 
     def measure(self, inserts: Sequence[str]) -> np.ndarray:
         """Return the distance of each insert from the nearest training sequence, (inserts,)."""
