@@ -25,8 +25,12 @@ def checkpoint(tmp_path) -> Path:
 
 @pytest.fixture(autouse=True)
 def heeds_signals():
-    """In the background SIGINT is ignored, under nohup SIGHUP, and so they would be by what the tests start."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    """
+    In the background SIGINT is ignored, under nohup SIGHUP, and so they would be by what the tests start. Ray, which
+    other tests start, leaves a handler of SIGTERM behind.
+    """
+    usual = dict.fromkeys((signal.SIGHUP, signal.SIGTERM), signal.SIG_DFL)
+    usual[signal.SIGINT] = signal.default_int_handler
     before = {each: signal.signal(each, handler) for each, handler in usual.items()}
     yield
     for each, handler in before.items():

@@ -142,7 +142,7 @@ def test_weights_do_not_depend_on_how_steps_are_cut_up(request, folder, whole, h
 def test_a_killed_training_ends_with_the_same_bits(folder):
     """It is killed at a random moment, even while a checkpoint is written, and resumed by the same command."""
     options = {"max_steps": 240, "save_strategy": "steps", "save_steps": 10, "save_total_limit": 2}
-    uninterrupted = run(folder, "uninterrupted", **options)
+    uninterrupted = run_processes(folder, "uninterrupted", **options)
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     output = folder / "killed"
