@@ -344,7 +344,7 @@ def test_tables_of_options_are_those_of_the_dataclasses():
 
 def test_options_that_pages_name_exist():
     known = {"--version", *trainer_options()}.union(*map(options_of, cli.COMMANDS))
-    for script in ("benchmark_input.py", "benchmark_variants.py", "ray_predict.py"):
+    for script in ("benchmark_homology.py", "benchmark_input.py", "benchmark_variants.py", "ray_predict.py"):
         known |= set(re.findall(r'"(--[a-z_-]+)"', (ROOT / "examples" / script).read_text(encoding="utf-8")))
     for page in PAGES:
         text = PAGES[page].read_text(encoding="utf-8")
