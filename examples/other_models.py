@@ -1,9 +1,10 @@
 """Other models of the same task with random weights, to time next to Proformer; `benchmark.py --only engines` does.
 
-They are written anew with the sizes of the code published for LegNet (Penzar et al. 2023, doi
-10.1093/bioinformatics/btad457), DREAM-CNN and DREAM-RNN (Rafi et al. 2024, doi 10.1038/s41587-024-02414-w), and serve
-for speed alone. They read one strand of 150 bases; both publications average two passes, one for each strand. We found
-no published numbers of parameters to check theirs against.
+They are written anew. DREAM-CNN and DREAM-RNN (Rafi et al. 2024, doi 10.1038/s41587-024-02414-w) have the sizes of the
+code published with them, and so have the blocks of LegNet (Penzar et al. 2023, doi 10.1093/bioinformatics/btad457).
+Its first and last layers were not checked against its own code. They serve for speed alone. They read one strand of
+150 bases; both publications average two passes, one for each strand. We found no published numbers of parameters to
+check theirs against.
 """
 
 from itertools import pairwise
