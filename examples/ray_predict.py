@@ -33,8 +33,9 @@ from modeling_proformer.data.tables import first_line, readable
 
 # Rows that are read at a time.
 READ_ROWS = 4096
-# What the files in the output were made with. Readers of Parquet ignore names like these.
+# This file keeps the options that the output was made with. Readers of Parquet ignore names that begin like it.
 OPTIONS_FILE = "_options.json"
+# A file is called so until it is complete.
 UNFINISHED = "_unfinished-"
 
 

@@ -19,14 +19,13 @@ from .data.rows import Row, require_columns, require_new_columns
 from .data.screening import Findings, ScreenedRow, Screening
 from .data.variants import VariantColumns, rows_to_variants
 from .embedding import Positions, embedding_computation, encoder_of
-from .loading import load_checkpoint
+from .loading import load_with_flanks
 from .prediction import (
     Computation,
     Orientation,
     compute_rows,
     expression_computation,
     place_model,
-    set_missing_flanks,
 )
 from .variant_scores import ScoreColumns, VariantScoring
 
@@ -34,7 +33,7 @@ from .variant_scores import ScoreColumns, VariantScoring
 #: How sequences without the exact flanks are read.
 MissingFlanks: TypeAlias = Literal["keep", "cut", "refuse"]
 
-# What errors call a table.
+# Errors call every table by this name.
 BATCH = "the batch"
 
 
@@ -112,8 +111,7 @@ class PromoterPredictor(_SequenceFunction):
         dtype: torch.dtype | None = None,
         truncation: bool = False,
     ):
-        loaded, tokenizer = load_checkpoint(model)
-        set_missing_flanks(tokenizer, missing_flanks)
+        loaded, tokenizer = load_with_flanks(model, missing_flanks)
         placed, batch_size = place_model(loaded, tokenizer, (), batch_size, device)
         computation = expression_computation(placed, tokenizer, dtype, truncation, orientation)
         super().__init__(computation, sequence, iupac_as_n, batch_size)
@@ -151,8 +149,7 @@ class PromoterEmbedder(_SequenceFunction):
         dtype: torch.dtype | None = None,
         truncation: bool = False,
     ):
-        loaded, tokenizer = load_checkpoint(model)
-        set_missing_flanks(tokenizer, missing_flanks)
+        loaded, tokenizer = load_with_flanks(model, missing_flanks)
         placed, batch_size = place_model(encoder_of(loaded), tokenizer, (), batch_size, device)
         computation = embedding_computation(placed, tokenizer, positions, dtype, truncation)
         super().__init__(computation, sequence, iupac_as_n, batch_size)
@@ -193,8 +190,7 @@ class VariantScorer:
         dtype: torch.dtype | None = None,
         truncation: bool = False,
     ):
-        loaded, tokenizer = load_checkpoint(model)
-        set_missing_flanks(tokenizer, missing_flanks)
+        loaded, tokenizer = load_with_flanks(model, missing_flanks)
         self._columns = columns
         self._scoring = VariantScoring(
             loaded,

@@ -32,7 +32,7 @@ MAX_ENTRIES = {
     "interval_half_widths": 1_000,
 }
 
-# What tells one construct from another; these are arguments of the tokenizer.
+# Two constructs differ if one of these arguments of their tokenizers does.
 CONSTRUCT_FIELDS = ("insert_width", "five_prime_flank", "three_prime_flank", "strands")
 
 # Name of the pipeline that travels with a checkpoint, see `pipeline_proformer.py`.

@@ -199,7 +199,7 @@ def design(
 
 
 class _Lineage(NamedTuple):
-    """What a lineage starts from, and its target."""
+    """A lineage: it starts from a sequence, and evolves towards a target."""
 
     start: Start
     goals: Goals

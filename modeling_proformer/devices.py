@@ -94,7 +94,7 @@ def _keep_from_children(number: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# What a process on a device has.
+# A process on a device keeps its model here between batches.
 _worker: dict[str, Any] = {}
 
 

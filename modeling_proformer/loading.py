@@ -98,6 +98,24 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
     return model.eval(), tokenizer
 
 
+def load_with_flanks(
+    folder_or_repo: str | Path | None, missing_flanks: str | None
+) -> tuple[PreTrainedModel, ProformerTokenizer]:
+    """
+    Return what `load_checkpoint` does, with a tokenizer that reads sequences without flanks in this way; None leaves
+    it as it was saved.
+
+    Raises:
+        FileNotFoundError, ImportError, InputError: see `load_checkpoint`; or the construct has no flanks.
+    """
+    model, tokenizer = load_checkpoint(folder_or_repo)
+    if missing_flanks is not None:
+        if not (tokenizer.five_prime_flank or tokenizer.three_prime_flank):
+            raise InputError("`missing_flanks`: the construct of this model has no flanks.")
+        tokenizer.missing_flanks = missing_flanks
+    return model, tokenizer
+
+
 def _base_of_adapter(source: str) -> str | None:
     """Return the model that an adapter was trained on; None if `source` is not an adapter of PEFT."""
     file = find_adapter_config_file(source)
@@ -130,4 +148,4 @@ def _merge_adapter(model: PreTrainedModel, source: str) -> PreTrainedModel:
         ) from error
 
 
-__all__ = ["checkpoint_path", "load_checkpoint"]
+__all__ = ["checkpoint_path", "load_checkpoint", "load_with_flanks"]

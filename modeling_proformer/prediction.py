@@ -314,20 +314,6 @@ def predict_file(
     yield from compute_rows(computation, screening, screening.read(paths, batch_size), devices)
 
 
-def set_missing_flanks(tokenizer: ProformerTokenizer, missing_flanks: str | None):
-    """
-    Let the tokenizer read sequences without flanks in this way; None leaves it as it is.
-
-    Raises:
-        InputError: its construct has no flanks.
-    """
-    if missing_flanks is None:
-        return
-    if not (tokenizer.five_prime_flank or tokenizer.three_prime_flank):
-        raise InputError("`missing_flanks`: the construct of this model has no flanks.")
-    tokenizer.missing_flanks = missing_flanks
-
-
 def as_paths(path: str | Path | Sequence[str | Path]) -> list[str]:
     """Return the names of one or several files."""
     return [os.fspath(each) for each in ([path] if isinstance(path, str | os.PathLike) else path)]

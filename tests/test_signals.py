@@ -6,13 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from releases import RELEASE
 from tiny import save_tiny
+from waiting import wait_for
 
 from modeling_proformer.cli import main
 from modeling_proformer.signals import Stopped, stop_on_signals
@@ -40,14 +40,6 @@ def heeds_signals():
 def start(*arguments, **options) -> subprocess.Popen:
     command = [sys.executable, "-m", "modeling_proformer.cli", *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def wait_for(happened):
-    for _ in range(600):
-        if happened():
-            return
-        time.sleep(0.1)
-    raise TimeoutError
 
 
 @pytest.mark.slow

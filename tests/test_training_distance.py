@@ -52,7 +52,7 @@ def test_a_distance_is_that_of_the_nearest_embedding_and_test_sequences_are_no_t
     training, test, others = random_inserts(20, 0), random_inserts(5, 1), random_inserts(4, 2)
     written = [each.lower().join(FLANKS) for each in (*training, test[0], "ACGT" * 4)]
     distance = TrainingDistance(two_outputs, strict, iter(written), (each.join(FLANKS) for each in test))
-    # What does not fit is cut.
+    # A sequence that does not fit is cut.
     training.append("ACGT" * 3)
     np.testing.assert_allclose(distance.test, plain_distances(two_outputs, tokenizer, test, training), atol=1e-5)
     assert distance.test.min() > 1e-3

@@ -62,7 +62,7 @@ def expression_table(
 def designs_table(designs: Sequence[Design], prediction: Prediction) -> str:
     """Return a table with a row for each design."""
     header = ["No.", "Insert", *(f"Predicted {output}" for output in prediction.outputs)]
-    # With "max" and "min", there is nothing to miss.
+    # A design cannot miss "max" or "min".
     bounded = read_targets([designs[0].target], prediction.outputs)[0].is_bounded
     # A phone has room for a narrow column.
     title = "Misses target by" if len(bounded) == 1 else "{} misses target by"

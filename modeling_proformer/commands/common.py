@@ -16,9 +16,8 @@ from ..data.tables import InputError, Row, first_line, require_columns
 from ..data.text import STANDARD_INPUT
 from ..evaluation.metrics import correlation
 from ..intervals import prediction_interval
-from ..loading import load_checkpoint
+from ..loading import load_with_flanks
 from ..options import name_flags
-from ..prediction import set_missing_flanks
 from ..tokenization import ProformerTokenizer
 from ..writing import table_suffix_of
 
@@ -63,9 +62,7 @@ class ReadOptions:
 
     def load(self, checkpoint: str | None) -> tuple[PreTrainedModel, ProformerTokenizer]:
         """Load a checkpoint, whose tokenizer then treats missing flanks as these options say."""
-        model, tokenizer = load_checkpoint(checkpoint)
-        set_missing_flanks(tokenizer, self.missing_flanks)
-        return model, tokenizer
+        return load_with_flanks(checkpoint, self.missing_flanks)
 
 
 def require_input(paths: Sequence[str]):

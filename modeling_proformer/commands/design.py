@@ -102,7 +102,7 @@ class ConstraintOptions:
 
 @dataclass(kw_only=True)
 class TrustOptions:
-    """With what the designs are compared, to say where the model may be wrong."""
+    """Options that say which sequences the designs are compared with, to find where the model may be wrong."""
 
     _argument_group_name: ClassVar[str] = "trust"
 
@@ -112,9 +112,9 @@ class TrustOptions:
         metavar="FILE",
     )
     test: str | None = option(
-        f"FASTA or {TABLE} of the sequences that the model was tested on, by default those of {PREDICTIONS} in the "
-        "folder of a fine-tuned model: says how many designs are further from the training sequences than any of "
-        "these, which do not count as training sequences themselves.",
+        f"FASTA or {TABLE} of the sequences that the model was tested on, by default the test rows of {PREDICTIONS} "
+        "in the folder of a fine-tuned model: says how many designs are further from the training sequences than any "
+        "of these, which do not count as training sequences themselves.",
         metavar="FILE",
     )
 

@@ -15,8 +15,7 @@ from ..data.rows import InputError, measured_value, require_columns, require_new
 from ..data.tables import column_types, is_stream
 from ..data.variants import COLUMN_NAMES, VariantColumns, read_variants
 from ..data.vcf import Variant, VcfFile, is_vcf
-from ..loading import load_checkpoint
-from ..prediction import set_missing_flanks
+from ..loading import load_with_flanks
 from ..variant_scores import ScoreColumns, VariantScore, score_variants
 from ..writing import FORMATS, is_standard, output_table, output_vcf, table_suffix_of
 from .common import (
@@ -135,8 +134,7 @@ class VariantsConfig(VariantsOptions, RunOptions):
 
 def run(config: VariantsConfig):
     """Write the expression of both alleles of each variant."""
-    model, tokenizer = load_checkpoint(config.model)
-    set_missing_flanks(tokenizer, config.missing_flanks)
+    model, tokenizer = load_with_flanks(config.model, config.missing_flanks)
     columns = ScoreColumns(
         model.config,
         genome=config.genome is not None,

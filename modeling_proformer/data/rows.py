@@ -159,6 +159,7 @@ def quote_rows(quoted: Sequence[str], count: int) -> str:
     """Return what is wrong with the first of `count` rows, and how many more there are, as the end of a sentence."""
     more = f"; and {count - len(quoted):,} more" if count > len(quoted) else ""
     text = "; ".join(text.rstrip(".") for text in quoted) + more
+    # A suggestion, such as "Did you mean …?", ends the sentence by itself.
     return text if text.endswith("?") else f"{text}."
 
 

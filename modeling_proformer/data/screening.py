@@ -217,7 +217,7 @@ class Screening:
             sequence = screened[number].sequence
             is_long = len(sequence) > self.longest
             over_origin = self._find_over_origin(sequence) if is_long else []
-            # With truncation, there is no error.
+            # The tokenizer does not look over the origin, and with truncation it would cut the sequence.
             if place in errors or over_origin:
                 screened[number] = self._find_within(screened[number], errors.get(place, ""), over_origin, findings)
                 findings.long += is_long and bool(screened[number].row.error)

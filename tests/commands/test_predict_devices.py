@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import psutil
 import pytest
+from waiting import wait_for
 
 
 @pytest.fixture
@@ -44,14 +44,6 @@ def is_running(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def wait_for(happened):
-    for _ in range(2400):
-        if happened():
-            return
-        time.sleep(0.05)
-    raise TimeoutError
 
 
 def test_the_output_is_that_of_one_device(proformer, table, folder):

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from threading import Thread
 
@@ -15,6 +14,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from waiting import wait_for
 
 from modeling_proformer import ProformerTokenizer, PromoterPredictor, load_checkpoint, predict_file
 
@@ -24,7 +24,7 @@ pytest.importorskip("ray.data", reason="Ray Data is not installed (pip install '
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "ray_predict.py"
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "OMP_NUM_THREADS": "1"}
-# Of each file.
+# Each file has so many rows, and one of them is bad.
 ROWS = 3000
 BAD_ROW = 1234
 
@@ -102,14 +102,6 @@ def processes_with(text: str) -> list[psutil.Process]:
     """Return the processes whose command has a text."""
     found = psutil.process_iter(["cmdline"])
     return [process for process in found if text in " ".join(process.info["cmdline"] or [])]
-
-
-def wait_for(happened):
-    for _ in range(12000):
-        if happened():
-            return
-        time.sleep(0.01)
-    raise TimeoutError
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -206,7 +198,7 @@ def test_a_killed_run_resumes(cluster, promoters, checkpoint, expected, tmp_path
     wait_for(lambda: not processes_with(str(ray_folder / "other")))
     done = {path: path.stat().st_mtime_ns for path in output.rglob("[a-z]*.parquet")}
     assert 2 <= len(done) < 61
-    # What a process was writing when it was killed.
+    # A process that is killed leaves the file that it was writing.
     (output / "_unfinished-1-a-000000002900.parquet").write_bytes(b"PAR1")
     code, out, _ = run(capsys, *arguments)
     assert code == 0
