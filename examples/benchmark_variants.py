@@ -3,7 +3,8 @@
     python examples/benchmark_variants.py --variants 100000 --offsets 10
 
 The SNVs lie at random positions of a genome of random bases, or there are all three of consecutive positions, which
-share their references. The model alone computes as many windows as the variants have.
+share their references. A hundred thousand take an hour and more on one core; `--only scores dense` leaves out the
+rest.
 """
 
 import argparse
@@ -20,9 +21,22 @@ import torch
 
 from modeling_proformer import load_checkpoint, predict, score_variants
 from modeling_proformer.data.genome import Genome
-from modeling_proformer.data.vcf import Variant
+from modeling_proformer.data.vcf import Variant, VcfFile
 from modeling_proformer.prediction import predict_tokens, prepare_model, token_batches
 from timing import Line, describe_processor, take_turns
+
+
+# What is measured beside the model alone: its line in the table, and whether there are several offsets.
+WAYS = {
+    "pairs": ("`predict` of both windows of each variant", False),
+    "scores": ("`score_variants` of a VCF", False),
+    "dense": ("`score_variants` of all SNVs of a region", False),
+    "offsets": ("a VCF, {} offsets", True),
+    "dense_offsets": ("all SNVs, {} offsets", True),
+}
+
+# The rate of the model alone does not depend on the number of windows, so no more than these are computed.
+WINDOWS_ALONE = 20_000
 
 
 def write_inputs(folder: Path, bases: int, variants: int) -> tuple[Path, Path]:
@@ -65,6 +79,7 @@ def main():
     parser.add_argument("--variants", type=int, default=100_000)
     parser.add_argument("--genome-bases", type=int, default=12_000_000)
     parser.add_argument("--offsets", type=int, default=10)
+    parser.add_argument("--only", nargs="+", choices=WAYS, default=list(WAYS), help="measure these alone")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
@@ -88,14 +103,15 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         fasta, vcf = write_inputs(Path(folder), arguments.genome_bases, arguments.variants)
         genome = Genome(fasta)
-        plain = [score.variant for score in score_variants(model, tokenizer, vcf, genome, **run)]
+        plain = list(VcfFile(vcf))
         # Each takes as many windows as there are offsets, so fewer variants take the same time.
         few = max(1, len(plain) // arguments.offsets)
         windows = [*islice(read_windows(genome, plain, tokenizer.insert_width), batch_size)]
         (tokens,) = token_batches(tokenizer, windows, batch_size, False)
+        batches = max(1, min(2 * len(plain), WINDOWS_ALONE) // len(windows))
 
         def predict_alone():
-            for _ in range(max(1, 2 * len(plain) // len(windows))):
+            for _ in range(batches):
                 predict_tokens(model, tokens)
 
         def predict_pairs():
@@ -106,32 +122,31 @@ def main():
                 pass
 
         dense, offsets = all_variants(genome, len(plain)), arguments.offsets
-
+        tasks = {
+            "pairs": time_rate(predict_pairs, len(plain)),
+            "scores": time_rate(lambda: score(vcf), len(plain)),
+            "dense": time_rate(lambda: score(dense), len(dense)),
+            "offsets": time_rate(lambda: score(plain[:few], offsets), few),
+            "dense_offsets": time_rate(lambda: score(dense[:few], offsets), few),
+        }
+        score(plain[:few])  # to warm up
         rates = take_turns(
             {
-                "forward": time_rate(predict_alone, max(1, 2 * len(plain) // len(windows)) * len(windows)),
-                "pairs": time_rate(predict_pairs, len(plain)),
-                "scores": time_rate(lambda: score(vcf), len(plain)),
-                "dense": time_rate(lambda: score(dense), len(dense)),
-                "offsets": time_rate(lambda: score(plain[:few], offsets), few),
-                "dense offsets": time_rate(lambda: score(dense[:few], offsets), few),
+                "alone": time_rate(predict_alone, batches * len(windows)),
+                **{name: tasks[name] for name in WAYS if name in arguments.only},
             },
             arguments.repeats,
+            warm_up=False,
         )
-    forward = statistics.median(rates["forward"])
-
-    def share(name: str, windows: int) -> str:
-        return f"{statistics.median(rates[name]) * windows / forward:.0%} of the model alone"
+    alone = statistics.median(rates["alone"])
 
     print(f"{describe_processor(arguments.device)}, {torch.get_num_threads()} threads, batches of {batch_size}\n")
     print("| what | median | range | unit | |\n|---|---|---|---|---|")
-    unit = "variants/s"
-    print(Line("the model alone, on the tokens of one batch", rates["forward"], remark="the measure"))
-    print(Line("`predict` of both windows of each variant", rates["pairs"], unit, share("pairs", 2)))
-    print(Line("`score_variants` of a VCF", rates["scores"], unit, share("scores", 2)))
-    print(Line("`score_variants` of all SNVs of a region", rates["dense"], unit, share("dense", 2)))
-    print(Line(f"a VCF, {offsets} offsets", rates["offsets"], unit, share("offsets", 2 * offsets)))
-    print(Line(f"all SNVs, {offsets} offsets", rates["dense offsets"], unit, share("dense offsets", 2 * offsets)))
+    print(Line("the model alone, on the tokens of one batch", rates.pop("alone"), remark="the measure"))
+    for name, found in rates.items():
+        what, several = WAYS[name]
+        share = statistics.median(found) * 2 * (offsets if several else 1) / alone
+        print(Line(what.format(offsets), found, "variants/s", f"{share:.0%} of the model alone"))
 
 
 if __name__ == "__main__":

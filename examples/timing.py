@@ -48,14 +48,14 @@ class Line(NamedTuple):
         return f"| {self.what} | {median} | {low} to {high} | {self.unit} | {self.remark} |"
 
 
-def take_turns(tasks: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def take_turns(tasks: dict[str, Callable[[], float]], repeats: int, warm_up: bool = True) -> dict[str, list[float]]:
     """
     Return what each task returned in each turn.
 
     The tasks run one after the other, alternately forwards and backwards, so that a machine that changes its speed
-    favours none of them. They run once before that, to warm up.
+    favours none of them. They run once before that, to warm up, unless they are long.
     """
-    for task in tasks.values():
+    for task in tasks.values() if warm_up else ():
         task()
     measured = {name: [] for name in tasks}
     for turn in range(repeats):

@@ -1,6 +1,6 @@
 """The command `proformer predict`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING as REQUIRED
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +16,8 @@ from ..data.rows import require_new_columns
 from ..data.screening import is_bed
 from ..data.tables import InputError, Row, column_types, is_stream, measured_value
 from ..prediction import predict_file
-from ..writing import FORMATS, is_standard, output_bedgraph, output_table, table_suffix_of
+from ..tracks import TRACKS, is_track, output_track
+from ..writing import FORMATS, is_standard, output_table, table_suffix_of
 from .common import (
     INPUT,
     INTERVAL,
@@ -34,9 +35,6 @@ from .common import (
 )
 
 
-TRACKS = (".bedgraph", ".bdg")
-
-
 @dataclass(kw_only=True)
 class PredictOptions:
     """Options that say what `proformer predict` reads, how, and what it writes."""
@@ -46,7 +44,7 @@ class PredictOptions:
     )
     output: str | None = option(
         f"File to write, whose name ends in one of {', '.join(FORMATS)}; by default TSV on the standard output. With "
-        f"windows, it may be a track, whose name ends in {' or '.join(TRACKS)}.",
+        f"windows, it may be a track, whose name ends in one of {', '.join(TRACKS)}.",
         aliases=["-o"],
         metavar="FILE",
     )
@@ -122,8 +120,8 @@ class PredictConfig(PredictOptions, ReadOptions, RunOptions):
 
     @property
     def writes_track(self) -> bool:
-        """Return whether the output is a bedGraph file."""
-        return not is_standard(self.output) and self.output.lower().endswith(TRACKS)
+        """Return whether the output is a track."""
+        return not is_standard(self.output) and is_track(self.output)
 
 
 def run(config: PredictConfig):
@@ -139,8 +137,11 @@ def run(config: PredictConfig):
         new_columns += [f"{name}_{end}" for name in new_columns for end in ("low", "high")]
     if config.on_error == "mark":
         new_columns.append("error")
+    lengths: dict[str, int] = {}
     if config.writes_track and config.genome is not None and is_bed(paths[0]):
-        _require_no_overlap(paths, Genome(config.genome))
+        genome = Genome(config.genome)
+        _require_no_overlap(paths, genome)
+        lengths = genome.lengths
     batches = predict_file(
         model,
         tokenizer,
@@ -155,7 +156,7 @@ def run(config: PredictConfig):
         **config.run_arguments,
     )
     if config.writes_track:
-        _write_track(config, batches)
+        _write_track(config, batches, lengths)
         return
     types = {"start": pa.int64(), "end": pa.int64()} if is_bed(paths[0]) or config.windows is not None else {}
     if table_suffix_of(config.output) == ".parquet" and not is_stream(paths[0]) and not is_bed(paths[0]):
@@ -202,11 +203,15 @@ def _require_no_overlap(paths: Sequence[str], genome: Genome):
             )
 
 
-def _write_track(config: PredictConfig, batches: Iterable[tuple[list[Row], np.ndarray]]):
+def _write_track(
+    config: PredictConfig,
+    batches: Iterable[tuple[list[Row], np.ndarray]],
+    lengths: Mapping[str, int],
+):
     of_genome = is_bed(config.input[0])
     last_starts: dict[str, int] = {}
     with (
-        output_bedgraph(config.output) as track,
+        output_track(config.output, lengths) as track,
         tqdm(unit=" windows", disable=config.quiet) as progress,
     ):
         for rows, values in batches:

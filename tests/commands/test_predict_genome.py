@@ -189,6 +189,27 @@ class TestWindows:
             near = windows[distances <= distances.min() + 1]["predicted_expression"]
             assert any(abs(near - value) < 1e-5)
 
+    @pytest.mark.parametrize("strand", "+-")
+    def test_a_bigwig_has_the_values_of_the_bedgraph_in_any_order_of_regions(self, proformer, strand):
+        library = pytest.importorskip("pyBigWig")
+        Path("r.bed").write_text(f"chrII\t30\t80\tx\t0\t{strand}\nchrI\t40\t100\nI\t4\t20\nchrI\t0\t4\n")
+        arguments = ["r.bed", "--genome", "genome.fa", "--windows", 7]
+        assert proformer(*arguments, "-o", "o.bedgraph")[0] == proformer(*arguments, "-o", "o.BW")[0] == 0
+        intervals = pd.read_csv("o.bedgraph", sep="\t", header=None, names=["name", "start", "end", "value"])
+        with library.open("o.BW") as track:
+            # A browser places the track on the whole chromosomes.
+            assert track.chroms() == {name: len(CHROMOSOMES[name]) for name in ("chrI", "chrII")}
+            for name, group in intervals.sort_values("start").groupby("name"):
+                found = np.array(track.intervals(name))
+                np.testing.assert_allclose(found, group[["start", "end", "value"]], rtol=1e-5)
+
+    def test_a_bigwig_of_fasta_ends_with_the_last_value(self, proformer):
+        library = pytest.importorskip("pyBigWig")
+        Path("two.fa").write_text(f">b\n{BASES[:30]}\n>a\n{BASES[:20]}NN\n")
+        assert proformer("two.fa", "--windows", 8, "-o", "o.bigwig") == (0, "", "")
+        with library.open("o.bigwig") as track:
+            assert track.chroms() == {"a": 20, "b": 30}
+
     @pytest.mark.parametrize("other", ["I\t30\t60\ty\t0\t-", "chrI\t10\t40\ty\t0\t-", "chrI\t20\t25"])
     def test_a_track_of_regions_that_overlap_is_refused(self, proformer, other):
         Path("r.bed").write_text(f"chrI\t10\t40\nchrI\t60\t80\n{other}\n")
