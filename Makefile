@@ -1,5 +1,6 @@
 # Each command sets up what it needs: `make demo`, `make finetune-demo`, `make docs`, `make test`, `make format`, and
-# `make test-transformers TRANSFORMERS="transformers==5.4.0"` for another version of the library.
+# `make test-ray` for what needs Ray, and `make test-transformers TRANSFORMERS="transformers==5.4.0"` for another version
+# of the library.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +17,7 @@ LIBRARY_TESTS := tests/library tests/test_checkpoint.py tests/test_intervals.py 
 # The tests of a module share what they set up.
 WORKERS := --numprocesses auto --dist loadscope
 
-.PHONY: demo finetune-demo docs test test-transformers format clean
+.PHONY: demo finetune-demo docs test test-ray test-transformers format clean
 
 demo: $(VENV)/package
 	mkdir -p demo
@@ -40,6 +41,11 @@ test: $(VENV)/development
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(WORKERS)
 
+# Ray takes 240 MB, and starting it several times takes minutes. Each test uses all cores.
+test-ray: $(VENV)/development
+	$(INSTALL) --editable ".[ray]"
+	$(BIN)/python -m pytest tests/examples/test_ray_predict.py tests/examples/test_documentation.py -k "ray or cluster"
+
 test-transformers: $(OTHER_VENV)/development
 	$(OTHER_VENV)/bin/python -m pytest $(WORKERS) $(LIBRARY_TESTS)
 
@@ -58,7 +64,7 @@ $(VENV)/package: setup.py constraints.txt
 	touch $@
 
 $(VENV)/development: $(VENV)/package examples/space/requirements.txt
-	$(INSTALL) --editable ".[train,lora,attribution,motifs,export,genome,ray,docs,dev]" --requirement examples/space/requirements.txt
+	$(INSTALL) --editable ".[train,lora,attribution,motifs,export,genome,docs,dev]" --requirement examples/space/requirements.txt
 	touch $@
 
 $(OTHER_VENV)/development: setup.py constraints.txt

@@ -71,7 +71,7 @@ _SECRETS = [
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 # Between numbers that an example prints; the second is the precision of large numbers in float32.
-_TOLERANCE = {"abs_tol": 1e-5, "rel_tol": 1e-6}
+_TOLERANCE = 1e-5
 MAX_SECONDS = 600
 # Names of environment variables that the example must not see: settings of the Hub's client, and secrets.
 _PRIVATE_VARIABLE = re.compile("^HF_|^HUGGING|^TRANSFORMERS_|TOKEN|SECRET|PASSWORD|CREDENTIAL|_KEY", re.IGNORECASE)
@@ -314,11 +314,13 @@ def _check_example(folder: Path, repo_id: str) -> Iterator[str]:
         yield f"{CARD}: its first example prints {process.stdout.strip()!r}, not {expected.strip()!r}."
 
 
-def same_output(printed: str, expected: str) -> bool:
-    """Return whether two texts are the same but for spaces and, within 1e-5, numbers."""
+def same_output(printed: str, expected: str, tolerance: float = _TOLERANCE) -> bool:
+    """Return whether two texts are the same but for spaces and, within a tolerance, numbers."""
     words = [_NUMBER.sub("#", text).split() for text in (printed, expected)]
     numbers = [map(float, _NUMBER.findall(text)) for text in (printed, expected)]
-    return words[0] == words[1] and all(math.isclose(*pair, **_TOLERANCE) for pair in zip(*numbers, strict=True))
+    return words[0] == words[1] and all(
+        math.isclose(*pair, abs_tol=tolerance, rel_tol=1e-6) for pair in zip(*numbers, strict=True)
+    )
 
 
 #: The checks of the contents, in the order in which they report.
