@@ -59,6 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--not-all", action="store_true", help="do not train on all rows at last")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
     add("--methods", nargs="+", choices=METHODS, default=METHODS[:3], help="(default: the first three)")
+    add("--steps", type=int, help="maximum number of weight updates; by default it follows from the number of rows")
     add("--bf16", action="store_true", help="compute in bfloat16")
     add("--output", type=Path, required=True, help="TSV file to add to; the figure has the ending .png")
     return parser.parse_args()
@@ -66,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main():
     arguments = parse_arguments()
-    shared = ("sequence", "targets", "bins", "split", "group", "duplicates", "model", "bf16")
+    shared = ("sequence", "targets", "bins", "split", "group", "duplicates", "model", "steps", "bf16")
     config = FinetuneConfig(**{name: getattr(arguments, name) for name in shared})
     if not arguments.output.exists():
         arguments.output.write_text("\t".join(FIELDS) + "\n")
