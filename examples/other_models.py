@@ -1,10 +1,11 @@
 """Other models of the same task with random weights, to time next to Proformer; `benchmark.py --only engines` does.
 
 They are written anew. DREAM-CNN and DREAM-RNN (Rafi et al. 2024, doi 10.1038/s41587-024-02414-w) have the sizes of the
-code published with them, and so have the blocks of LegNet (Penzar et al. 2023, doi 10.1093/bioinformatics/btad457).
-Its first and last layers were not checked against its own code. They serve for speed alone. They read one strand of
-150 bases; both publications average two passes, one for each strand. We found no published numbers of parameters to
-check theirs against.
+code published with them, and so has LegNet (Penzar et al. 2023, doi 10.1093/bioinformatics/btad457), with the blocks
+that DREAM-CNN has of it. LegNet's own code (autosome-ru/LegNet) has by default one block more, narrower ones at the
+end, kernels of 5, a bilinear gate, and SiLU before the mean. They serve for speed alone. They read one strand of 150
+bases; both publications average two passes, one for each strand. We found no published numbers of parameters to check
+theirs against.
 """
 
 from itertools import pairwise
