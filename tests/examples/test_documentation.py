@@ -48,6 +48,7 @@ NOT_RUN = {
     ("fine_tune.md", "proformer finetune promoters.tsv"): "needs a table of classes",
     ("train.md", "proformer train HuggingFaceBio/"): "downloads 6.7 M promoters",
     ("train.md", "torchrun"): "needs several GPUs and Slurm",
+    ("train.md", "proformer train native.parquet"): "needs measured promoters",
     ("design.md", "pip install"): "would change the environment that the tests run in",
     ("design.md", "proformer predict designs.tsv --model OTHER"): "needs another model",
     ("design.md", "proformer design --targets 4 8 12 16 --number"): "takes minutes",
