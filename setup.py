@@ -65,8 +65,8 @@ setup(
         "motifs": ["logomaker>=0.8.6", "memelite>=0.5", "pandas>=2.2", "tangermeme>=1.6"],
         # For tables in Excel workbooks.
         "excel": ["openpyxl>=3.1"],
-        # For `proformer variants` on a genome or VCF, for regions of a genome, and for tracks in bigWig.
-        "genome": ["pyBigWig>=0.3.23", "pysam>=0.22"],
+        # For `proformer variants` on a genome or VCF, and for regions of a genome.
+        "genome": ["pysam>=0.22"],
         # For examples/ray_predict.py. A cluster has a version of its own, and what is called exists since 2.10.
         "ray": ["ray[data]>=2.10"],
         # For `proformer export --format onnx` and int8; a server needs only onnxruntime and transformers.

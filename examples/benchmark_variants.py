@@ -129,7 +129,7 @@ def main():
             "offsets": time_rate(lambda: score(plain[:few], offsets), few),
             "dense_offsets": time_rate(lambda: score(dense[:few], offsets), few),
         }
-        score(plain[:few])  # to warm up
+        score(plain[: 2 * batch_size])  # to warm up
         rates = take_turns(
             {
                 "alone": time_rate(predict_alone, batches * len(windows)),

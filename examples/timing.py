@@ -53,10 +53,11 @@ def take_turns(tasks: dict[str, Callable[[], float]], repeats: int, warm_up: boo
     Return what each task returned in each turn.
 
     The tasks run one after the other, alternately forwards and backwards, so that a machine that changes its speed
-    favours none of them. They run once before that, to warm up, unless they are long.
+    favours none of them. They run once before that, unless the caller has warmed the machine up already.
     """
-    for task in tasks.values() if warm_up else ():
-        task()
+    if warm_up:
+        for task in tasks.values():
+            task()
     measured = {name: [] for name in tasks}
     for turn in range(repeats):
         for name in list(tasks)[:: -1 if turn % 2 else 1]:

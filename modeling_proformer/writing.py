@@ -248,9 +248,58 @@ def output_vcf(name: str | os.PathLike, vcf: VcfFile) -> Iterator[VcfWriter]:
             yield VcfWriter(lambda text: packed.write(text.encode()), vcf)
 
 
+class BedGraphWriter:
+    """
+    Writes the values of overlapping windows as a track, in which each base has the value of the nearest window, and N
+    has none.
+
+    Args:
+        file: where it is written to.
+    """
+
+    def __init__(self, file: IO[str]):
+        self._file = file
+        self._last: tuple[str, int, str, float] | None = None
+        self._start = 0
+
+    def write(self, chromosome: str, start: int, bases: str, value: float):
+        """Write a window, whose bases are in the order of the chromosome. The window before it may end earlier."""
+        first = start
+        if self._last is not None:
+            name, last_start, last_bases, _ = self._last
+            border = last_end = last_start + len(last_bases)
+            # A smaller start is that of another region.
+            if name == chromosome and last_start < start < last_end:
+                border = first = (start + last_end) // 2
+            self._write_last(border)
+        self._last, self._start = (chromosome, start, bases, value), first
+
+    def close(self):
+        """Write the last window."""
+        if self._last is not None:
+            _, start, bases, _ = self._last
+            self._write_last(start + len(bases))
+
+    def _write_last(self, end: int):
+        chromosome, start, bases, value = self._last
+        for known in re.compile("[^Nn]+").finditer(bases, self._start - start, end - start):
+            self._file.write(f"{chromosome}\t{start + known.start()}\t{start + known.end()}\t{value:.6g}\n")
+
+
+@contextmanager
+def output_bedgraph(name: str | os.PathLike) -> Iterator[BedGraphWriter]:
+    """Open a bedGraph file that gets its name only once it is complete."""
+    with output_file(name) as file:
+        track = BedGraphWriter(file)
+        yield track
+        track.close()
+
+
 __all__ = [
+    "BedGraphWriter",
     "VcfWriter",
     "is_standard",
+    "output_bedgraph",
     "output_file",
     "output_table",
     "output_vcf",

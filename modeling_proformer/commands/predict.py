@@ -1,6 +1,6 @@
 """The command `proformer predict`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import MISSING as REQUIRED
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,8 +16,7 @@ from ..data.rows import require_new_columns
 from ..data.screening import is_bed
 from ..data.tables import InputError, Row, column_types, is_stream, measured_value
 from ..prediction import predict_file
-from ..tracks import TRACKS, is_track, output_track
-from ..writing import FORMATS, is_standard, output_table, table_suffix_of
+from ..writing import FORMATS, is_standard, output_bedgraph, output_table, table_suffix_of
 from .common import (
     INPUT,
     INTERVAL,
@@ -35,6 +34,9 @@ from .common import (
 )
 
 
+TRACKS = (".bedgraph", ".bdg")
+
+
 @dataclass(kw_only=True)
 class PredictOptions:
     """Options that say what `proformer predict` reads, how, and what it writes."""
@@ -44,7 +46,7 @@ class PredictOptions:
     )
     output: str | None = option(
         f"File to write, whose name ends in one of {', '.join(FORMATS)}; by default TSV on the standard output. With "
-        f"windows, it may be a track, whose name ends in one of {', '.join(TRACKS)}.",
+        f"windows, it may be a track, whose name ends in {' or '.join(TRACKS)}.",
         aliases=["-o"],
         metavar="FILE",
     )
@@ -120,8 +122,8 @@ class PredictConfig(PredictOptions, ReadOptions, RunOptions):
 
     @property
     def writes_track(self) -> bool:
-        """Return whether the output is a track."""
-        return not is_standard(self.output) and is_track(self.output)
+        """Return whether the output is a bedGraph file."""
+        return not is_standard(self.output) and self.output.lower().endswith(TRACKS)
 
 
 def run(config: PredictConfig):
@@ -137,11 +139,8 @@ def run(config: PredictConfig):
         new_columns += [f"{name}_{end}" for name in new_columns for end in ("low", "high")]
     if config.on_error == "mark":
         new_columns.append("error")
-    lengths: dict[str, int] = {}
     if config.writes_track and config.genome is not None and is_bed(paths[0]):
-        genome = Genome(config.genome)
-        _require_no_overlap(paths, genome)
-        lengths = genome.lengths
+        _require_no_overlap(paths, Genome(config.genome))
     batches = predict_file(
         model,
         tokenizer,
@@ -156,7 +155,7 @@ def run(config: PredictConfig):
         **config.run_arguments,
     )
     if config.writes_track:
-        _write_track(config, batches, lengths)
+        _write_track(config, batches)
         return
     types = {"start": pa.int64(), "end": pa.int64()} if is_bed(paths[0]) or config.windows is not None else {}
     if table_suffix_of(config.output) == ".parquet" and not is_stream(paths[0]) and not is_bed(paths[0]):
@@ -203,35 +202,33 @@ def _require_no_overlap(paths: Sequence[str], genome: Genome):
             )
 
 
-def _write_track(
-    config: PredictConfig,
-    batches: Iterable[tuple[list[Row], np.ndarray]],
-    lengths: Mapping[str, int],
-):
+def _write_track(config: PredictConfig, batches: Iterable[tuple[list[Row], np.ndarray]]):
     of_genome = is_bed(config.input[0])
-    last_starts: dict[str, int] = {}
+    last: dict[str, tuple[str, int]] = {}
     with (
-        output_track(config.output, lengths) as track,
+        output_bedgraph(config.output) as track,
         tqdm(unit=" windows", disable=config.quiet) as progress,
     ):
         for rows, values in batches:
             for row, value in zip(rows, values[:, 0], strict=True):
                 if row.error:
                     continue
-                name = row.cells["chromosome"] if of_genome else row.cells.get("name")
-                if not name:
+                names = str(row.cells["chromosome"] if of_genome else row.cells.get("name") or "").split()
+                if not names:
                     raise InputError(
                         f"{row.location}: a track needs the name of each sequence; give a FASTA or BED file."
                     )
-                name, start, bases = str(name).split()[0], row.cells["start"], row.cells[config.sequence]
+                name, start, bases = names[0], row.cells["start"], row.cells[config.sequence]
+                record = row.location.rpartition(", bases ")[0]
+                last_record, last_start = last.get(name, (record, -1))
                 if of_genome:
                     bases = bases[::-1] if row.cells["strand"] == "-" else bases
-                elif start <= last_starts.get(name, -1):
+                elif record != last_record or start <= last_start:
                     raise InputError(
-                        f"{row.location}: another sequence has the name {name!r} too, and a base of a track has one "
-                        "value; rename one of them."
+                        f"{record}: the name of another sequence begins with {name!r} too, and a base of a track has "
+                        "one value; rename one of them."
                     )
-                last_starts[name] = start
+                last[name] = record, start
                 track.write(name, start, bases, value)
             progress.update(len(rows))
 

@@ -70,7 +70,7 @@ _SECRETS = [
 ]
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
-# Between numbers that an example prints; the second is the precision of large numbers in float32.
+# Between numbers that an example prints.
 _TOLERANCE = 1e-5
 MAX_SECONDS = 600
 # Names of environment variables that the example must not see: settings of the Hub's client, and secrets.
@@ -318,6 +318,7 @@ def same_output(printed: str, expected: str, tolerance: float = _TOLERANCE) -> b
     """Return whether two texts are the same but for spaces and, within a tolerance, numbers."""
     words = [_NUMBER.sub("#", text).split() for text in (printed, expected)]
     numbers = [map(float, _NUMBER.findall(text)) for text in (printed, expected)]
+    # The relative tolerance is the precision of large numbers in float32.
     return words[0] == words[1] and all(
         math.isclose(*pair, abs_tol=tolerance, rel_tol=1e-6) for pair in zip(*numbers, strict=True)
     )

@@ -189,27 +189,6 @@ class TestWindows:
             near = windows[distances <= distances.min() + 1]["predicted_expression"]
             assert any(abs(near - value) < 1e-5)
 
-    @pytest.mark.parametrize("strand", "+-")
-    def test_a_bigwig_has_the_values_of_the_bedgraph_in_any_order_of_regions(self, proformer, strand):
-        library = pytest.importorskip("pyBigWig")
-        Path("r.bed").write_text(f"chrII\t30\t80\tx\t0\t{strand}\nchrI\t40\t100\nI\t4\t20\nchrI\t0\t4\n")
-        arguments = ["r.bed", "--genome", "genome.fa", "--windows", 7]
-        assert proformer(*arguments, "-o", "o.bedgraph")[0] == proformer(*arguments, "-o", "o.BW")[0] == 0
-        intervals = pd.read_csv("o.bedgraph", sep="\t", header=None, names=["name", "start", "end", "value"])
-        with library.open("o.BW") as track:
-            # A browser places the track on the whole chromosomes.
-            assert track.chroms() == {name: len(CHROMOSOMES[name]) for name in ("chrI", "chrII")}
-            for name, group in intervals.sort_values("start").groupby("name"):
-                found = np.array(track.intervals(name))
-                np.testing.assert_allclose(found, group[["start", "end", "value"]], rtol=1e-5)
-
-    def test_a_bigwig_of_fasta_ends_with_the_last_value(self, proformer):
-        library = pytest.importorskip("pyBigWig")
-        Path("two.fa").write_text(f">b\n{BASES[:30]}\n>a\n{BASES[:20]}NN\n")
-        assert proformer("two.fa", "--windows", 8, "-o", "o.bigwig") == (0, "", "")
-        with library.open("o.bigwig") as track:
-            assert track.chroms() == {"a": 20, "b": 30}
-
     @pytest.mark.parametrize("other", ["I\t30\t60\ty\t0\t-", "chrI\t10\t40\ty\t0\t-", "chrI\t20\t25"])
     def test_a_track_of_regions_that_overlap_is_refused(self, proformer, other):
         Path("r.bed").write_text(f"chrI\t10\t40\nchrI\t60\t80\n{other}\n")
@@ -224,10 +203,12 @@ class TestWindows:
         assert proformer("t.tsv", "--windows", 8, "-o", "o.bedgraph") == (0, "", "")
         assert {line.split("\t")[0] for line in Path("o.bedgraph").read_text().splitlines()} == {"mine"}
 
-    def test_a_track_of_sequences_of_one_name_is_refused(self, proformer):
-        Path("two.fa").write_text(f">a one\n{BASES[:30]}\n>b\n{BASES[:30]}\n>a two\n{BASES[:30]}\n")
+    @pytest.mark.parametrize("others", [f">b\n{BASES[:30]}\n>a two\n{BASES[:30]}\n", f">a\n{'N' * 40}{BASES[:30]}\n"])
+    def test_a_track_of_sequences_of_one_name_is_refused(self, proformer, others):
+        """Also where the second begins with N, in which no window lies."""
+        Path("two.fa").write_text(f">a one\n{BASES[:30]}\n{others}")
         code, _, error = proformer("two.fa", "--windows", 8, "-o", "o.bedgraph")
-        assert code == 1 and "another sequence has the name 'a' too" in error and error.count("\n") == 1
+        assert code == 1 and "the name of another sequence begins with 'a' too" in error
         assert not Path("o.bedgraph").exists()
 
 
@@ -263,6 +244,7 @@ def test_orientations_are_those_of_the_insert_within_its_flanks(
         (["table.tsv", "--windows", "5"], "table.tsv: rename the column 'end', because windows take that name."),
         (["plain.tsv", "--windows", "5", "-o", "o.bdg"], "a track needs the name of each sequence"),
         (["places.tsv", "--windows", "5", "-o", "o.bdg"], "a track needs the name of each sequence"),
+        (["blank.tsv", "--windows", "5", "-o", "o.bdg"], "a track needs the name of each sequence"),
         (["r.bed", "--genome", "genome.fa", "--missing_flanks", "cut"], "--missing_flanks: in windows and regions"),
         (["genome.fa", "--windows", "5", "--missing_flanks", "cut"], "--missing_flanks: in windows and regions"),
         (["n.fa", "--windows", "5"], "n.fa: there is no window with a base."),
@@ -274,6 +256,7 @@ def test_what_does_not_fit_is_refused(proformer, arguments, reason):
     Path("table.tsv").write_text("sequence\tend\nACGTACGTACGT\t3\n")
     Path("plain.tsv").write_text("sequence\tn\nACGTACGTACGT\t3\n")
     Path("places.tsv").write_text("chromosome\tsequence\nchrI\tACGTACGTACGT\n")
+    Path("blank.tsv").write_text("name\tsequence\n  \tACGTACGTACGT\n")
     Path("n.fa").write_text(">a\nNNNNNN\n")
     Path("v.vcf").write_text("##fileformat=VCFv4.2\n")
     code, output, error = proformer(*arguments)
