@@ -26,7 +26,7 @@ from modeling_proformer.prediction import predict_tokens, prepare_model, token_b
 from timing import Line, describe_processor, take_turns
 
 
-# What is measured beside the model alone: its line in the table, and whether there are several offsets.
+# The benchmark measures these next to the model alone. Each has a name in the table, and one offset or several.
 WAYS = {
     "pairs": ("`predict` of both windows of each variant", False),
     "scores": ("`score_variants` of a VCF", False),
@@ -133,7 +133,7 @@ def main():
         rates = take_turns(
             {
                 "alone": time_rate(predict_alone, batches * len(windows)),
-                **{name: tasks[name] for name in WAYS if name in arguments.only},
+                **{name: tasks[name] for name in arguments.only},
             },
             arguments.repeats,
             warm_up=False,

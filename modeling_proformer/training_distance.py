@@ -16,7 +16,7 @@ from .tokenization import InvalidSequenceError, ProformerTokenizer
 
 logger = logging.getLogger(__name__)
 
-# Of more sequences, so many are chosen at random: more would take long to embed, and change the distances little.
+# At most this many sequences are embedded, chosen at random: more take long, and change the distances little.
 MAX_SEQUENCES = 20_000
 # Sequences whose distances from all training sequences are computed at a time.
 ROWS_PER_BATCH = 256

@@ -219,16 +219,18 @@ def _write_track(config: PredictConfig, batches: Iterable[tuple[list[Row], np.nd
                         f"{row.location}: a track needs the name of each sequence; give a FASTA or BED file."
                     )
                 name, start, bases = names[0], row.cells["start"], row.cells[config.sequence]
-                record = row.location.rpartition(", bases ")[0]
-                last_record, last_start = last.get(name, (record, -1))
                 if of_genome:
                     bases = bases[::-1] if row.cells["strand"] == "-" else bases
-                elif record != last_record or start <= last_start:
-                    raise InputError(
-                        f"{record}: the name of another sequence begins with {name!r} too, and a base of a track has "
-                        "one value; rename one of them."
-                    )
-                last[name] = record, start
+                else:
+                    record = row.location.rpartition(", bases ")[0]
+                    # Records of two files may have the same number, and then the second starts anew.
+                    last_record, last_start = last.get(name, (record, -1))
+                    if record != last_record or start <= last_start:
+                        raise InputError(
+                            f"{record}: the name of another sequence begins with {name!r} too, and a base of a track "
+                            "has one value; rename one of them."
+                        )
+                    last[name] = record, start
                 track.write(name, start, bases, value)
             progress.update(len(rows))
 

@@ -70,8 +70,6 @@ _SECRETS = [
 ]
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
-# Between numbers that an example prints.
-_TOLERANCE = 1e-5
 MAX_SECONDS = 600
 # Names of environment variables that the example must not see: settings of the Hub's client, and secrets.
 _PRIVATE_VARIABLE = re.compile("^HF_|^HUGGING|^TRANSFORMERS_|TOKEN|SECRET|PASSWORD|CREDENTIAL|_KEY", re.IGNORECASE)
@@ -314,7 +312,7 @@ def _check_example(folder: Path, repo_id: str) -> Iterator[str]:
         yield f"{CARD}: its first example prints {process.stdout.strip()!r}, not {expected.strip()!r}."
 
 
-def same_output(printed: str, expected: str, tolerance: float = _TOLERANCE) -> bool:
+def same_output(printed: str, expected: str, tolerance: float = 1e-5) -> bool:
     """Return whether two texts are the same but for spaces and, within a tolerance, numbers."""
     words = [_NUMBER.sub("#", text).split() for text in (printed, expected)]
     numbers = [map(float, _NUMBER.findall(text)) for text in (printed, expected)]
