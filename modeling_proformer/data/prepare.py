@@ -122,6 +122,8 @@ def _fit_construct(assay: Assay, reference: ProformerTokenizer) -> tuple[Assay, 
     except ValueError as error:
         raise InputError(f"{assay.name}: {error}") from error
     assay.inserts = inserts
+    if len(rows) < len(assay):
+        assay.findings.append(f"The construct was looked for in {len(rows):,} of {len(assay):,} sequences.")
     assay.findings += construct.describe().splitlines()
     if config.insert_width is not None:
         kept = _rows_within(assay, config.insert_width)

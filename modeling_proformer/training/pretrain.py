@@ -25,6 +25,7 @@ from ..modeling_proformer import ProformerForPreTraining, ProformerForSequenceCl
 from .config import TrainConfig, require_known_options
 from .finetune import eager_is_faster, require_trainer
 from .folder import own_folder
+from .muon import Muon
 from .pretrain_report import rows_per_step, write_pretrain_report
 from .published import PublishedGradientClipping, published_optimization
 from .records import checkpoint_to_resume, record_run
@@ -145,11 +146,13 @@ def _run_in_folder(data: Any, config: TrainConfig, arguments: TrainerOptions) ->
         truncation=config.too_long == "cut",
         seed=arguments.seed,
     )
-    optimizers = (None, None)
+    optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LRScheduler | None] = (None, None)
     if config.published_optimization:
         arguments.max_grad_norm = 0.0
         optimizers = published_optimization(model.to(arguments.device), config.hidden_size)
         callbacks.append(PublishedGradientClipping())
+    elif config.muon:
+        optimizers = (Muon(model.to(arguments.device), arguments.learning_rate, arguments.weight_decay), None)
     if config.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
     trainer = ProformerTrainer(
@@ -242,6 +245,7 @@ def _build_model(
     try:
         model_config = ProformerConfig(
             kmer_size=config.kmer_size,
+            kmer_stride=config.kmer_stride,
             max_position_embeddings=rows.tokenizer.num_tokens,
             construct=construct_of(rows.tokenizer),
             num_expression_tokens=config.num_expression_tokens,

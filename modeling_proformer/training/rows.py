@@ -61,7 +61,7 @@ def load_rows(
     data: Any, config: TrainConfig, seed: int, load: "Callable[[Any, DataConfig], datasets.Dataset]" = load_table
 ) -> TrainingRows:
     """Return rows that are checked, split and memory-mapped; `load` loads each table of `data`."""
-    reference = ProformerTokenizer(config.kmer_size)
+    reference = ProformerTokenizer(config.kmer_size, config.kmer_stride, insert_width=max(config.kmer_stride, 1))
     assay = prepare_assay(data, config, reference, validation_data=config.validation_data, seed=seed, load=load)
     train, validation = assay.split.train, assay.split.validation
     for name, values in zip(config.outputs, assay.measured[validation].T, strict=True):

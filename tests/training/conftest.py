@@ -8,7 +8,16 @@ import pytest
 from tiny import save_tiny
 from tuning import QUICK
 
+from modeling_proformer.training import finetune as finetuning
 from modeling_proformer.training.finetune import FineTuned, finetune
+
+
+@pytest.fixture(scope="package", autouse=True)
+def six_evaluations():
+    """Each one saves a checkpoint, and the usual twenty would take a third of a test's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetuning, "NUM_EVALUATIONS", 6)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -357,7 +357,7 @@ class TestCommand:
         command = ["finetune", "assay.csv", "--model", str(checkpoint), "--steps", "20", "--output", "tuned"]
         assert cli.main(command) == 0
         assert "400 rows have measurements of expression." in caplog.text
-        assert "Step 1 of 20: validation loss " in caplog.text
+        assert "Step 3 of 20: validation loss " in caplog.text
         assert cli.main(["predict", "assay.csv", "--model", "tuned", "--interval", "0.9", "--quiet"]) == 0
         header, first, *_ = capsys.readouterr().out.splitlines()
         first = dict(zip(header.split("\t"), first.split("\t"), strict=True))

@@ -127,18 +127,18 @@ class TestFolder:
         assert not (tmp_path / "tuned").exists()
 
 
-class StopAtStep15(logging.Handler):
-    """Interrupts the run at its fifth evaluation, of which no checkpoint is saved yet."""
+class StopAtStep30(logging.Handler):
+    """Interrupts the run at its third evaluation, of which no checkpoint is saved yet."""
 
     def emit(self, record):
-        if record.getMessage().startswith("Step 15 "):
+        if record.getMessage().startswith("Step 30 "):
             raise KeyboardInterrupt
 
 
 @pytest.fixture
 def interrupted():
     logger = logging.getLogger("modeling_proformer.training.finetune")
-    handler, level = StopAtStep15(), logger.level
+    handler, level = StopAtStep30(), logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     yield lambda: logger.removeHandler(handler)
@@ -150,7 +150,7 @@ def interrupted():
 class TestInterruption:
     @pytest.mark.parametrize("method", ["full", "lora"])
     def test_it_resumes_to_the_same_model(self, tmp_path, frame, checkpoint, fine_tune, interrupted, method):
-        """Stopped after the fourth checkpoint and started again, or never stopped, a run leads to the same bits."""
+        """Stopped after the second checkpoint and started again, or never stopped, a run leads to the same bits."""
         if method == "lora":
             pytest.importorskip("peft", reason="peft is not installed")
         options = {"method": method} if method == "lora" else {}
@@ -158,7 +158,7 @@ class TestInterruption:
         with pytest.raises(KeyboardInterrupt):
             finetune(**arguments)
         interrupted()
-        assert (tmp_path / "stopped" / "training" / "checkpoint-12").is_dir()
+        assert (tmp_path / "stopped" / "training" / "checkpoint-20").is_dir()
         for other in ({"seed": 1}, {"keep": 0.9} if method == "full" else {"dropout": 0.1}):
             with pytest.raises(InputError, match=rf"holds a training with {next(iter(other))} "):
                 finetune(**arguments | other)

@@ -198,6 +198,16 @@ def test_a_validation_table_the_best_step_and_emissions(folder, frame):
     assert "co2_eq_emissions" not in card.data.to_dict()
 
 
+def test_a_stride_and_muon(folder, frame):
+    options = {**TINY_RUN, "max_steps": 60, "mask_probability": 0, "kmer_stride": 2, "muon": True}
+    train(frame, "run", sequence="dna", targets=OUTPUTS[:1], validation_fraction=0.3, **options)
+    model, tokenizer = load_checkpoint("run")
+    assert (model.config.kmer_stride, model.config.max_position_embeddings, tokenizer.num_tokens) == (2, 12, 12)
+    record, card = report("run")
+    assert record["held_out"]["validation"][OUTPUTS[0]]["pearson_r"]["value"] > 0.7
+    assert "muon: true" in card.text and "kmer_stride: 2" in card.text
+
+
 def test_a_diverged_training_has_no_card(folder, frame):
     with pytest.raises(InputError, match="Give a lower `learning_rate`"):
         train(TABLES, "my-run", **TWO_OUTPUTS, **TINY_RUN | {"learning_rate": 1e30, "max_grad_norm": 0})
@@ -245,6 +255,9 @@ def test_reads_in_bins_are_trained_on(folder, frame):
         ({"early_stopping_patience": 2}, "`early_stopping_patience` needs `load_best_model_at_end=True`"),
         ({"dream_pairs": ["a"]}, "`dream_pairs` needs `validation_data` and three tables of pairs"),
         ({"targets": ["glucose"]}, "there is no column 'glucose'; there are 'dna'"),
+        ({"kmer_stride": 0, "mask_probability": 0}, "`kmer_stride` must divide .*, got 0"),
+        ({"kmer_stride": 2}, "Masks need k-mers of every base"),
+        ({"published_optimization": True, "muon": True}, "`published_optimization` is Adam; leave out `muon`"),
         ({"insert_width": 9}, "no insert fits the construct's 9 bases"),
         ({"per_device_train_batch_size": 1000}, "training rows are fewer than the 1000 of one step"),
     ],
