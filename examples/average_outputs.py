@@ -4,16 +4,21 @@
 
 This is for a checkpoint that was fine-tuned on measurements under several conditions, such as promoters in two media,
 to predict what the conditions have in common. The head is linear, so the new head is the mean of the old ones, and
-nothing is trained.
+nothing is trained. Where `finetune` left its `predictions.tsv` in the folder, the validation rows in it calibrate the
+prediction intervals of the new output, for measurements of the first one, and the test rows tell how many they cover.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 
 from modeling_proformer import ProformerConfig, ProformerForSequenceClassification
 from modeling_proformer.configuration_proformer import LABEL_FIELDS
+from modeling_proformer.intervals import half_widths
 from modeling_proformer.loading import load_checkpoint
 
 
@@ -26,6 +31,9 @@ def main():
 
     model, tokenizer = load_checkpoint(arguments.checkpoint)
     averaged = average_outputs(model, arguments.name)
+    held_out = Path(arguments.checkpoint, "predictions.tsv")
+    if held_out.is_file():
+        calibrate(averaged.config, model.config, pd.read_csv(held_out, sep="\t"))
     averaged.save_pretrained(arguments.output)
     tokenizer.save_pretrained(arguments.output)
 
@@ -56,6 +64,20 @@ def average_outputs(model: ProformerForSequenceClassification, name: str) -> Pro
         averaged.expression_head.dense.weight.copy_(model.expression_head.dense.weight.mean(dim=0, keepdim=True))
         averaged.expression_head.dense.bias.copy_(model.expression_head.dense.bias.mean(dim=0, keepdim=True))
     return averaged.eval()
+
+
+def calibrate(averaged: ProformerConfig, config: ProformerConfig, held_out: pd.DataFrame):
+    """Give the averaged output prediction intervals from validation rows, and print how many test rows they cover."""
+    predicted = held_out[[f"predicted_{name}" for name in config.id2label.values()]].to_numpy()
+    standardised = (predicted - config.label_mean) / config.label_std
+    mean = averaged.label_mean[0] + averaged.label_std[0] * standardised.mean(axis=1, keepdims=True)
+    measured = held_out[[f"measured_{config.id2label[0]}"]].to_numpy()
+    rows = (held_out["split"] == "validation").to_numpy()
+    averaged.interval_half_widths = half_widths(measured[rows], mean[rows], averaged)
+    residuals = np.abs(measured - mean)[(held_out["split"] == "test").to_numpy()]
+    residuals = residuals[~np.isnan(residuals)]
+    for level, (width,) in averaged.interval_half_widths.items():
+        print(f"±{width:.2f} for {level}: {np.mean(residuals <= width):.3f} of {len(residuals):,} test rows")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ numbers, `row_a` and `row_b`.
 import argparse
 import sys
 
+import numpy as np
+
 from modeling_proformer.data.tables import InputError
 from modeling_proformer.evaluation import dream_score, dream_score_intervals, read_dream_test
 from modeling_proformer.evaluation.metrics import DREAM_PAIRS, DREAM_WEIGHTS
@@ -32,14 +34,21 @@ def main():
         help="also print 95%% intervals, from N bootstrap replicates; 1000 take seconds (default: 0)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    parser.add_argument(
+        "--intervals",
+        action="store_true",
+        help="also print how many measurements lie within the intervals of `proformer predict --interval`; because "
+        "they have a scale of their own, the line of least squares brings them to that of the predictions",
+    )
     arguments = parser.parse_args()
     if arguments.bootstrap < 0 or arguments.seed < 0:
         parser.error("--bootstrap and --seed cannot be negative")
 
     pairs = {name: getattr(arguments, name) for name in DREAM_PAIRS}
-    measured, predicted = (
+    ends = [f"{arguments.predicted}_{end}" for end in ("low", "high")] if arguments.intervals else []
+    measured, predicted, *intervals = (
         read_dream_test(arguments.predictions, pairs, sequence=None, target=column)
-        for column in (arguments.measured, arguments.predicted)
+        for column in (arguments.measured, arguments.predicted, *ends)
     )
     inputs = (measured.measured, predicted.measured, measured.subsets, measured.pairs)
     try:
@@ -50,6 +59,11 @@ def main():
     for name, found in score.subsets.items():
         print(f"{name:<20}{DREAM_WEIGHTS[name]:>8}{found.count:>8}{found.pearson_r:>11.4f}{found.spearman_rho:>10.4f}")
     print(f"DREAM Pearson score {score.pearson_score:.4f}, Spearman score {score.spearman_score:.4f}")
+    if intervals:
+        line = np.poly1d(np.polyfit(measured.measured, predicted.measured, deg=1))
+        low, high = (each.measured for each in intervals)
+        covered = (low <= line(measured.measured)) & (line(measured.measured) <= high)
+        print(f"The intervals cover {covered.mean():.3f} of the measurements.")
     if not arguments.bootstrap:
         return
 

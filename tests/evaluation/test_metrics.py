@@ -286,6 +286,20 @@ def test_the_example_prints_scores_and_intervals(made_up, tmp_path, monkeypatch,
     assert "\n" not in stopped.value.code
 
 
+def test_the_example_tells_how_many_measurements_the_intervals_cover(made_up, tmp_path, monkeypatch, capsys):
+    measured = made_up["test"]["expression"]
+    made_up["test"]["predicted_expression"] = 3 * measured + 20
+    # The intervals of every fourth row are beside the measurement.
+    made_up["test"]["predicted_expression_low"] = 3 * measured + np.where(np.arange(len(measured)) % 4, 19, 21)
+    made_up["test"]["predicted_expression_high"] = 3 * measured + 22
+    table, pairs = written(tmp_path, made_up)
+    files = [argument for name, path in pairs.items() for argument in (f"--{name}", str(path))]
+    monkeypatch.setattr(sys, "argv", ["dream_score.py", str(table), *files, "--intervals"])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    covered = np.mean(np.arange(len(measured)) % 4 > 0)
+    assert capsys.readouterr().out.endswith(f"The intervals cover {covered:.3f} of the measurements.\n")
+
+
 def test_a_replicate_is_the_correlation_of_the_drawn_values():
     generator = np.random.default_rng(0)
     # Values in eighths have ties.
