@@ -23,7 +23,7 @@ from modeling_proformer.tokenization import InvalidSequenceError
 unhurried = settings(deadline=None)
 seeds = st.integers(0, 2**32)
 
-REAL_SEQUENCES = 2000
+REAL_SEQUENCES = 1000
 
 
 def reverse_complement(sequence: str) -> str:
