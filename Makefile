@@ -1,5 +1,5 @@
 # Each command sets up what it needs: `make demo`, `make finetune-demo`, `make docs`, `make test`, `make format`,
-# `make test-ray` for what needs Ray, and `make test-transformers TRANSFORMERS="transformers==5.4.0"` for another version
+# `make test-docs` for what the documentation shows, `make test-ray` for what needs Ray, and `make test-transformers TRANSFORMERS="transformers==5.4.0"` for another version
 # of the library.
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +17,7 @@ LIBRARY_TESTS := tests/library tests/test_checkpoint.py tests/test_intervals.py 
 # The tests of a module share what they set up.
 WORKERS := --numprocesses auto --dist loadscope
 
-.PHONY: demo finetune-demo docs test test-ray test-transformers format clean
+.PHONY: demo finetune-demo docs test test-docs test-ray test-transformers format clean
 
 demo: $(VENV)/package
 	mkdir -p demo
@@ -39,7 +39,11 @@ test: $(VENV)/development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(WORKERS)
+	$(BIN)/python -m pytest $(WORKERS) -m "not pages"
+
+# Each page is run by one worker.
+test-docs: $(VENV)/development
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m pages tests/examples/test_documentation.py
 
 # Ray takes 240 MB, and starting it several times takes minutes. Each test uses all cores.
 test-ray: $(VENV)/development

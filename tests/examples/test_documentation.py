@@ -253,8 +253,14 @@ def reader(tmp_path_factory) -> Reader:
     return Reader(tmp_path_factory.mktemp("clone"))
 
 
+def beside(page: str):
+    """Return the mark that lets one worker of pytest-xdist run all that needs the files of a page."""
+    return pytest.mark.xdist_group(NEEDS.get(page, page))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.pages
+@pytest.mark.parametrize("page", [pytest.param(page, marks=beside(page)) for page in PAGES])
 def test_blocks_run_and_print_what_the_page_shows(reader, page):
     if page == "cluster.md":
         pytest.importorskip("ray.data", reason="Ray is not installed; `make test-ray` runs this")
@@ -262,7 +268,10 @@ def test_blocks_run_and_print_what_the_page_shows(reader, page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("figure", FIGURES, ids=lambda path: path.name)
+@pytest.mark.pages
+@pytest.mark.parametrize(
+    "figure", [pytest.param(path, marks=beside(page), id=path.name) for path, page in FIGURES.items()]
+)
 def test_figures_are_those_that_the_blocks_make(reader, figure):
     reader.read(FIGURES[figure])
     assert compare_images(str(figure), str(reader.folder / figure.name), tol=2) is None
@@ -371,6 +380,8 @@ def test_examples_of_docstrings():
 
 
 @pytest.mark.slow
+@pytest.mark.pages
+@pytest.mark.xdist_group("site")
 class TestSite:
     @pytest.fixture(scope="class")
     def site(self, tmp_path_factory) -> Path:
