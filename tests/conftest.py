@@ -1,5 +1,6 @@
 """What several tests share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -24,6 +25,13 @@ SHARED = Path(os.environ.get("PROFORMER_SHARED", ROOT.parent / "shared"))
 # The tests' models are so small that sharing their work out costs more than it saves; in processes of their own too.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_objects_to_collect():
+    """Set the libraries' million objects aside: each of Python's collections would go through all of them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from modeling_proformer.training.scores import compute_metrics
 from modeling_proformer.training.trainer import ProformerTrainer
 
 
-accumulation, output = int(sys.argv[1]), Path(sys.argv[2])
+output, accumulations = Path(sys.argv[1]), [int(number) for number in sys.argv[2:]]
 processes = int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -39,7 +39,7 @@ def make_rows() -> list[dict[str, torch.Tensor]]:
     return rows
 
 
-def train(model_class, trainer_class, rows, **trainer_arguments) -> dict:
+def train(accumulation, model_class, trainer_class, rows, **trainer_arguments) -> dict:
     set_seed(0)
     model = model_class(ProformerConfig(**TINY, num_labels=2, label_mean=[5.0, 1.0], label_std=[2.0, 0.5]))
     # From zero, where a fresh model has them, the expression tokens' first gradient is thousands of times the others.
@@ -72,22 +72,20 @@ def train(model_class, trainer_class, rows, **trainer_arguments) -> dict:
     return {"start": start, "weights": weights, "metrics": metrics}
 
 
-set_seed(1)
-rows = make_rows()
-results = {
-    "expression": train(
-        ProformerForSequenceClassification,
-        Trainer,
-        [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows],
-        compute_metrics=compute_metrics,
-    ),
-    "masked": train(
-        ProformerForMaskedLM,
-        Trainer,
-        [{"input_ids": row["input_ids"], "labels": row["masked_nucleotides"]} for row in rows],
-    ),
-    "pretraining": train(ProformerForPreTraining, ProformerTrainer, rows, compute_metrics=compute_metrics),
-}
+def train_each_kind(accumulation: int) -> dict[str, dict]:
+    set_seed(1)
+    rows = make_rows()
+    expression = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows]
+    masked = [{"input_ids": row["input_ids"], "labels": row["masked_nucleotides"]} for row in rows]
+    scored = {"compute_metrics": compute_metrics}
+    return {
+        "expression": train(accumulation, ProformerForSequenceClassification, Trainer, expression, **scored),
+        "masked": train(accumulation, ProformerForMaskedLM, Trainer, masked),
+        "pretraining": train(accumulation, ProformerForPreTraining, ProformerTrainer, rows, **scored),
+    }
+
+
+results = {accumulation: train_each_kind(accumulation) for accumulation in accumulations}
 if int(os.environ.get("RANK", 0)) == 0:
     torch.save({"processes": processes, **results}, output / "results.pt")
 if processes > 1:

@@ -67,7 +67,7 @@ def test_finetune_says_how_to_go_on_and_goes_on(tmp_path, checkpoint, capsys, mo
     rows = [f"{''.join(each)},{(each == 'G').sum()}" for each in bases]
     (tmp_path / "assay.csv").write_text("\n".join(["sequence,expression", *rows]))
     arguments = ["finetune", tmp_path / "assay.csv", "--model", checkpoint, "-o", tmp_path / "tuned"]
-    arguments += ["--steps", "400", "--patience", "99"]
+    arguments += ["--steps", "100", "--patience", "99"]
     with start(*arguments) as process:
         wait_for(lambda: list(tmp_path.glob("tuned/training/checkpoint-*/trainer_state.json")))
         process.send_signal(signal.SIGTERM)

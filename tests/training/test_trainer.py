@@ -26,23 +26,24 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
+# How the steps are divided: processes, and the accumulations that each launch of them tries.
+DIVISIONS = {1: (1, 4), 2: (1, 2)}
+
+
 @pytest.fixture(scope="module")
 def results_of(tmp_path_factory):
-    """Return the results of three steps of 16 rows, divided as asked; each division is trained once."""
+    """Return the results of three steps of 16 rows, divided as asked; each number of processes is launched once."""
     found = {}
 
-    def train(processes: int, accumulation: int) -> dict:
-        if (processes, accumulation) not in found:
+    def train(processes: int) -> dict:
+        if processes not in found:
             output = tmp_path_factory.mktemp("step")
             launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-            subprocess.run(
-                [sys.executable, *(launcher if processes > 1 else []), CUT_UP_STEP, str(accumulation), output],
-                check=True,
-                env=ONE_THREAD,
-                timeout=300,
-            )
-            found[processes, accumulation] = torch.load(output / "results.pt")
-        return found[processes, accumulation]
+            script = [CUT_UP_STEP, output, *map(str, DIVISIONS[processes])]
+            command = [sys.executable, *(launcher if processes > 1 else []), *script]
+            subprocess.run(command, check=True, env=ONE_THREAD, timeout=300)
+            found[processes] = torch.load(output / "results.pt")
+        return found[processes]
 
     return train
 
@@ -55,8 +56,8 @@ def test_a_step_is_the_same_however_it_is_cut_up(request, results_of, kind, proc
     if accumulation > 1 and kind != "pretraining" and Version(transformers.__version__) < Version("5.6"):
         reason = "the library's own Trainer divides by the micro-batches twice before 5.6; ProformerTrainer does not"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-    whole, cut = results_of(1, 1)[kind], results_of(processes, accumulation)[kind]
-    assert results_of(processes, accumulation)["processes"] == processes
+    whole, cut = results_of(1)[1][kind], results_of(processes)[accumulation][kind]
+    assert results_of(processes)["processes"] == processes
     moved = max(float((weight - whole["start"][name]).abs().max()) for name, weight in whole["weights"].items())
     assert moved > 5e-3
     for name, weight in whole["weights"].items():
