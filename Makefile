@@ -1,6 +1,6 @@
 # Each command sets up what it needs: `make demo`, `make finetune-demo`, `make docs`, `make test`, `make format`,
-# `make test-docs` for what the documentation shows, `make test-ray` for what needs Ray, and `make test-transformers TRANSFORMERS="transformers==5.4.0"` for another version
-# of the library.
+# `make test-docs` for what the documentation shows, `make test-ray` for what needs Ray, and
+# `make test-transformers TRANSFORMERS="transformers==5.4.0"` for another version of the library.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

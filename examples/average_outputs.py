@@ -77,11 +77,16 @@ def calibrate(averaged: ProformerConfig, config: ProformerConfig, held_out: pd.D
     residuals = np.abs(measured - mean)[(held_out["split"] == "test").to_numpy()]
     residuals = residuals[~np.isnan(residuals)]
     for level, (width,) in averaged.interval_half_widths.items():
-        print(f"±{width:.2f} for {level}: {np.mean(residuals <= width):.3f} of {len(residuals):,} test rows")
+        covered = (
+            f"; it covers {np.mean(residuals <= width):.3f} of {len(residuals):,} test rows" if len(residuals) else ""
+        )
+        print(f"The interval {level} of {config.id2label[0]} is the prediction ± {width:.2f}{covered}.")
 
 
 if __name__ == "__main__":
     try:
         main()
+    except KeyError as error:
+        sys.exit(f"average_outputs.py: predictions.tsv has no column {error}.")
     except (ValueError, OSError) as error:
         sys.exit(f"average_outputs.py: {error}")

@@ -60,9 +60,12 @@ def main():
         print(f"{name:<20}{DREAM_WEIGHTS[name]:>8}{found.count:>8}{found.pearson_r:>11.4f}{found.spearman_rho:>10.4f}")
     print(f"DREAM Pearson score {score.pearson_score:.4f}, Spearman score {score.spearman_score:.4f}")
     if intervals:
-        line = np.poly1d(np.polyfit(measured.measured, predicted.measured, deg=1))
+        # The line through the predictions' measurements, and not through the measurements' predictions, which would
+        # draw the measurements together.
+        slope, intercept = np.polyfit(predicted.measured, measured.measured, deg=1)
+        rescaled = (measured.measured - intercept) / slope
         low, high = (each.measured for each in intervals)
-        covered = (low <= line(measured.measured)) & (line(measured.measured) <= high)
+        covered = (low <= rescaled) & (rescaled <= high)
         print(f"The intervals cover {covered.mean():.3f} of the measurements.")
     if not arguments.bootstrap:
         return

@@ -122,9 +122,9 @@ def _fit_construct(assay: Assay, reference: ProformerTokenizer) -> tuple[Assay, 
     except ValueError as error:
         raise InputError(f"{assay.name}: {error}") from error
     assay.inserts = inserts
-    if len(rows) < len(assay):
-        assay.findings.append(f"The construct was looked for in {len(rows):,} of {len(assay):,} sequences.")
     assay.findings += construct.describe().splitlines()
+    if len(rows) < len(assay):
+        assay.findings.append(f"These lines are about {len(rows):,} of the {len(assay):,} sequences.")
     if config.insert_width is not None:
         kept = _rows_within(assay, config.insert_width)
         _require_possible_width(assay, config.insert_width)
@@ -143,6 +143,10 @@ def _fit_construct(assay: Assay, reference: ProformerTokenizer) -> tuple[Assay, 
         assay.tokenizer = make(insert_width=width)
     except ValueError as error:
         raise InputError(f"{assay.name}: {error}") from error
+    if assay.tokenizer.insert_width > width:
+        assay.findings.append(
+            f"Inserts are padded to {assay.tokenizer.insert_width:,} bases, a multiple of the stride of the k-mers."
+        )
     return assay.take(kept), kept
 
 

@@ -145,7 +145,7 @@ class ModelOptions:
     _argument_group_name: ClassVar[str] = "model"
 
     kmer_size: int = option("Bases in a k-mer token.", 10)
-    kmer_stride: int = option("Bases from one k-mer to the next; 2 halves the time of a step.", 1)
+    kmer_stride: int = option("Bases from one k-mer to the next; 2 halves the tokens (with mask_probability 0).", 1)
     hidden_size: int = option("Width of the model.", 512)
     num_hidden_layers: int = option("Number of blocks.", 4)
     num_attention_heads: int = option("Number of attention heads.", 8)
@@ -168,7 +168,9 @@ class ModelOptions:
         False,
     )
     muon: bool = option(
-        "Train the blocks' matrices with Muon and the rest with AdamW, whatever optim says (not with FSDP).", False
+        "Train the blocks' matrices with Muon and the rest with AdamW, whatever optim says; weight_decay is of all "
+        "parameters (not with FSDP).",
+        False,
     )
     early_stopping_patience: int | None = option(
         "Stop after this many evaluations without a better metric_for_best_model (load_best_model_at_end)."
@@ -241,6 +243,10 @@ class TrainConfig(_TrainConstructOptions, _TrainSplitOptions, DataConfig, TrainD
             raise ValueError("`dream_pairs` needs `validation_data` and three tables of pairs.")
         if self.dream_pairs and len(self.outputs) > 1:
             raise ValueError("`dream_pairs` is for a single output.")
+        if not 1 <= self.kmer_stride <= self.kmer_size:
+            raise ValueError(
+                f"`kmer_stride` must be 1 to the `kmer_size` of {self.kmer_size}, got {self.kmer_stride}."
+            )
         if self.mask_probability and self.kmer_stride != 1:
             raise ValueError("Masks need k-mers of every base; give `mask_probability` 0 or `kmer_stride` 1.")
         if self.muon and self.published_optimization:

@@ -25,19 +25,31 @@ class Muon(torch.optim.AdamW):
         model: the Proformer whose trainable parameters are trained. Each process must hold whole matrices, so it is
             not for FSDP.
         lr: learning rate of all parameters.
-        weight_decay: decoupled weight decay of all parameters.
+        weight_decay: decoupled weight decay of all parameters, biases among them.
+        betas, eps: of AdamW.
     """
 
-    def __init__(self, model: nn.Module, lr: float, weight_decay: float = 0.01):
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ):
         trained = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
         groups: list[dict] = [{"params": [], "orthogonal": orthogonal} for orthogonal in (True, False)]
         for name, parameter in trained:
-            groups[0 if ".layers." in name and parameter.ndim == 2 else 1]["params"].append(parameter)
-        super().__init__(groups, lr=lr, weight_decay=weight_decay)
+            groups[0 if "layers" in name.split(".") and parameter.ndim == 2 else 1]["params"].append(parameter)
+        super().__init__(groups, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Change the parameters by one step, and return the loss if a `closure` computes it."""
+        """
+        Change the parameters by one step, and return the loss if a `closure` computes it.
+
+        The matrices have no gradient afterwards.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -55,6 +67,7 @@ class Muon(torch.optim.AdamW):
             return
         state = self.state[matrix]
         if not state:
+            # AdamW looks for `step` when a state is loaded.
             state.update(step=torch.zeros(()), momentum=torch.zeros_like(matrix))
         state["step"] += 1
         state["momentum"].lerp_(gradient, 1 - MOMENTUM)

@@ -152,7 +152,14 @@ def _run_in_folder(data: Any, config: TrainConfig, arguments: TrainerOptions) ->
         optimizers = published_optimization(model.to(arguments.device), config.hidden_size)
         callbacks.append(PublishedGradientClipping())
     elif config.muon:
-        optimizers = (Muon(model.to(arguments.device), arguments.learning_rate, arguments.weight_decay), None)
+        muon = Muon(
+            model.to(arguments.device),
+            arguments.learning_rate,
+            arguments.weight_decay,
+            betas=(arguments.adam_beta1, arguments.adam_beta2),
+            eps=arguments.adam_epsilon,
+        )
+        optimizers = (muon, None)
     if config.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
     trainer = ProformerTrainer(

@@ -61,7 +61,8 @@ def load_rows(
     data: Any, config: TrainConfig, seed: int, load: "Callable[[Any, DataConfig], datasets.Dataset]" = load_table
 ) -> TrainingRows:
     """Return rows that are checked, split and memory-mapped; `load` loads each table of `data`."""
-    reference = ProformerTokenizer(config.kmer_size, config.kmer_stride, insert_width=max(config.kmer_stride, 1))
+    # The width is that of the table's construct; this one only has to be a multiple of the stride.
+    reference = ProformerTokenizer(config.kmer_size, config.kmer_stride, insert_width=config.kmer_stride)
     assay = prepare_assay(data, config, reference, validation_data=config.validation_data, seed=seed, load=load)
     train, validation = assay.split.train, assay.split.validation
     for name, values in zip(config.outputs, assay.measured[validation].T, strict=True):

@@ -52,9 +52,10 @@ def test_the_rows_that_were_held_out_calibrate_intervals(run, tmp_path, capsys):
     frame.to_csv(tmp_path / "two" / "predictions.tsv", sep="\t", index=False)
     run(tmp_path / "two", tmp_path / "one")
     widths = load_checkpoint(tmp_path / "one")[0].config.interval_half_widths
-    printed = re.findall(r"±(\S+) for (\S+): (\S+) of 857 test rows", capsys.readouterr().out)
-    assert [level for _, level, _ in printed] == list(widths) == ["0.5", "0.8", "0.9", "0.95"]
-    for width, level, covered in printed:
+    pattern = r"^The interval (\S+) of first is the prediction ± (\S+); it covers (\S+) of 857 test rows\.$"
+    printed = re.findall(pattern, capsys.readouterr().out, re.MULTILINE)
+    assert [level for level, _, _ in printed] == list(widths) == ["0.5", "0.8", "0.9", "0.95"]
+    for level, width, covered in printed:
         assert widths[level] == pytest.approx([float(level)], abs=0.05)
         assert float(covered) == pytest.approx(float(level), abs=0.05)
         assert float(width) == pytest.approx(widths[level][0], abs=0.005)

@@ -14,7 +14,7 @@ from modeling_proformer.training.finetune import FineTuned, finetune
 
 @pytest.fixture(scope="package", autouse=True)
 def six_evaluations():
-    """Each one saves a checkpoint, and the usual twenty would take a third of a test's time."""
+    """Evaluate six times instead of twenty: each time saves a checkpoint, which takes a third of a test's time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetuning, "NUM_EVALUATIONS", 6)
         yield

@@ -71,6 +71,13 @@ def test_it_goes_on_from_what_was_saved(model):
         assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("part", ["the whole model", "proformer"])
+def test_the_matrices_of_the_blocks_are_found_in_a_bare_encoder_too(model, part):
+    optimizer = Muon(model if part == "the whole model" else model.proformer, lr=0.01)
+    matrices, others = (group["params"] for group in optimizer.param_groups)
+    assert len(matrices) == 18 and all(each.ndim == 2 for each in matrices) and others
+
+
 def test_what_is_frozen_or_has_no_gradient_stays(model):
     model.proformer.layers[0].requires_grad_(False)
     before = copy.deepcopy(model)

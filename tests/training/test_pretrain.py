@@ -208,6 +208,14 @@ def test_a_stride_and_muon(folder, frame):
     assert "muon: true" in card.text and "kmer_stride: 2" in card.text
 
 
+def test_an_odd_width_is_rounded_up_to_the_stride(folder, frame, caplog):
+    options = {**TINY_RUN, "mask_probability": 0, "kmer_stride": 2, "insert_width": 13}
+    with caplog.at_level("INFO", logger="modeling_proformer"):
+        train(frame, "run", sequence="dna", targets=OUTPUTS[:1], **options)
+    assert load_checkpoint("run")[1].insert_width == 14
+    assert "Inserts are padded to 14 bases, a multiple of the stride of the k-mers." in caplog.text
+
+
 def test_a_diverged_training_has_no_card(folder, frame):
     with pytest.raises(InputError, match="Give a lower `learning_rate`"):
         train(TABLES, "my-run", **TWO_OUTPUTS, **TINY_RUN | {"learning_rate": 1e30, "max_grad_norm": 0})
@@ -255,7 +263,8 @@ def test_reads_in_bins_are_trained_on(folder, frame):
         ({"early_stopping_patience": 2}, "`early_stopping_patience` needs `load_best_model_at_end=True`"),
         ({"dream_pairs": ["a"]}, "`dream_pairs` needs `validation_data` and three tables of pairs"),
         ({"targets": ["glucose"]}, "there is no column 'glucose'; there are 'dna'"),
-        ({"kmer_stride": 0, "mask_probability": 0}, "`kmer_stride` must divide .*, got 0"),
+        ({"kmer_stride": 0}, "`kmer_stride` must be 1 to the `kmer_size` of 3, got 0"),
+        ({"kmer_stride": 4}, "`kmer_stride` must be 1 to the `kmer_size` of 3, got 4"),
         ({"kmer_stride": 2}, "Masks need k-mers of every base"),
         ({"published_optimization": True, "muon": True}, "`published_optimization` is Adam; leave out `muon`"),
         ({"insert_width": 9}, "no insert fits the construct's 9 bases"),
