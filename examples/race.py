@@ -4,12 +4,12 @@
     python examples/race.py OUTPUT/table.parquet DATA/dream_public.tsv --minutes 5 --seeds 1 2 3 \
         --pairs DATA/dream_public_pairs_{snv,motif_perturbation,motif_tiling}.tsv
 
-Of learning_per_minute.sh, only the table is needed, which it writes at once; stop it then. Proformer has the width and
-depth of recipes/twenty_minutes.yaml, a stride of 2 and Muon, which were chosen for such times. LegNet has the shape of
-`other_models.py` and its authors' rates (Penzar et al. 2023, doi 10.1093/bioinformatics/btad457), which were not tuned
-for such times: a channel that tells the strands apart, soft classification into 18 bins, AdamW and a one-cycle
-schedule. But its steps have 64 promoters on a strand drawn at random, instead of 1,024 on both, because there is time
-for few, and it reads the insert alone.
+Of learning_per_minute.sh, only the table is needed, which it writes at once; stop it then. Proformer has the width
+and depth of recipes/twenty_minutes.yaml, a stride of 2 and Muon. LegNet has the shape of `other_models.py` and the
+rates of its authors (Penzar et al. 2023, doi 10.1093/bioinformatics/btad457), which were not tuned for such times: a
+channel that tells the strands apart, soft classification into 18 bins, AdamW and a one-cycle schedule. But its steps
+have 64 promoters on a strand drawn at random, instead of 1,024 on both, because there is time for few, and it reads
+the insert alone.
 """
 
 import argparse
