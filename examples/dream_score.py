@@ -38,7 +38,7 @@ def main():
         "--intervals",
         action="store_true",
         help="also print how many measurements lie within the intervals of `proformer predict --interval`; because "
-        "they have a scale of their own, the line of least squares brings them to that of the predictions",
+        "they have a scale of their own, a line of least squares brings them to that of the predictions",
     )
     arguments = parser.parse_args()
     if arguments.bootstrap < 0 or arguments.seed < 0:
@@ -46,7 +46,7 @@ def main():
 
     pairs = {name: getattr(arguments, name) for name in DREAM_PAIRS}
     ends = [f"{arguments.predicted}_{end}" for end in ("low", "high")] if arguments.intervals else []
-    measured, predicted, *intervals = (
+    measured, predicted, *interval = (
         read_dream_test(arguments.predictions, pairs, sequence=None, target=column)
         for column in (arguments.measured, arguments.predicted, *ends)
     )
@@ -59,12 +59,12 @@ def main():
     for name, found in score.subsets.items():
         print(f"{name:<20}{DREAM_WEIGHTS[name]:>8}{found.count:>8}{found.pearson_r:>11.4f}{found.spearman_rho:>10.4f}")
     print(f"DREAM Pearson score {score.pearson_score:.4f}, Spearman score {score.spearman_score:.4f}")
-    if intervals:
-        # The line through the predictions' measurements, and not through the measurements' predictions, which would
-        # draw the measurements together.
+    if interval:
+        # The line gives the measurement that a prediction stands for. One that gives predictions of measurements would
+        # draw the measurements together, and more of them would be covered.
         slope, intercept = np.polyfit(predicted.measured, measured.measured, deg=1)
         rescaled = (measured.measured - intercept) / slope
-        low, high = (each.measured for each in intervals)
+        low, high = (end.measured for end in interval)
         covered = (low <= rescaled) & (rescaled <= high)
         print(f"The intervals cover {covered.mean():.3f} of the measurements.")
     if not arguments.bootstrap:

@@ -28,8 +28,9 @@ from modeling_proformer import ProformerConfig, ProformerForSequenceClassificati
 from modeling_proformer.attribution import one_hot_inserts
 from modeling_proformer.evaluation import dream_score, read_dream_test
 from modeling_proformer.evaluation.metrics import DREAM_PAIRS
+from modeling_proformer.modeling_proformer import bin_probabilities
 from modeling_proformer.training.muon import Muon
-from other_models import CHANNELS, make_models
+from other_models import BINS, CHANNELS, make_models
 
 
 BATCH_SIZE = 64
@@ -39,7 +40,7 @@ TOKENIZER = ProformerTokenizer(
 
 
 class Proformer(nn.Module):
-    """Proformer on lists of sequences, with its loss and optimizer; it predicts standardised expression."""
+    """Proformer on lists of sequences, with its loss and optimizer."""
 
     def __init__(self, mean: float, std: float):
         super().__init__()
@@ -52,17 +53,17 @@ class Proformer(nn.Module):
                 num_hidden_layers=2,
                 head_dim=32,
                 num_expression_tokens=8,
-                problem_type="regression",
+                label_mean=[mean],
+                label_std=[std],
             )
         )
-        self.mean, self.std = mean, std
         self.optimizer = Muon(self.model, lr=3e-3)
 
     def forward(self, sequences: Sequence[str]) -> torch.Tensor:
         return self.model(**TOKENIZER(sequences, truncation=True, return_tensors="pt")).logits.squeeze(1)
 
     def loss(self, sequences: Sequence[str], expression: torch.Tensor) -> torch.Tensor:
-        return F.mse_loss(self(sequences), (expression - self.mean) / self.std)
+        return self.model(**TOKENIZER(sequences, truncation=True, return_tensors="pt"), labels=expression).loss
 
     def rate(self, progress: float) -> float:
         """Return the share of the learning rate: a short warm-up and a cosine."""
@@ -87,15 +88,12 @@ class LegNet(nn.Module):
     def forward(self, sequences: Sequence[str]) -> torch.Tensor:
         bases = one_hot_inserts(TOKENIZER, sequences, truncation=True)
         shares = torch.stack([self.strand(bases, reverse).softmax(dim=1) for reverse in (False, True)]).mean(dim=0)
-        return (shares * torch.arange(shares.shape[1])).sum(dim=1)
+        return (shares * torch.arange(BINS)).sum(dim=1)
 
     def loss(self, sequences: Sequence[str], expression: torch.Tensor) -> torch.Tensor:
         bases = one_hot_inserts(TOKENIZER, sequences, truncation=True)
         scores = self.strand(bases, reverse=bool(torch.rand(()) < 0.5))
-        edges = torch.arange(scores.shape[1] + 1) - 0.5
-        edges[0], edges[-1] = -torch.inf, torch.inf
-        below = torch.special.ndtr((edges - expression[:, None]) / 0.5)
-        return F.cross_entropy(scores, below.diff(dim=1))
+        return F.cross_entropy(scores, bin_probabilities(expression, list(range(BINS))))
 
     def rate(self, progress: float) -> float:
         """Return the share of the learning rate: one cycle, as in `torch.optim.lr_scheduler.OneCycleLR`."""
@@ -141,7 +139,7 @@ def main():
     torch.set_num_threads(1)
     table = pd.read_parquet(arguments.table)
     test = read_dream_test(arguments.test, dict(zip(DREAM_PAIRS, arguments.pairs, strict=True)))
-    scale = table["expression"].mean(), table["expression"].std()
+    scale = float(table["expression"].mean()), float(table["expression"].std())
     models: dict[str, Callable[[], Proformer | LegNet]] = {"Proformer": lambda: Proformer(*scale), "LegNet": LegNet}
     print("| model | parameters | seed | promoters | Pearson score | Spearman score |\n|---|---|---|---|---|---|")
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in models}

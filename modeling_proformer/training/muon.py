@@ -37,10 +37,11 @@ class Muon(torch.optim.AdamW):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ):
-        trained = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
-        groups: list[dict] = [{"params": [], "orthogonal": orthogonal} for orthogonal in (True, False)]
-        for name, parameter in trained:
-            groups[0 if "layers" in name.split(".") and parameter.ndim == 2 else 1]["params"].append(parameter)
+        parameters: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameters["layers" in name.split(".") and parameter.ndim == 2].append(parameter)
+        groups = [{"params": group, "orthogonal": orthogonal} for orthogonal, group in parameters.items()]
         super().__init__(groups, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps)
 
     @torch.no_grad()
@@ -78,13 +79,14 @@ class Muon(torch.optim.AdamW):
 
 def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
     """Return the matrix with all of its singular values near 1, in float32."""
-    wide = matrix.float() if matrix.shape[0] <= matrix.shape[1] else matrix.float().T
+    tall = matrix.shape[0] > matrix.shape[1]
+    wide = matrix.float().T if tall else matrix.float()
     wide = wide / wide.norm().clamp(min=1e-7)
     first, third, fifth = COEFFICIENTS
     for _ in range(ROUNDS):
         squares = wide @ wide.T
         wide = first * wide + (third * squares + fifth * squares @ squares) @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    return wide.T if tall else wide
 
 
 __all__ = ["Muon", "orthogonalized"]

@@ -50,6 +50,13 @@ def prepare(tmp_path, reference):
     return prepare
 
 
+def test_of_a_large_table_the_construct_is_that_of_a_part(rows, prepare, monkeypatch):
+    monkeypatch.setattr("modeling_proformer.data.prepare.MAX_ROWS_FOR_CONSTRUCT", 50)
+    findings = prepare(rows).findings
+    assert f"These lines are about 50 of the {len(rows)} sequences." in findings
+    assert any(finding.startswith("50 sequences; ") for finding in findings)
+
+
 class TestBadRows:
     BAD = (
         "line 4, column 'expression': 'x' is not a finite number.*; .*line 7, column 'sequence': '!' at position 5 is"
