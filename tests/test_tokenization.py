@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, DataCollatorWithPadding, pipeline
 
@@ -97,6 +97,8 @@ def test_real_promoters(shared, yeast_tokenizer):
 
 @given(st.text("ACGT", min_size=1, max_size=100))
 def test_flanks_are_trimmed_where_both_are_present(insert):
+    # An insert that itself begins or ends with a flank is not one on its own: see `test_missing_flanks`.
+    assume(not insert.startswith(FIVE) and not insert.endswith(THREE))
     tokenizer = ProformerTokenizer(five_prime_flank=FIVE, three_prime_flank=THREE.lower())
     expected = ProformerTokenizer().encode_letters([insert])
     for given_as in (insert, FIVE + insert + THREE, (FIVE + insert + THREE).lower()):
