@@ -1,6 +1,7 @@
 # Each command sets up what it needs: `make demo`, `make finetune-demo`, `make docs`, `make test`, `make format`,
-# `make test-docs` for what the documentation shows, `make test-ray` for what needs Ray, and
-# `make test-transformers TRANSFORMERS="transformers==5.4.0"` for another version of the library.
+# `make test-docs` for what the documentation shows, `make test-ray` for what needs Ray,
+# `make test-transformers TRANSFORMERS="transformers==5.4.0"` for another version of the library, and `make test-others`
+# for the quick tests that do not depend on it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,7 +18,7 @@ LIBRARY_TESTS := tests/library tests/test_checkpoint.py tests/test_intervals.py 
 # The tests of a module share what they set up.
 WORKERS := --numprocesses auto --dist loadscope
 
-.PHONY: demo finetune-demo docs test test-docs test-ray test-transformers format clean
+.PHONY: demo finetune-demo docs test test-docs test-ray test-transformers test-others format clean
 
 demo: $(VENV)/package
 	mkdir -p demo
@@ -52,6 +53,9 @@ test-ray: $(VENV)/development
 
 test-transformers: $(OTHER_VENV)/development
 	$(OTHER_VENV)/bin/python -m pytest $(WORKERS) $(LIBRARY_TESTS)
+
+test-others: $(VENV)/development
+	$(BIN)/python -m pytest -m "not slow" $(addprefix --ignore=,$(LIBRARY_TESTS))
 
 format: $(VENV)/development
 	$(BIN)/ruff check --fix .
