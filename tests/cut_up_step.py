@@ -1,8 +1,7 @@
-"""Trains three steps of 16 rows, divided by accumulation and processes; test_trainer.py runs it, also by torchrun."""
+"""Trains three steps of 16 rows, divided by accumulation and processes."""
 
 import gc
 import os
-import sys
 from pathlib import Path
 
 import torch
@@ -17,10 +16,6 @@ from modeling_proformer import (
 )
 from modeling_proformer.training.scores import compute_metrics
 from modeling_proformer.training.trainer import ProformerTrainer
-
-
-output, accumulations = Path(sys.argv[1]), [int(number) for number in sys.argv[2:]]
-processes = int(os.environ.get("WORLD_SIZE", 1))
 
 
 def collate(rows):
@@ -39,7 +34,7 @@ def make_rows() -> list[dict[str, torch.Tensor]]:
     return rows
 
 
-def train(accumulation, model_class, trainer_class, rows, **trainer_arguments) -> dict:
+def train(output: Path, accumulation: int, model_class, trainer_class, rows, **trainer_arguments) -> dict:
     set_seed(0)
     model = model_class(ProformerConfig(**TINY, num_labels=2, label_mean=[5.0, 1.0], label_std=[2.0, 0.5]))
     # From zero, where a fresh model has them, the expression tokens' first gradient is thousands of times the others.
@@ -49,7 +44,7 @@ def train(accumulation, model_class, trainer_class, rows, **trainer_arguments) -
         model=model,
         args=TrainingArguments(
             output_dir=output,
-            per_device_train_batch_size=16 // processes // accumulation,
+            per_device_train_batch_size=16 // num_processes() // accumulation,
             gradient_accumulation_steps=accumulation,
             max_steps=3,
             optim="sgd",
@@ -72,23 +67,29 @@ def train(accumulation, model_class, trainer_class, rows, **trainer_arguments) -
     return {"start": start, "weights": weights, "metrics": metrics}
 
 
-def train_each_kind(accumulation: int) -> dict[str, dict]:
+def train_each_kind(output: Path, accumulation: int) -> dict[str, dict]:
     set_seed(1)
     rows = make_rows()
     expression = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows]
     masked = [{"input_ids": row["input_ids"], "labels": row["masked_nucleotides"]} for row in rows]
     scored = {"compute_metrics": compute_metrics}
     return {
-        "expression": train(accumulation, ProformerForSequenceClassification, Trainer, expression, **scored),
-        "masked": train(accumulation, ProformerForMaskedLM, Trainer, masked),
-        "pretraining": train(accumulation, ProformerForPreTraining, ProformerTrainer, rows, **scored),
+        "expression": train(output, accumulation, ProformerForSequenceClassification, Trainer, expression, **scored),
+        "masked": train(output, accumulation, ProformerForMaskedLM, Trainer, masked),
+        "pretraining": train(output, accumulation, ProformerForPreTraining, ProformerTrainer, rows, **scored),
     }
 
 
-results = {accumulation: train_each_kind(accumulation) for accumulation in accumulations}
-if int(os.environ.get("RANK", 0)) == 0:
-    torch.save({"processes": processes, **results}, output / "results.pt")
-if processes > 1:
-    torch.distributed.destroy_process_group()
-    # The group's threads end with the trainers, whose models hold it too; see ProformerTrainer.end_processes.
-    gc.collect()
+def num_processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def train_divided(output: Path, accumulations: list[int]):
+    """Write the weights and metrics of each kind of model and each number of accumulations to `results.pt`."""
+    results = {accumulation: train_each_kind(output, accumulation) for accumulation in accumulations}
+    if int(os.environ.get("RANK", 0)) == 0:
+        torch.save({"processes": num_processes(), **results}, output / "results.pt")
+    if num_processes() > 1:
+        torch.distributed.destroy_process_group()
+        # The group's threads end with the trainers, whose models hold it too; see ProformerTrainer.end_processes.
+        gc.collect()

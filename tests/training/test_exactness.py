@@ -19,6 +19,7 @@ import pandas as pd
 import psutil
 import pytest
 import torch
+from ranks import run_in_processes
 from safetensors.torch import load_file
 from tiny import TINY_OPTIONS
 
@@ -67,9 +68,9 @@ def given(folder: Path, name: str, **options) -> list[str]:
     return [text for option, value in options.items() for text in (f"--{option}", str(value))]
 
 
-def command(folder: Path, name: str, processes: int = 1, **options) -> list[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return [sys.executable, *(launcher if processes > 1 else []), str(TRAIN), *given(folder, name, **options)]
+def torchrun(folder: Path, name: str, **options) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return [sys.executable, *launcher, str(TRAIN), *given(folder, name, **options)]
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -97,15 +98,8 @@ def run(folder: Path, name: str, **options) -> Path:
     return folder / name
 
 
-def run_processes(folder: Path, name: str, processes: int = 1, **options) -> Path:
-    finished = subprocess.run(
-        command(folder, name, processes, **options),
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
+def run_in_two_processes(folder: Path, name: str, **options) -> Path:
+    run_in_processes(2, run, folder, name, **options)
     return folder / name
 
 
@@ -122,7 +116,7 @@ def held_out_metrics(output: Path) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("how", "cut"),
     [
-        (run_processes, {"processes": 2, "per_device_train_batch_size": 8, "dataloader_num_workers": 1}),
+        (run_in_two_processes, {"per_device_train_batch_size": 8, "dataloader_num_workers": 1}),
         (run, {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}),
     ],
     ids=["processes", "accumulation"],
@@ -141,14 +135,14 @@ def test_weights_do_not_depend_on_how_steps_are_cut_up(request, folder, whole, h
 
 def test_a_training_with_a_killed_process_stops_and_ends_with_the_same_bits(folder):
     """One of two processes is killed at a random moment, even while it writes a checkpoint."""
-    options = {"processes": 2, "dataloader_num_workers": 1, "per_device_train_batch_size": 8, "max_steps": 120}
-    saving = {"save_strategy": "steps", "save_steps": 5, "save_total_limit": 2}
-    uninterrupted = run_processes(folder, "uninterrupted", **options)
+    options = {"dataloader_num_workers": 1, "per_device_train_batch_size": 8, "max_steps": 120}
+    uninterrupted = run_in_two_processes(folder, "uninterrupted", **options)
+    command = torchrun(folder, "killed", **options, save_strategy="steps", save_steps=5, save_total_limit=2)
     draw = random.Random(seed := random.randrange(2**32))
     print(f"seed {seed}")
     output = folder / "killed"
     launcher = subprocess.Popen(
-        command(folder, "killed", **options, **saving),
+        command,
         env=environment(folder),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -164,7 +158,8 @@ def test_a_training_with_a_killed_process_stops_and_ends_with_the_same_bits(fold
     # The launcher stops the other process, and says so by its status.
     assert launcher.wait(timeout=60) != 0
     assert not [each for each in trainings if each.is_running()]
-    run_processes(folder, "killed", **options, **saving)
+    resumed = subprocess.run(command, env=environment(folder), capture_output=True, text=True, timeout=300)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
     expected = (uninterrupted / "model.safetensors").read_bytes()
     assert (output / "model.safetensors").read_bytes() == expected
     steps = [entry["step"] for entry in json.loads((output / "log_history.json").read_text()) if "loss" in entry]

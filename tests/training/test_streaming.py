@@ -1,9 +1,6 @@
 """Training on a stream: as on a table in memory, with the same weights whoever reads it and wherever it resumes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -11,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from ranks import run_in_processes
 from safetensors.torch import load_file
 from tiny import TINY_OPTIONS
 
@@ -22,7 +20,6 @@ from modeling_proformer.training.pretrain import train
 from modeling_proformer.training.rows import load_rows, stream_rows
 
 
-ROOT = Path(__file__).parents[2]
 OPTIONS = {"sequence": "dna", "targets": ["glucose"], "weight": "reads", "validation_data": "held_out.csv"}
 RUN = {
     **OPTIONS,
@@ -222,24 +219,15 @@ def test_what_a_stream_cannot_do_is_refused(frame, options, kind, complaint):
         train(output="my-run", **stream(**options))
 
 
-@pytest.mark.slow
 def test_the_weights_do_not_depend_on_the_processes(frame, tmp_path):
     """Two processes with loader workers, which are stopped in the first epoch and resume, do as one without."""
     train(output="whole", **stream(max_steps=16))
-    options = {**RUN, "per_device_train_batch_size": 8, "dataloader_num_workers": 2, "save_strategy": "steps"}
+    divided = stream(per_device_train_batch_size=8, dataloader_num_workers=2, save_strategy="steps", save_steps=4)
     for steps in (4, 16):
-        run_in_two_processes({**options, "save_steps": 4, "max_steps": steps}, "two", tmp_path)
+        run_in_processes(2, train_with_cache, tmp_path / "cache", output="two", **divided | {"max_steps": steps})
     assert_same_weights("whole", "two", atol=2e-4, rtol=1e-3)
 
 
-def run_in_two_processes(options: dict, output: str, folder: Path):
-    given = [f"--{name}={' '.join(value) if isinstance(value, list) else value}" for name, value in options.items()]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(ROOT / "examples/train.py")]
-    finished = subprocess.run(
-        [sys.executable, *launcher, "--data=training.parquet", f"--output={output}", *given],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
+def train_with_cache(cache: Path, **options):
+    datasets.config.HF_DATASETS_CACHE = cache
+    train(**options)

@@ -1,15 +1,15 @@
 """A step of the Trainer is the same however it is divided, over real processes too."""
 
-import os
-import subprocess
-import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from cut_up_step import train_divided
 from packaging.version import Version
+from ranks import run_in_processes
 from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
 
@@ -21,29 +21,22 @@ from modeling_proformer.training.scores import compute_metrics
 from modeling_proformer.training.trainer import FullSteps, ProformerTrainer, find_checkpoint, last_checkpoint
 
 
-CUT_UP_STEP = Path(__file__).parents[1] / "cut_up_step.py"
-EXAMPLES = Path(__file__).parents[2] / "examples"
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
-# How the steps are divided: processes, and the accumulations that each launch of them tries.
+# How the steps are divided: processes, and the accumulations that each group of them tries.
 DIVISIONS = {1: (1, 4), 2: (1, 2)}
 
 
 @pytest.fixture(scope="module")
 def results_of(tmp_path_factory):
-    """Return the results of three steps of 16 rows, divided as asked; each number of processes is launched once."""
-    found = {}
+    """Return the results of three steps of 16 rows, divided as asked; each number of processes is started once."""
 
+    @cache
     def train(processes: int) -> dict:
-        if processes not in found:
-            output = tmp_path_factory.mktemp("step")
-            launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-            script = [CUT_UP_STEP, output, *map(str, DIVISIONS[processes])]
-            command = [sys.executable, *(launcher if processes > 1 else []), *script]
-            subprocess.run(command, check=True, env=ONE_THREAD, timeout=300)
-            found[processes] = torch.load(output / "results.pt")
-        return found[processes]
+        output = tmp_path_factory.mktemp("step")
+        if processes == 1:
+            train_divided(output, DIVISIONS[1])
+        else:
+            run_in_processes(processes, train_divided, output, DIVISIONS[processes])
+        return torch.load(output / "results.pt")
 
     return train
 
