@@ -37,17 +37,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="number of turns (%(default)s)")
     repeats = parser.parse_args().repeats
+    if repeats < 1:
+        parser.error("--repeats must be at least 1.")
     with tempfile.TemporaryDirectory() as folder:
         fasta = Path(folder, "one.fasta")
         fasta.write_text(">one\n" + "ACGTTGCA" * 10 + "\n")
         commands = {
             "python": [sys.executable, "-c", ""],
             "import torch": [sys.executable, "-c", "import torch"],
-            "the classes of transformers": [
-                sys.executable,
-                "-c",
-                "from transformers import AutoModelForSequenceClassification, PreTrainedModel, pipeline",
-            ],
+            "import PreTrainedModel": [sys.executable, "-c", "from transformers import PreTrainedModel"],
             "import modeling_proformer": [sys.executable, "-c", "import modeling_proformer"],
             "proformer --help": [*PROFORMER, "--help"],
             "proformer predict, one sequence": [*PROFORMER, "predict", str(fasta), "-o", str(Path(folder, "out.tsv"))],

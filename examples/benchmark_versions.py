@@ -1,6 +1,6 @@
 """Compare how fast two versions of this package predict with the embedded model, and whether they predict the same.
 
-    git worktree add /tmp/before v0.1.0
+    git worktree add /tmp/before af35545
     python examples/benchmark_versions.py /tmp/before . --threads 1 2
 
 The two folders are checkouts of this repository. Each version runs in a process of its own; they take turns within one
@@ -42,13 +42,18 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("before", type=Path, help="checkout of the one version")
     add("after", type=Path, help="checkout of the other version")
-    add("--threads", type=int, nargs="+", default=[1], help="numbers of threads to measure (%(default)s)")
+    add("--threads", type=int, nargs="+", default=[1], help="numbers of threads to measure (default: 1)")
     add("--number", type=int, default=2000, help="random promoters to predict in a turn (%(default)s)")
     add("--repeats", type=int, default=7, help="number of turns (%(default)s)")
     add("--batch-size", type=int, default=0, help="sequences computed at a time (default: the version's own)")
     add("--bf16", action="store_true", help="compute in bfloat16")
     add("--busy", action="store_true", help="count seconds of the process on its core, for a machine that others use")
     arguments = parser.parse_args()
+    if min(arguments.number, arguments.repeats, *arguments.threads) < 1 or arguments.batch_size < 0:
+        parser.error("--number, --repeats, --threads and --batch-size must be at least 1.")
+    for checkout in (arguments.before, arguments.after):
+        if not (checkout / "modeling_proformer").is_dir():
+            parser.error(f"{checkout}: this is no checkout of this repository.")
     if arguments.busy and arguments.threads != [1]:
         parser.error("--busy: waiting threads count as working, so measure one thread.")
     return arguments

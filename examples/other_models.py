@@ -4,8 +4,8 @@ They are written anew. DREAM-CNN and DREAM-RNN (Rafi et al. 2024, doi 10.1038/s4
 code published with them, and so has LegNet (Penzar et al. 2023, doi 10.1093/bioinformatics/btad457), with the blocks
 that DREAM-CNN has of it. LegNet's own code (autosome-ru/LegNet) has by default one block more, narrower ones at the
 end, kernels of 5, a bilinear gate, and SiLU before the mean. They serve for speed alone. They read one strand of 150
-bases; both publications average two passes, one for each strand. We found no published numbers of parameters to check
-theirs against.
+bases; both publications average two passes, one for each strand. The DREAM Challenge's LegNet is reported with
+1.85 million parameters, 7 % more than this one has; we found no published numbers for the others.
 """
 
 from itertools import pairwise

@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Iterator
@@ -22,19 +23,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from pyarrow.fs import FileSelector, FileSystem, FileType
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
-from modeling_proformer import InputError, PromoterPredictor
+from modeling_proformer import InputError, PromoterPredictor, load_checkpoint
 from modeling_proformer.data.rows import MAX_QUOTED, quote_rows, require_columns, require_new_columns
 from modeling_proformer.data.tables import first_line, readable
+from modeling_proformer.loading import weights_digest
+from modeling_proformer.signals import stop_on_signals
 
 
 # Rows that are read at a time.
 READ_ROWS = 4096
-# This file keeps the options that the output was made with. Readers of Parquet ignore names that begin like it.
-OPTIONS_FILE = "_options.json"
+# This file keeps what the output was made with and from. Readers of Parquet ignore names that begin like it.
+RECORD = "_made_with.json"
+PARQUET = ".parquet"
 # A file is called so until it is complete.
 UNFINISHED = "_unfinished-"
 
@@ -62,8 +66,8 @@ class PartPredictor:
         try:
             table = self._predict(part)
             self._write(table, part["output"])
-        # A damaged file costs no other file anything.
-        except (InputError, OSError, RuntimeError) as error:
+        # A damaged file costs no other file anything, and libraries raise errors of many kinds for one.
+        except Exception as error:
             message = first_line(error)
             place = "" if isinstance(error, InputError) else f"{part['path']}: "
             return {"rows": 0, "bad": 0, "quoted": [], "failed": f"{place}{message}"}
@@ -117,10 +121,10 @@ def open_place(place: str) -> tuple[FileSystem, str]:
     return filesystem, path.rstrip("/")
 
 
-def list_files(filesystem: FileSystem, folder: str) -> list[str]:
-    """Return the paths of the files in a folder and in those within it, in order; none if there is no such folder."""
+def list_files(filesystem: FileSystem, folder: str) -> list[FileInfo]:
+    """Return the files in a folder and in those within it, in order; none if there is no such folder."""
     found = filesystem.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
-    return sorted(file.path for file in found if file.type == FileType.File)
+    return sorted((file for file in found if file.type == FileType.File), key=lambda file: file.path)
 
 
 def is_ignored(path: str) -> bool:
@@ -128,49 +132,74 @@ def is_ignored(path: str) -> bool:
     return any(name.startswith(("_", ".")) for name in path.split("/"))
 
 
-def plan_parts(arguments: argparse.Namespace, source: FileSystem, root: str, output: str) -> list[dict[str, Any]]:
+def find_input(arguments: argparse.Namespace, source: FileSystem, root: str) -> dict[str, FileInfo]:
     """
-    Return the parts of all files of the input, whether they are done or not.
+    Return the Parquet files of the input, by their paths within it.
 
     Raises:
-        InputError: there are no Parquet files, or one of them is damaged or has not the columns.
+        InputError: there are none.
     """
     info = source.get_file_info(root)
-    if info.type == FileType.File:
-        names = [root.rpartition("/")[2]]
-        root = root.rpartition("/")[0]
-    else:
-        names = [path.removeprefix(f"{root}/") for path in list_files(source, root)]
-    names = [name for name in names if name.lower().endswith(".parquet") and not is_ignored(name)]
-    if not names:
+    is_file = info.type == FileType.File
+    folder = root.rpartition("/")[0] if is_file else root
+    named = {file.path.removeprefix(f"{folder}/"): file for file in ([info] if is_file else list_files(source, root))}
+    files = {name: file for name, file in named.items() if name.lower().endswith(PARQUET) and not is_ignored(name)}
+    if not files:
         raise InputError(f"{arguments.input}: there are no Parquet files.")
+    return files
 
-    def read_footer(name: str) -> tuple[int, list[str]]:
-        with readable(Path(name)):
-            metadata = pq.read_metadata(f"{root}/{name}", filesystem=source)
+
+def plan_parts(
+    arguments: argparse.Namespace, source: FileSystem, files: dict[str, FileInfo], output: str
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """
+    Return the parts of all files of the input, whether they are done or not; and why files cannot be read.
+
+    Raises:
+        InputError: a file has not the columns, or two of them would be written to the same one.
+    """
+
+    def read_footer(file: FileInfo) -> tuple[int, list[str]] | str:
+        try:
+            with readable(Path(file.path)):
+                metadata = pq.read_metadata(file.path, filesystem=source)
+        except (InputError, OSError) as error:
+            return first_line(error)
         return metadata.num_rows, metadata.schema.to_arrow_schema().names
 
     sequence = arguments.sequence
     empty = pa.table({sequence: pa.array([], pa.string())})
     # This opens the model once before any actor does.
     added = PromoterPredictor(**predictor_options(arguments) | {"device": None})(empty).column_names[1:]
-    parts = []
     with ThreadPoolExecutor(32) as pool:
-        for name, (rows, columns) in zip(names, pool.map(read_footer, names), strict=True):
-            path = f"{root}/{name}"
-            require_columns(path, columns, [sequence])
-            require_new_columns(path, columns, added)
-            for first in range(0, max(rows, 1), arguments.rows):
-                number = f"-{first:012}" if rows > arguments.rows else ""
-                parts.append(
-                    {
-                        "path": path,
-                        "first": first,
-                        "rows": min(arguments.rows, rows - first),
-                        "output": f"{output}/{name.removesuffix('.parquet')}{number}.parquet",
-                    }
+        footers = [*pool.map(read_footer, files.values())]
+    parts: dict[str, dict[str, Any]] = {}
+    for (name, file), footer in zip(files.items(), footers, strict=True):
+        if isinstance(footer, str):
+            continue
+        rows, columns = footer
+        require_columns(file.path, columns, [sequence])
+        if columns.count(sequence) > 1:
+            raise InputError(
+                f"{file.path}: there are {columns.count(sequence)} columns {sequence!r}; rename the others."
+            )
+        require_new_columns(file.path, columns, added)
+        for first in range(0, max(rows, 1), arguments.rows):
+            number = f"-{first:012}" if rows > arguments.rows else ""
+            written = f"{output}/{name[: -len(PARQUET)]}{number}{PARQUET}"
+            if written in parts:
+                raise InputError(
+                    f"{file.path} and {parts[written]['path']} would both be written to {written}; rename one of them."
                 )
-    return parts
+            parts[written] = {
+                "name": name,
+                "version": [file.size, file.mtime_ns],
+                "path": file.path,
+                "first": first,
+                "rows": min(arguments.rows, rows - first),
+                "output": written,
+            }
+    return [*parts.values()], [footer for footer in footers if isinstance(footer, str)]
 
 
 def predictor_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -186,38 +215,69 @@ def predictor_options(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def start_output(arguments: argparse.Namespace, target: FileSystem, output: str, wanted: set[str]) -> set[str]:
+def start_output(
+    arguments: argparse.Namespace, target: FileSystem, output: str, parts: list[dict[str, Any]]
+) -> set[str]:
     """
     Return the files that an earlier run of the same command has written; what it has left unfinished is removed.
 
     Raises:
-        InputError: there are other files, or those of a run with other options.
+        InputError: there are other files, or those of other options, another model or files that have changed since.
     """
-    # The cluster may be another one, but not what is written.
-    free = ("actors", "cpus", "gpus", "output", "quiet")
+    # The cluster may be another one, but not what is written. The model is known by its weights.
+    free = ("actors", "cpus", "gpus", "input", "model", "output", "quiet")
     options = {name: value for name, value in vars(arguments).items() if name not in free}
-    note = f"{output}/{OPTIONS_FILE}"
-    there = set(list_files(target, output))
-    if note in there:
-        with target.open_input_stream(note) as file:
+    digest = weights_digest(load_checkpoint(predictor_options(arguments)["model"])[0])
+    made_with = {"options": options, "weights": digest, "files": {part["name"]: part["version"] for part in parts}}
+    record = f"{output}/{RECORD}"
+    there = {file.path for file in list_files(target, output)}
+    if record in there:
+        with target.open_input_stream(record) as file:
             before = json.loads(file.read())
-        if changed := [name for name in options if options[name] != before.get(name)]:
+        if changed := [name for name in options if options[name] != before["options"].get(name)]:
             raise InputError(
-                f"{arguments.output}: its files were made with {changed[0]} {before.get(changed[0])!r} instead of "
-                f"{options[changed[0]]!r}; give another folder, or the same options."
+                f"{arguments.output}: its files were made with {changed[0]} {before['options'].get(changed[0])!r} "
+                f"instead of {options[changed[0]]!r}; give another folder, or the same options."
             )
+        if before["weights"] != digest:
+            raise InputError(f"{arguments.output}: its files were made with another model; give another folder.")
+        for part in parts:
+            if part["output"] in there and part["version"] != before["files"].get(part["name"]):
+                raise InputError(
+                    f"{part['path']} has changed since {part['output']} was made from it; give another folder, or "
+                    "delete what was made from it."
+                )
     unfinished = {path for path in there if path.rpartition("/")[2].startswith(UNFINISHED)}
-    if others := sorted(there - wanted - unfinished - {note}):
+    wanted = {part["output"] for part in parts}
+    if others := sorted(there - wanted - unfinished - {record}):
         raise InputError(f"{arguments.output}: there are other files, such as {others[0]}; give an empty folder.")
-    if note not in there and there:
-        raise InputError(f"{arguments.output}: there are files without {OPTIONS_FILE}; give an empty folder.")
+    if record not in there and there:
+        raise InputError(f"{arguments.output}: there are files without {RECORD}; give an empty folder.")
     for path in unfinished:
         target.delete_file(path)
-    if note not in there:
-        target.create_dir(output)
-        with target.open_output_stream(note) as file:
-            file.write(json.dumps(options).encode())
+    target.create_dir(output)
+    temporary = f"{output}/{UNFINISHED}{uuid.uuid4().hex}-{RECORD}"
+    with target.open_output_stream(temporary) as file:
+        file.write(json.dumps(made_with).encode())
+    target.move(temporary, record)
     return there & wanted
+
+
+def require_room(nodes: list[dict[str, Any]], arguments: argparse.Namespace):
+    """
+    Check that one of Ray's nodes has the cores and GPUs of an actor; a cluster may still start such a machine.
+
+    Raises:
+        InputError: this machine has not.
+    """
+    needs = {"CPU": arguments.cpus, "GPU": arguments.gpus}
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    if any(all(there.get(kind, 0) >= need for kind, need in needs.items()) for there in resources):
+        return
+    wanted = f"{arguments.cpus:g} cores and {arguments.gpus:g} GPUs, which an actor takes (--cpus, --gpus)"
+    if not os.environ.get("RAY_ADDRESS"):
+        raise InputError(f"This machine has not the {wanted}.")
+    print(f"ray_predict: waiting for a machine of the cluster with the {wanted}.", file=sys.stderr)
 
 
 def predict_parts(arguments: argparse.Namespace) -> str:
@@ -237,17 +297,19 @@ def predict_parts(arguments: argparse.Namespace) -> str:
     (source, root), (target, output) = open_place(arguments.input), open_place(arguments.output)
     if source == target and f"{output}/".startswith(f"{root}/"):
         raise InputError(f"{arguments.output}: the output lies within the input; give another folder.")
-    parts = plan_parts(arguments, source, root, output)
-    done = start_output(arguments, target, output, {part["output"] for part in parts})
+    parts, failed = plan_parts(arguments, source, find_input(arguments, source, root), output)
+    done = start_output(arguments, target, output, parts)
     total = sum(part["rows"] for part in parts)
     parts = [part for part in parts if part["output"] not in done]
     left = sum(part["rows"] for part in parts)
-    bad, quoted, failed = 0, [], []
+    wanted = len(parts) + len(failed)
+    bad, quoted = 0, []
     if parts:
         starts_ray = not ray.is_initialized()
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         if starts_ray:
             ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        require_room(ray.nodes(), arguments)
         ray.data.DataContext.get_current().enable_progress_bars = False
         results = ray.data.from_items(parts, override_num_blocks=len(parts)).map(
             PartPredictor,
@@ -258,20 +320,22 @@ def predict_parts(arguments: argparse.Namespace) -> str:
         )
         progress = tqdm(total=total, initial=total - left, unit=" sequences", disable=arguments.quiet)
         try:
-            with progress:
+            # Ray has a handler of its own for SIGTERM, which aborts.
+            with progress, stop_on_signals():
                 for result in results.iter_rows():
                     progress.update(result["rows"])
                     bad += result["bad"]
                     quoted += result["quoted"][: MAX_QUOTED - len(quoted)]
                     failed += [result["failed"]] if result["failed"] else []
-        # The last line says what has happened on a machine.
         except ray.exceptions.RayError as error:
-            raise RuntimeError(str(error).strip().splitlines()[-1]) from error
+            # Otherwise, the last line says what has happened on a machine.
+            cause = getattr(error, "cause", None)
+            raise RuntimeError(first_line(cause) if cause else str(error).strip().splitlines()[-1]) from error
         if starts_ray:
             ray.shutdown()
     if failed:
         raise InputError(
-            f"{len(failed):,} of {len(parts):,} files were not written; the same command tries them again. "
+            f"{len(failed):,} of {wanted:,} files were not written; the same command tries them again. "
             + quote_rows(failed[:MAX_QUOTED], len(failed))
         )
     sentence = f"{left:,} of {total:,} sequences were predicted in this run."
@@ -301,15 +365,20 @@ def main() -> int:
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     arguments = parser.parse_args()
-    if min(arguments.actors, arguments.rows) < 1:
-        parser.error("--actors and --rows must be at least 1.")
+    for option in ("actors", "rows", "batch_size"):
+        if (number := getattr(arguments, option)) is not None and number < 1:
+            parser.error(f"--{option} is {number}, but must be at least 1.")
+    for option in ("cpus", "gpus"):
+        if (number := getattr(arguments, option)) < 0:
+            parser.error(f"--{option} is {number:g}, but must not be negative.")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         print(predict_parts(arguments))
-    except KeyboardInterrupt:
-        print("ray_predict: stopped. The same command resumes.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        number = getattr(stopped, "signal", signal.SIGINT)
+        print(f"ray_predict: stopped by {number.name}. The same command resumes.", file=sys.stderr)
+        return 128 + number
     except (InputError, OSError, ImportError, RuntimeError) as error:
         print(f"ray_predict: {first_line(error)}", file=sys.stderr)
         return 1

@@ -8,7 +8,6 @@ with one batch of rows after another. A row that cannot be predicted has the rea
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ from .data.rows import Row, require_columns, require_new_columns
 from .data.screening import Findings, ScreenedRow, Screening
 from .data.variants import VariantColumns, rows_to_variants
 from .embedding import Positions, embedding_computation, encoder_of
-from .loading import load_with_flanks
+from .loading import MissingFlanks, load_with_flanks
 from .prediction import (
     Computation,
     Orientation,
@@ -29,9 +28,6 @@ from .prediction import (
 )
 from .variant_scores import ScoreColumns, VariantScoring
 
-
-#: How sequences without the exact flanks are read.
-MissingFlanks: TypeAlias = Literal["keep", "cut", "refuse"]
 
 # Errors call every table by this name.
 BATCH = "the batch"
@@ -96,6 +92,7 @@ class PromoterPredictor(_SequenceFunction):
 
     Raises:
         FileNotFoundError, ImportError, InputError: see `load_checkpoint`; or there are no flanks to miss.
+        ValueError: `missing_flanks` or `orientation` is something else.
     """
 
     def __init__(
@@ -172,7 +169,7 @@ class VariantScorer:
         columns: columns with the variants; by default, they are recognised by their names.
 
     Raises:
-        FileNotFoundError, ImportError, InputError: see `PromoterPredictor` and `score_variants`.
+        FileNotFoundError, ImportError, InputError, ValueError: see `PromoterPredictor` and `score_variants`.
     """
 
     def __init__(

@@ -1,20 +1,27 @@
 """Checkpoints: models that predict expression, with their tokenizers."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file
 
 from .configuration_proformer import ProformerConfig
+from .data.config import require_choice
 from .data.tables import InputError, first_line
 from .modeling_proformer import construct_of, require_same_kmers
 from .tokenization import ProformerTokenizer
 
 
 EMBEDDED_CHECKPOINT = "proformer-yeast-small"
+
+#: How sequences without the exact flanks are read.
+MissingFlanks: TypeAlias = Literal["keep", "cut", "refuse"]
 
 
 def checkpoint_path() -> Path:
@@ -99,7 +106,7 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
 
 
 def load_with_flanks(
-    folder_or_repo: str | Path | None, missing_flanks: str | None
+    folder_or_repo: str | Path | None, missing_flanks: MissingFlanks | None
 ) -> tuple[PreTrainedModel, ProformerTokenizer]:
     """
     Return what `load_checkpoint` does, with a tokenizer that reads sequences without flanks in this way; None leaves
@@ -107,13 +114,24 @@ def load_with_flanks(
 
     Raises:
         FileNotFoundError, ImportError, InputError: see `load_checkpoint`; or the construct has no flanks.
+        ValueError: `missing_flanks` is something else.
     """
+    if missing_flanks is not None:
+        require_choice("missing_flanks", missing_flanks, get_args(MissingFlanks))
     model, tokenizer = load_checkpoint(folder_or_repo)
     if missing_flanks is not None:
         if not (tokenizer.five_prime_flank or tokenizer.three_prime_flank):
             raise InputError("`missing_flanks`: the construct of this model has no flanks.")
         tokenizer.missing_flanks = missing_flanks
     return model, tokenizer
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return a digest of a model's weights, which is another one for other weights."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, weight in model.state_dict().items():
+        digest.update(name.encode() + weight.float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _base_of_adapter(source: str) -> str | None:
@@ -148,4 +166,4 @@ def _merge_adapter(model: PreTrainedModel, source: str) -> PreTrainedModel:
         ) from error
 
 
-__all__ = ["checkpoint_path", "load_checkpoint", "load_with_flanks"]
+__all__ = ["checkpoint_path", "load_checkpoint", "load_with_flanks", "weights_digest"]

@@ -285,13 +285,14 @@ def predict_file(
             first, a prediction is not finite, no row can be predicted, or rows are refused. The error says in which
             line or row, and how many there are.
         RuntimeError: a process on one of several devices has ended.
-        ValueError: `on_error` or `orientation` is something else, `windows` is below 1, or there are both `device` and
-            `devices`.
+        ValueError: `on_error` or `orientation` is something else, `windows` is below 1, `devices` is no list, or there
+            are both `device` and `devices`.
     """
-    require_choice("orientation", orientation, get_args(Orientation))
     if windows is not None and windows < 1:
         raise ValueError(f"`windows` is {windows}, but must be at least 1.")
     if devices:
+        if isinstance(devices, str):
+            raise ValueError(f"`devices` is {devices!r}, but must be a list of names, such as ['cuda:0', 'cuda:1'].")
         if device is not None:
             raise ValueError("Give one `device` or several `devices`, but not both.")
         batch_size = batch_size or default_batch_size(devices[0])
@@ -379,7 +380,13 @@ def expression_computation(
     truncation: bool,
     orientation: Orientation,
 ) -> Computation:
-    """Return the computation of expression."""
+    """
+    Return the computation of expression.
+
+    Raises:
+        ValueError: `orientation` is something else.
+    """
+    require_choice("orientation", orientation, get_args(Orientation))
     return Computation(
         model=model,
         tokenizer=tokenizer,

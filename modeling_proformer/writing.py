@@ -112,8 +112,12 @@ def output_table(name: str | os.PathLike | None, types: Mapping[str, pa.DataType
     if delimiter is None:
         with output_file(name, binary=True) as file:
             table = _ParquetTable(name, file, types)
-            yield table
-            table.close()
+            try:
+                yield table
+                table.close()
+            except BaseException:
+                table.abandon()
+                raise
     elif suffix.endswith(".gz"):
         # Without a time and a name in it, equal tables are equal files.
         with (
@@ -205,6 +209,11 @@ class _ParquetTable:
         if self.writer is not None:
             self._write_waiting()
             self.writer.close()
+
+    def abandon(self):
+        """Leave the file as it is; the writer's destructor would complete it, when it is closed already."""
+        if self.writer is not None:
+            self.writer.is_open = False
 
 
 class VcfWriter:

@@ -51,6 +51,14 @@ def run_command(command: str, table: pa.Table, checkpoint: Path, folder: Path, *
     return written.set_column(written.num_columns - 1, "error", pa.array(reasons, pa.string()))
 
 
+def test_options_that_are_something_else_are_refused(checkpoint):
+    with pytest.raises(ValueError, match="`orientation` is 'Given', but must be 'given' or 'reverse' or 'both'"):
+        PromoterPredictor(checkpoint, orientation="Given")
+    for function in (PromoterPredictor, PromoterEmbedder, VariantScorer):
+        with pytest.raises(ValueError, match="`missing_flanks` is 'trim', but must be 'keep' or 'cut' or 'refuse'"):
+            function(checkpoint, missing_flanks="trim")
+
+
 @pytest.mark.parametrize("orientation", ["given", "both"])
 def test_predictions_are_those_of_the_command(table, checkpoint, tmp_path, orientation):
     options = ["--on_error", "mark", "--batch_size", "2", "--orientation", orientation]

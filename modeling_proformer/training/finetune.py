@@ -1,6 +1,5 @@
 """Fine-tuning: from a checkpoint and a plain table to the model of another assay."""
 
-import hashlib
 import os
 import re
 import shutil
@@ -26,7 +25,7 @@ from ..evaluation.cards import RECORD as METRICS
 from ..evaluation.cards import read_record
 from ..evaluation.report import best_step, describe_checkpoint, describe_hardware, write_report
 from ..intervals import half_widths
-from ..loading import load_checkpoint
+from ..loading import load_checkpoint, weights_digest
 from ..modeling_proformer import ProformerForSequenceClassification
 from ..pipeline_proformer import PromoterExpressionPipeline
 from ..prediction import predict
@@ -159,7 +158,7 @@ def _run_in(output: Path, data: "Data", config: FinetuneConfig) -> FineTuned:
     config = choose_keep(config, assay, pretrained)
     for finding in assay.findings:
         logger.info(finding)
-    settings = {**asdict(config), "weights": _weights_digest(pretrained)}
+    settings = {**asdict(config), "weights": weights_digest(pretrained)}
     digest = run_digest(assay.sources, settings)
     if _is_finished(output):
         return _reopen(output, assay, digest)
@@ -246,13 +245,6 @@ def require_trainer():
 def eager_is_faster(tokenizer: ProformerTokenizer, on_cpu: bool, bf16: bool) -> bool:
     """Return whether eager attention trains faster than sdpa."""
     return on_cpu and bf16 and tokenizer.num_tokens <= MAX_TOKENS_FOR_EAGER
-
-
-def _weights_digest(model: nn.Module) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for name, weight in model.state_dict().items():
-        digest.update(name.encode() + weight.float().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _make_trainer(

@@ -3,9 +3,11 @@
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from argparse import Namespace
 from pathlib import Path
 from threading import Thread
 
@@ -16,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from waiting import wait_for
 
-from modeling_proformer import ProformerTokenizer, PromoterPredictor, load_checkpoint, predict_file
+from modeling_proformer import InputError, ProformerTokenizer, PromoterPredictor, load_checkpoint, predict_file
 
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; `make test-ray` runs this")
@@ -139,6 +141,25 @@ def test_rows_are_those_of_predict_file_and_are_predicted_once(
     code, _, error = run(capsys, *arguments, "--orientation", "both")
     assert (code, error.count("\n")) == (1, 1)
     assert "its files were made with orientation 'given' instead of 'both'" in error
+    (tmp_path / "other").mkdir()
+    model, tokenizer = load_checkpoint(checkpoint)
+    next(model.parameters()).data += 1
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "other")
+    code, _, error = run(capsys, *arguments, "--model", tmp_path / "other")
+    assert code == 1 and error.endswith("its files were made with another model; give another folder.\n")
+
+
+def test_a_file_that_has_changed_since_is_not_mixed_with_what_was_made_of_it(
+    cluster, promoters, checkpoint, tmp_path, capsys
+):
+    shutil.copytree(promoters, tmp_path / "in")
+    arguments = [tmp_path / "in", tmp_path / "out", "--model", checkpoint, "--quiet"]
+    assert run(capsys, *arguments)[0] == 0
+    os.utime(tmp_path / "in" / "a.parquet", (0, 0))
+    code, _, error = run(capsys, *arguments)
+    assert (code, error.count("\n")) == (1, 1)
+    assert f"{tmp_path}/in/a.parquet has changed since {tmp_path}/out/a.parquet was made from it; give" in error
 
 
 @pytest.mark.slow
@@ -149,14 +170,16 @@ def test_a_damaged_file_costs_no_other_file_anything(cluster, promoters, checkpo
     pq.write_table(table, tmp_path / "in" / "damaged.parquet", compression="none", use_dictionary=False)
     content = (tmp_path / "in" / "damaged.parquet").read_bytes()
     (tmp_path / "in" / "damaged.parquet").write_bytes(content[:5000] + b"\xff" * 100 + content[5100:])
+    (tmp_path / "in" / "truncated.parquet").write_bytes(content[:5000])
     code, _, error = run(capsys, tmp_path / "in", tmp_path / "out", "--model", checkpoint, "--quiet")
     assert (code, error.count("\n")) == (1, 1)
     assert error.startswith(
-        "ray_predict: 1 of 2 files were not written; the same command tries them again. "
-        f"{tmp_path}/in/damaged.parquet: not a readable Parquet file ("
+        "ray_predict: 2 of 3 files were not written; the same command tries them again. "
+        f"{tmp_path}/in/truncated.parquet: not a readable Parquet file ("
     )
+    assert f"; {tmp_path}/in/damaged.parquet: not a readable Parquet file (" in error
     assert read(tmp_path / "out", "a") == expected["a"]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.parquet", "_options.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.parquet", "_made_with.json"}
 
 
 @pytest.mark.slow
@@ -183,7 +206,8 @@ def test_an_actor_that_is_killed_costs_nothing(cluster, promoters, checkpoint, e
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes(cluster, promoters, checkpoint, expected, tmp_path, capsys, ray_folder):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_ended_resumes(cluster, promoters, checkpoint, expected, tmp_path, capsys, ray_folder, number):
     output = tmp_path / "predicted"
     arguments = [promoters, output, "--model", checkpoint, "--rows", 100, "--quiet"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
@@ -191,10 +215,15 @@ def test_a_killed_run_resumes(cluster, promoters, checkpoint, expected, tmp_path
         [sys.executable, SCRIPT, *map(str, arguments)],
         env=environment | SETTINGS | {"RAY_TMPDIR": str(ray_folder / "other")},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         wait_for(lambda: len(list(output.glob("a*.parquet"))) >= 2)
-        process.kill()
+        process.send_signal(number)
+        told = process.stderr.read().splitlines()
+    if number == signal.SIGTERM:
+        assert process.returncode == 143
+        assert "ray_predict: stopped by SIGTERM. The same command resumes." in told
     wait_for(lambda: not processes_with(str(ray_folder / "other")))
     done = {path: path.stat().st_mtime_ns for path in output.rglob("[a-z]*.parquet")}
     assert 2 <= len(done) < 25
@@ -206,7 +235,7 @@ def test_a_killed_run_resumes(cluster, promoters, checkpoint, expected, tmp_path
     assert out.startswith(f"{left:,} of 2,400 sequences were predicted in this run.")
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert (read(output, "a"), read(output, "b")) == (expected["a"], expected["b"])
-    assert [path.name for path in output.iterdir() if path.name.startswith("_")] == ["_options.json"]
+    assert [path.name for path in output.iterdir() if path.name.startswith("_")] == ["_made_with.json"]
 
 
 @pytest.mark.slow
@@ -239,16 +268,45 @@ def test_what_is_not_fit_is_refused_in_one_line(promoters, checkpoint, tmp_path,
     assert refuse(promoters, new, *model, "--sequence", "dna") == (
         f"{promoters}/a.parquet: there is no column 'dna'; {columns}"
     )
+    twice = pa.table([pa.array(["ACGT"])] * 2, ["sequence", "sequence"])
+    (tmp_path / "twice").mkdir()
+    pq.write_table(twice, tmp_path / "twice" / "a.parquet")
+    assert refuse(tmp_path / "twice", new, *model).endswith("there are 2 columns 'sequence'; rename the others.")
+    (tmp_path / "alike").mkdir()
+    for name, rows in (("a.parquet", 2), ("a-000000000000.PARQUET", 1)):
+        pq.write_table(pa.table({"sequence": ["ACGT"] * rows}), tmp_path / "alike" / name)
+    both = f"{tmp_path}/alike/a.parquet and {tmp_path}/alike/a-000000000000.PARQUET would both be written to {new}/a-"
+    assert both in refuse(tmp_path / "alike", new, *model, "--rows", 1)
     assert refuse(promoters, promoters / "out", *model).endswith(
         "the output lies within the input; give another folder."
     )
     assert "this is neither a folder nor a repository" in refuse(promoters, new, "--model", tmp_path / "missing")
     assert refuse("nowhere://promoters", new, *model).startswith("nowhere://promoters: cannot be opened (")
     (tmp_path / "none" / "damaged.parquet").write_bytes(b"PAR1 and no more")
-    assert "damaged.parquet: not a readable Parquet file" in refuse(tmp_path / "none", new, *model)
     assert not new.exists()
+    assert "damaged.parquet: not a readable Parquet file" in refuse(tmp_path / "none", new, *model)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     error = refuse(promoters, tmp_path / "full", *model)
     assert error == f"{tmp_path}/full: there are other files, such as {tmp_path}/full/mine.txt; give an empty folder."
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_actors_that_no_machine_has_room_for_are_reported(monkeypatch, capsys):
+    require_room = runpy.run_path(str(SCRIPT))["require_room"]
+    nodes = [{"Alive": True, "Resources": {"CPU": 2.0}}, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 1.0}}]
+    require_room(nodes, Namespace(cpus=2, gpus=0))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for needs in (Namespace(cpus=64, gpus=0), Namespace(cpus=1, gpus=0.5)):
+        with pytest.raises(InputError, match=f"has not the {needs.cpus} cores and {needs.gpus} GPUs, which an actor"):
+            require_room(nodes, needs)
+    monkeypatch.setenv("RAY_ADDRESS", "cluster:6379")
+    require_room(nodes, Namespace(cpus=1, gpus=1))
+    assert capsys.readouterr().err.startswith("ray_predict: waiting for a machine of the cluster with the 1 cores and")
+
+
+@pytest.mark.parametrize("option", ["--actors 0", "--rows 0", "--batch_size -5", "--cpus -1", "--gpus -1"])
+def test_numbers_that_make_no_sense_are_refused(promoters, tmp_path, capsys, option):
+    code, _, error = run(capsys, promoters, tmp_path / "out", *option.split())
+    assert code == 2 and f"error: {' is '.join(option.split())}, but must " in error
+    assert not (tmp_path / "out").exists()
