@@ -45,7 +45,6 @@ def main():
         commands = {
             "python": [sys.executable, "-c", ""],
             "import torch": [sys.executable, "-c", "import torch"],
-            "import PreTrainedModel": [sys.executable, "-c", "from transformers import PreTrainedModel"],
             "import modeling_proformer": [sys.executable, "-c", "import modeling_proformer"],
             "proformer --help": [*PROFORMER, "--help"],
             "proformer predict, one sequence": [*PROFORMER, "predict", str(fasta), "-o", str(Path(folder, "out.tsv"))],
