@@ -1,9 +1,11 @@
-"""Compare how fast two versions of this package predict with the embedded model, and whether they predict the same.
+"""Compare how fast two versions of this package predict, and whether they predict the same.
 
     git worktree add /tmp/before af35545
     python examples/benchmark_versions.py /tmp/before . --threads 1 2
+    python examples/benchmark_versions.py /tmp/before . --published --number 64
 
-The two folders are checkouts of this repository. Each version runs in a process of its own; they take turns within one
+The two folders are checkouts of this repository. The model is the embedded one, or has the published size and random
+weights. Each version runs in a process of its own; they take turns within one
 run, and the table has the median and the range of all turns.
 """
 
@@ -23,10 +25,16 @@ WORKER = """
 import sys, time
 import numpy as np
 import torch
-from modeling_proformer import load_checkpoint, predict
-number, threads, batch_size, dtype, clock, path = sys.argv[1:]
+from modeling_proformer import (
+    ProformerConfig, ProformerForSequenceClassification, ProformerTokenizer, load_checkpoint, predict
+)
+published, number, threads, batch_size, dtype, clock, path = sys.argv[1:]
 torch.set_num_threads(int(threads))
-model, tokenizer = load_checkpoint()
+torch.manual_seed(0)
+if published:
+    model, tokenizer = ProformerForSequenceClassification(ProformerConfig()), ProformerTokenizer()
+else:
+    model, tokenizer = load_checkpoint()
 bases = np.random.default_rng(0).choice(list("ACGT"), (int(number), 80))
 options = {"batch_size": int(batch_size) or None, "dtype": getattr(torch, dtype, None)}
 for line in sys.stdin:
@@ -46,6 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--number", type=int, default=2000, help="random promoters to predict in a turn (%(default)s)")
     add("--repeats", type=int, default=7, help="number of turns (%(default)s)")
     add("--batch-size", type=int, default=0, help="sequences computed at a time (default: the version's own)")
+    add("--published", action="store_true", help="measure a model of the published size, with random weights")
     add("--bf16", action="store_true", help="compute in bfloat16")
     add("--busy", action="store_true", help="count seconds of the process on its core, for a machine that others use")
     arguments = parser.parse_args()
@@ -70,6 +79,7 @@ def link_package(checkout: Path, folder: Path):
 def start(checkout: Path, threads: int, folder: Path, arguments: argparse.Namespace) -> subprocess.Popen:
     link_package(checkout, folder)
     options = [
+        "published" if arguments.published else "",
         str(arguments.number),
         str(threads),
         str(arguments.batch_size),
