@@ -18,7 +18,15 @@ import pyarrow.parquet as pq
 import pytest
 from waiting import wait_for
 
-from modeling_proformer import InputError, ProformerTokenizer, PromoterPredictor, load_checkpoint, predict_file
+from modeling_proformer import (
+    InputError,
+    ProformerTokenizer,
+    PromoterEmbedder,
+    PromoterPredictor,
+    VariantScorer,
+    load_checkpoint,
+    predict_file,
+)
 
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; `make test-ray` runs this")
@@ -251,6 +259,22 @@ def test_the_class_is_one_for_map_batches(cluster, promoters, checkpoint, expect
     rows = sorted(table.take_all(), key=lambda row: row["number"])
     assert {row.pop("path") for row in rows} == {str(promoters / "b.parquet")}
     assert rows == expected["b"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", [PromoterEmbedder, VariantScorer])
+def test_the_other_classes_are_too(cluster, checkpoint, function):
+    sequences = ["ACGTACGTACGT", "ACGTACGTACGA", "ACGX"]
+    table = pa.table({"sequence": sequences, "reference": sequences, "alternate": sequences[1:] + sequences[:1]})
+    mapped = ray.data.from_arrow(table).map_batches(
+        function,
+        fn_constructor_args=[str(checkpoint)],
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(size=1),
+        num_cpus=1,
+    )
+    found = pa.concat_tables(ray.get(mapped.to_arrow_refs()))
+    assert found.to_pylist() == function(str(checkpoint))(table).to_pylist()
 
 
 def test_what_is_not_fit_is_refused_in_one_line(promoters, checkpoint, tmp_path, capsys):
