@@ -5,8 +5,8 @@
     python examples/benchmark_versions.py /tmp/before . --published --number 64
 
 The two folders are checkouts of this repository. The model is the embedded one, or has the published size and random
-weights. Each version runs in a process of its own; they take turns within one
-run, and the table has the median and the range of all turns.
+weights. Each version runs in a process of its own; they take turns within one run, and the table has the median and
+the range of all turns.
 """
 
 import argparse

@@ -16,6 +16,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,18 @@ class PartPredictor:
         return pa.concat_tables(map(self.predict, tables))
 
     def _write(self, table: pa.Table, path: str):
-        folder, _, name = path.rpartition("/")
-        self.target.create_dir(folder)
-        unfinished = f"{folder}/{UNFINISHED}{uuid.uuid4().hex}-{name}"
-        pq.write_table(table, unfinished, filesystem=self.target)
-        self.target.move(unfinished, path)
+        with whole_file(self.target, path) as unfinished:
+            pq.write_table(table, unfinished, filesystem=self.target)
+
+
+@contextmanager
+def whole_file(filesystem: FileSystem, path: str) -> Iterator[str]:
+    """Yield a path beside that of a file, which gets its own once it is complete; its folder is made."""
+    folder, _, name = path.rpartition("/")
+    filesystem.create_dir(folder)
+    unfinished = f"{folder}/{UNFINISHED}{uuid.uuid4().hex}-{name}"
+    yield unfinished
+    filesystem.move(unfinished, path)
 
 
 def read_part(file: pq.ParquetFile, first: int, rows: int) -> Iterator[pa.Table]:
@@ -255,11 +263,8 @@ def start_output(
         raise InputError(f"{arguments.output}: there are files without {RECORD}; give an empty folder.")
     for path in unfinished:
         target.delete_file(path)
-    target.create_dir(output)
-    temporary = f"{output}/{UNFINISHED}{uuid.uuid4().hex}-{RECORD}"
-    with target.open_output_stream(temporary) as file:
+    with whole_file(target, record) as path, target.open_output_stream(path) as file:
         file.write(json.dumps(made_with).encode())
-    target.move(temporary, record)
     return there & wanted
 
 

@@ -116,10 +116,9 @@ def load_with_flanks(
         FileNotFoundError, ImportError, InputError: see `load_checkpoint`; or the construct has no flanks.
         ValueError: `missing_flanks` is something else.
     """
-    if missing_flanks is not None:
-        require_choice("missing_flanks", missing_flanks, get_args(MissingFlanks))
     model, tokenizer = load_checkpoint(folder_or_repo)
     if missing_flanks is not None:
+        require_choice("missing_flanks", missing_flanks, get_args(MissingFlanks))
         if not (tokenizer.five_prime_flank or tokenizer.three_prime_flank):
             raise InputError("`missing_flanks`: the construct of this model has no flanks.")
         tokenizer.missing_flanks = missing_flanks
