@@ -20,7 +20,7 @@ from .data.genome import Genome, reverse_complement
 from .data.screening import OnError, ScreenedRow, Screening, is_bed
 from .data.tables import InputError, Row
 from .devices import run_on_devices
-from .hardware import keep_freed_memory
+from .hardware import available_device, keep_freed_memory
 from .modeling_proformer import (
     evaluation_mode,
     predict_from_logits,
@@ -73,8 +73,8 @@ def predict(
     Raises:
         InvalidSequenceError: a sequence cannot be tokenized; `row` is its index among all the sequences.
         TypeError: the model does not predict expression, or `sequences` is one string.
-        ValueError: `batch_size` is below 1, the model cannot read the tokenizer's k-mers, or a CPU cannot compute its
-            weights, which are in one short type, in another.
+        ValueError: `batch_size` is below 1, `device` cannot be used here, the model cannot read the tokenizer's
+            k-mers, or a CPU cannot compute its weights, which are in one short type, in another.
     """
     model = unwrap_expression_model(model)
     batches = predict_batches(
@@ -126,8 +126,7 @@ def place_model(
     require_same_kmers(model.config, tokenizer)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    # The device of a tensor is a certain one: "cuda" alone is one of several.
-    if device is not None and torch.empty(0, device=device).device != model.device:
+    if device is not None and available_device(device) != model.device:
         model = copy.deepcopy(model).to(device)
     return model, batch_size or default_batch_size(model.device)
 
@@ -285,8 +284,8 @@ def predict_file(
             first, a prediction is not finite, no row can be predicted, or rows are refused. The error says in which
             line or row, and how many there are.
         RuntimeError: a process on one of several devices has ended.
-        ValueError: `on_error` or `orientation` is something else, `windows` is below 1, `devices` is no list, or there
-            are both `device` and `devices`.
+        ValueError: `on_error` or `orientation` is something else, `windows` is below 1, `devices` is no list, there
+            are both `device` and `devices`, or one of them cannot be used here.
     """
     if windows is not None and windows < 1:
         raise ValueError(f"`windows` is {windows}, but must be at least 1.")
@@ -295,6 +294,8 @@ def predict_file(
             raise ValueError(f"`devices` is {devices!r}, but must be a list of names, such as ['cuda:0', 'cuda:1'].")
         if device is not None:
             raise ValueError("Give one `device` or several `devices`, but not both.")
+        for each in devices:
+            available_device(each, "devices")
         batch_size = batch_size or default_batch_size(devices[0])
     paths = as_paths(path)
     model, batch_size = prepare_model(model, tokenizer, (), batch_size, device)

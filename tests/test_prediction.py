@@ -234,6 +234,15 @@ def test_a_device_that_computes_nothing_leaves_the_model_alone(model, tiny_token
     np.testing.assert_array_equal(predict(model, tiny_tokenizer, sequences), expected)
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "abacus", "privateuseone"])
+def test_a_device_that_is_not_there_is_refused_in_a_sentence(model, tiny_tokenizer, sequences, device):
+    with pytest.raises(ValueError, match=f"^`device` '{device}' cannot be used here: [^.]+") as refused:
+        predict(model, tiny_tokenizer, sequences, device=device)
+    assert len(str(refused.value)) < 300
+    with pytest.raises(ValueError, match=f"^`devices` '{device}' cannot be used here: "):
+        next(predict_file(model, tiny_tokenizer, "unread.fasta", devices=["cpu", device]))
+
+
 class TestTheModelIsLeftAsItWas:
     """The model has one submodule in evaluation mode and the others in training mode, a frozen weight and a hook."""
 

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 
 from ..configuration_proformer import ProformerConfig
 from ..data.config import option
-from ..data.tables import InputError, Row, first_line, require_columns
+from ..data.tables import InputError, Row, require_columns
 from ..data.text import STANDARD_INPUT
 from ..evaluation.metrics import correlation
+from ..hardware import available_device
 from ..intervals import prediction_interval
 from ..loading import load_with_flanks
 from ..options import name_flags
@@ -131,21 +132,6 @@ class RunOptions:
 def input_path(path: str) -> str:
     """Return the path of an input, for which "-" is the standard input."""
     return STANDARD_INPUT if path == "-" else path
-
-
-def available_device(name: str, option: str = "device") -> torch.device:
-    """
-    Return a device that an option names.
-
-    Raises:
-        ValueError: it cannot be used here.
-    """
-    try:
-        torch.zeros(1, device=name).item()
-        return torch.device(name)
-    # Torch raises different errors for different kinds of device, and in different builds.
-    except Exception as error:
-        raise ValueError(f"`{option}` {name!r} cannot be used here: {first_line(error)}") from error
 
 
 def require_interval(level: float, config: ProformerConfig):
