@@ -45,7 +45,8 @@ def write_report(
     record: Mapping[str, Any],
 ):
     """
-    Write `metrics.json`, `predictions.tsv`, figures and the card `README.md` of a fine-tuned model.
+    Write what is kept next to a fine-tuned model: `metrics.json`, `log_history.json`, `predictions.tsv`, figures and
+    the card `README.md`.
 
     None of them names a folder of this machine.
 
@@ -85,6 +86,7 @@ def write_report(
         "held_out": {name: held_out(getattr(split, name)) for name in HELD_OUT},
         "accuracy": {name: accuracies(getattr(split, name)) for name in HELD_OUT} if is_class else None,
     }
+    (folder / "log_history.json").write_text(json.dumps(log_history, indent=1))
     _write_predictions(folder / "predictions.tsv", config, assay, predicted)
     _draw_figures(folder, config, assay.measured[scored], predicted[scored], log_history)
     write_record_and_card(folder, metrics)

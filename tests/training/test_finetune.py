@@ -200,7 +200,9 @@ class TestTargets:
     @pytest.mark.parametrize("options", [{}, BINS])
     def test_the_model_is_that_of_the_highest_score(self, fine_tune, options):
         fine_tuned, folder = fine_tune(**options)
-        scores = {entry["step"]: entry["eval_score"] for entry in fine_tuned.log_history if "eval_score" in entry}
+        log = json.loads((folder / "log_history.json").read_text())
+        assert log == fine_tuned.log_history
+        scores = {entry["step"]: entry["eval_score"] for entry in log if "eval_score" in entry}
         metrics = json.loads((folder / "metrics.json").read_text())
         assert metrics["best_step"] == max(scores, key=scores.get)
 
