@@ -31,6 +31,8 @@ class OneHotModel(nn.Module):
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
+        # Tools put a module back into the mode in which they found it, and with it the model.
+        self.training = model.training
 
     def forward(self, one_hot: torch.Tensor) -> torch.Tensor:
         """

@@ -47,7 +47,7 @@ class PromoterExpressionPipeline(Pipeline):
     >>> import modeling_proformer
     >>> pipe = pipeline("promoter-expression", model=modeling_proformer.checkpoint_path(), device="cpu")
     >>> round(pipe("TGACTCA" * 8)["expression"]["value"], 2)
-    4.56
+    4.92
     """
 
     _load_tokenizer = True

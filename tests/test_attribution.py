@@ -119,9 +119,10 @@ class TestLibraries:
         module, bases = as_one_hot(*embedded), one_hot_inserts(embedded[1], sequences)
         before, after = ablate(module, bases, 10, 30, n=3, device="cpu", random_state=0)
         assert after.shape == (2, 3, 1)
-        # The motif of Rap1 activates yeast promoters.
+        # The motif of Reb1 activates yeast promoters.
         before, after = marginalize(module, bases, "TTACCCGG", device="cpu")
         assert (after > before).any()
+        assert not embedded[0].training and embedded[0].config.interval_half_widths
 
     def test_captums_integrated_gradients_are_complete(self, embedded, sequences):
         captum = pytest.importorskip("captum.attr")

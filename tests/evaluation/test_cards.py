@@ -371,8 +371,8 @@ def test_the_cards_examples_print_what_it_says_where_the_package_is_unknown(tmp_
     assert outcome.returncode == 0, outcome.stderr
     assert NUMBER.split(outcome.stdout) == NUMBER.split(said)
     numbers = [[float(number) for number in NUMBER.findall(text)] for text in (outcome.stdout, said)]
-    # Of the prediction, with an interval for both that were fine-tuned by regression, and of the variant's effect.
-    assert len(numbers[0]) == (2 * 3 + 2) + (1 + 1) + (3 + 1) + (1 + 1)
+    # Of the prediction, with an interval for all regressions, and of the variant's effect.
+    assert len(numbers[0]) == (2 * 3 + 2) + (1 + 1) + (3 + 1) + (3 + 1)
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-5)
 
 
