@@ -29,6 +29,7 @@ from space import (
 )
 
 from modeling_proformer import predict
+from modeling_proformer.intervals import prediction_interval
 from modeling_proformer.mutagenesis import saturation_mutagenesis
 
 
@@ -253,15 +254,18 @@ def test_the_whole_page_by_mouse(address, open_page, inspect, embedded):
 
     model, tokenizer = embedded
     entries = sequences.read_text(EXAMPLE)
-    expected = predict(model, tokenizer, entries.sequences)[:, 0]
+    predicted = predict(model, tokenizer, entries.sequences)
+    low, high = prediction_interval(predicted, model.config, 0.9)
+    expected = predicted[:, 0]
     with open_page(address) as page:
         inspect_both("start")
 
         page.get_by_role("button", name="Try the example").click()
         header, *rows = cells(page, "Predicted expression")
-        assert header == ["No.", "Sequence", "Predicted expression", "Measured native promoters below it"]
+        assert header[2:] == ["Predicted expression", "90% interval", "Measured native promoters below it"]
         assert [row[1] for row in rows] == entries.names
         assert [row[2] for row in rows] == [f"{value:.2f}" for value in expected]
+        assert [row[3] for row in rows] == [minus(f"{a:.2f} to {b:.2f}") for (a,), (b,) in zip(low, high, strict=True)]
         figure = page.get_by_role("img", name=f"1: {expected[0]:.1f}, 2: {expected[1]:.1f}").get_attribute("alt")
         assert "58,390 native promoters and 7,232 random inserts" in figure
         inspect_both("expression")
@@ -373,7 +377,7 @@ def test_the_whole_page_by_keyboard(address, open_page, inspect, tmp_path):
         reach(page, page.get_by_role("button", name="Compare with its reference"))
         page.keyboard.press("Enter")
         assert cells(page, "Reference and variant")[2][1] == "C36A"
-        page.get_by_text(re.compile(r"Predicted expression changes from 15\.\d\d to \d\.\d\d \(−")).wait_for()
+        page.get_by_text(re.compile(r"Predicted expression changes from 1\d\.\d\d to \d\.\d\d \(−")).wait_for()
 
         inspect(page, "dark-variant")
 
