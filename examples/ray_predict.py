@@ -37,6 +37,8 @@ from modeling_proformer.signals import stop_on_signals
 
 # Rows that are read at a time.
 READ_ROWS = 4096
+# So often is a part tried again whose actor was killed while it predicted it.
+RETRIES = 3
 # This file keeps what the output was made with and from. Readers of Parquet ignore names that begin like it.
 RECORD = "_made_with.json"
 PARQUET = ".parquet"
@@ -322,6 +324,7 @@ def predict_parts(arguments: argparse.Namespace) -> str:
             compute=ray.data.ActorPoolStrategy(size=min(arguments.actors, len(parts))),
             num_cpus=arguments.cpus,
             num_gpus=arguments.gpus or None,
+            max_task_retries=RETRIES,
         )
         progress = tqdm(total=total, initial=total - left, unit=" sequences", disable=arguments.quiet)
         try:
@@ -332,6 +335,11 @@ def predict_parts(arguments: argparse.Namespace) -> str:
                     bad += result["bad"]
                     quoted += result["quoted"][: MAX_QUOTED - len(quoted)]
                     failed += [result["failed"]] if result["failed"] else []
+        except ray.exceptions.RayActorError as error:
+            raise RuntimeError(
+                f"The actors that predicted one part were killed {RETRIES + 1} times, perhaps because memory did not "
+                "suffice; a smaller --batch_size needs less. The same command resumes."
+            ) from error
         except ray.exceptions.RayError as error:
             # Otherwise, the last line says what has happened on a machine.
             cause = getattr(error, "cause", None)

@@ -214,6 +214,21 @@ def test_an_actor_that_is_killed_costs_nothing(cluster, promoters, checkpoint, e
 
 
 @pytest.mark.slow
+def test_a_part_that_kills_its_actors_ends_the_run(cluster, promoters, checkpoint, tmp_path, monkeypatch, capsys):
+    def end_process(self, part):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    script = runpy.run_path(str(SCRIPT), run_name="script")
+    monkeypatch.setattr(script["PartPredictor"], "_predict", end_process)
+    monkeypatch.setitem(script["main"].__globals__, "RETRIES", 1)
+    arguments = [promoters / "a.parquet", tmp_path / "predicted", "--model", checkpoint, "--quiet"]
+    monkeypatch.setattr(sys, "argv", ["ray_predict.py", *map(str, arguments)])
+    assert script["main"]() == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("ray_predict: The actors that predicted one part were killed 2 times, perhaps because")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_is_ended_resumes(cluster, promoters, checkpoint, expected, tmp_path, capsys, ray_folder, number):
     output = tmp_path / "predicted"
