@@ -1,4 +1,4 @@
-"""Several devices of one machine: a process on each computes some of the batches."""
+"""The devices of this machine, and several of them at once: a process on each computes some of the batches."""
 
 import multiprocessing
 import os
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
+from .data.rows import first_line
+
 
 if TYPE_CHECKING:
     from .prediction import Computation
@@ -27,6 +29,21 @@ Rows = TypeVar("Rows")
 
 # Batches that wait for each device, so that none of them waits for the next one.
 BATCHES_AHEAD = 2
+
+
+def available_device(name: str | torch.device, option: str = "device") -> torch.device:
+    """
+    Return the device that an option names, with its number where there may be several of its kind.
+
+    Raises:
+        ValueError: it cannot be used here.
+    """
+    try:
+        return torch.zeros(1, device=name).device
+    # Torch raises different errors for different kinds of device, and in different builds.
+    except Exception as error:
+        reason = first_line(error).split(". ")[0].removesuffix(".")
+        raise ValueError(f"`{option}` {str(name)!r} cannot be used here: {reason}.") from error
 
 
 def run_on_devices(
@@ -117,4 +134,4 @@ def _compute(sequences: Sequence[str]) -> np.ndarray:
     return computation.run(computation.tokenize(sequences))
 
 
-__all__ = ["run_on_devices"]
+__all__ = ["available_device", "run_on_devices"]

@@ -1,10 +1,8 @@
-"""Find out what can compute here and what the processor does fast, and let it."""
+"""Find out what the processor does fast, and let it."""
 
 from functools import cache
 
 import torch
-
-from .data.rows import first_line
 
 
 def has_fast_bfloat16() -> bool:
@@ -20,21 +18,6 @@ def has_fast_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def available_device(name: str | torch.device, option: str = "device") -> torch.device:
-    """
-    Return the device that an option names, with its number where there may be several of its kind.
-
-    Raises:
-        ValueError: it cannot be used here.
-    """
-    try:
-        return torch.zeros(1, device=name).device
-    # Torch raises different errors for different kinds of device, and in different builds.
-    except Exception as error:
-        reason = first_line(error).split(". ")[0].removesuffix(".")
-        raise ValueError(f"`{option}` {str(name)!r} cannot be used here: {reason}.") from error
-
-
 @cache
 def keep_freed_memory():
     """
@@ -48,4 +31,4 @@ def keep_freed_memory():
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
-__all__ = ["available_device", "has_fast_bfloat16", "keep_freed_memory"]
+__all__ = ["has_fast_bfloat16", "keep_freed_memory"]

@@ -19,8 +19,8 @@ from .data.config import require_choice
 from .data.genome import Genome, reverse_complement
 from .data.screening import OnError, ScreenedRow, Screening, is_bed
 from .data.tables import InputError, Row
-from .devices import run_on_devices
-from .hardware import available_device, keep_freed_memory
+from .devices import available_device, run_on_devices
+from .hardware import keep_freed_memory
 from .modeling_proformer import (
     evaluation_mode,
     predict_from_logits,

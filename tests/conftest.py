@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ def usual_logging():
     logging.set_verbosity(verbosity)
     if bars:
         logging.enable_progress_bar()
+
+
+@pytest.fixture
+def heeds_signals():
+    """
+    In the background SIGINT is ignored, under nohup SIGHUP, and so they would be by what the tests start. Ray, which
+    other tests start, leaves a handler of SIGTERM behind.
+    """
+    usual = dict.fromkeys((signal.SIGHUP, signal.SIGTERM), signal.SIG_DFL)
+    usual[signal.SIGINT] = signal.default_int_handler
+    before = {each: signal.signal(each, handler) for each, handler in usual.items()}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
 @pytest.fixture

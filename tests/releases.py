@@ -36,6 +36,8 @@ RELEASE = {
     "tokenization_proformer.py",
     "tokenizer_config.json",
 }
+# What fine-tuning leaves in a folder.
+FINE_TUNED = RELEASE | {"log_history.json"}
 RUN_STATE = [
     "checkpoint-5/optimizer.pt",
     "checkpoint-5/model.safetensors",

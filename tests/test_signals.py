@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from releases import RELEASE
+from releases import FINE_TUNED
 from tiny import save_tiny
 from waiting import wait_for
 
@@ -18,23 +18,12 @@ from modeling_proformer.cli import main
 from modeling_proformer.signals import Stopped, stop_on_signals
 
 
+pytestmark = pytest.mark.usefixtures("heeds_signals")
+
+
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
     return save_tiny(tmp_path / "checkpoint", label_mean=[9.0], label_std=[4.0])
-
-
-@pytest.fixture(autouse=True)
-def heeds_signals():
-    """
-    In the background SIGINT is ignored, under nohup SIGHUP, and so they would be by what the tests start. Ray, which
-    other tests start, leaves a handler of SIGTERM behind.
-    """
-    usual = dict.fromkeys((signal.SIGHUP, signal.SIGTERM), signal.SIG_DFL)
-    usual[signal.SIGINT] = signal.default_int_handler
-    before = {each: signal.signal(each, handler) for each, handler in usual.items()}
-    yield
-    for each, handler in before.items():
-        signal.signal(each, handler)
 
 
 def start(*arguments, **options) -> subprocess.Popen:
@@ -78,7 +67,7 @@ def test_finetune_says_how_to_go_on_and_goes_on(tmp_path, checkpoint, capsys, mo
     assert os.listdir(tmp_path / "tuned") == ["training"]
     assert main(list(map(str, arguments))) == 0
     assert re.search(r"^Resuming from .*checkpoint-\d+\.$", capsys.readouterr().err, re.M)
-    assert {path.name for path in (tmp_path / "tuned").iterdir()} == RELEASE
+    assert {path.name for path in (tmp_path / "tuned").iterdir()} == FINE_TUNED
 
 
 def test_a_signal_that_is_ignored_stays_ignored_and_the_handlers_come_back():

@@ -14,8 +14,8 @@ from ..configuration_proformer import ProformerConfig
 from ..data.config import option
 from ..data.tables import InputError, Row, require_columns
 from ..data.text import STANDARD_INPUT
+from ..devices import available_device
 from ..evaluation.metrics import correlation
-from ..hardware import available_device
 from ..intervals import prediction_interval
 from ..loading import load_with_flanks
 from ..options import name_flags

@@ -15,7 +15,7 @@ from ..data.genome import Genome, read_bed
 from ..data.rows import require_new_columns
 from ..data.screening import is_bed
 from ..data.tables import InputError, Row, column_types, is_stream, measured_value
-from ..hardware import available_device
+from ..devices import available_device
 from ..prediction import predict_file
 from ..writing import FORMATS, is_standard, output_bedgraph, output_table, table_suffix_of
 from .common import (

@@ -82,6 +82,7 @@ def test_a_process_that_is_killed_ends_the_command_in_one_line(refused, table):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("heeds_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_processes_end_with_the_command(checkpoint, folder, number):
     output = folder / "out.tsv"

@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from releases import RELEASE
+from releases import FINE_TUNED
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from tuning import BINS, QUICK, correlation_on_test
@@ -38,7 +38,7 @@ class TestFolder:
 
     def test_it_holds_nothing_else(self, fine_tune):
         _, folder = fine_tune()
-        assert {path.name for path in folder.iterdir()} == RELEASE
+        assert {path.name for path in folder.iterdir()} == FINE_TUNED
 
     def test_the_card_says_that_the_positions_were_resized(self, fine_tune):
         finding = "The checkpoint's positions are resized from 12 to 16 bases."
@@ -110,7 +110,7 @@ class TestFolder:
             shutil.rmtree(next((output / ".training.removed").glob("checkpoint-*")))
             (output / ".training.removed" / "training.json").unlink()
         again = finetune(**arguments)
-        assert {path.name for path in output.iterdir()} == RELEASE
+        assert {path.name for path in output.iterdir()} == FINE_TUNED
         predicted = predict(*load_checkpoint(output), again.assay.sequences_of(again.assay.split.test))
         np.testing.assert_allclose(predicted, again.predicted[again.assay.split.test], atol=1e-5)
 
@@ -119,7 +119,7 @@ class TestFolder:
         (tmp_path / "tuned" / "_proformer.lock").write_text("1 on elsewhere\n")
         (tmp_path / "tuned" / "training" / "training.json.new").write_text('{"tab')
         finetune(frame, tmp_path / "tuned", model=checkpoint, **QUICK | {"steps": 5})
-        assert {path.name for path in (tmp_path / "tuned").iterdir()} == RELEASE
+        assert {path.name for path in (tmp_path / "tuned").iterdir()} == FINE_TUNED
 
     def test_a_folder_that_another_process_writes_is_refused(self, tmp_path, frame, checkpoint):
         with own_folder(tmp_path / "tuned"), pytest.raises(BlockingIOError, match="another process"):
