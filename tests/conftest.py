@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from tiny import TINY
 from transformers.utils import logging
 
@@ -22,6 +23,10 @@ ROOT = Path(__file__).parents[1]
 # Real measurements and numerical fixtures, which the project does not own.
 SHARED = Path(os.environ.get("PROFORMER_SHARED", ROOT.parent / "shared"))
 
+
+# On a busy machine, an example of a property may take any time.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 # The tests' models are so small that sharing their work out costs more than it saves; in processes of their own too.
 torch.set_num_threads(1)

@@ -24,7 +24,7 @@ def one_hot_predictions(model, tokenizer, sequences) -> np.ndarray:
         return as_one_hot(model, tokenizer)(one_hot_inserts(tokenizer, sequences)).numpy()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(st.text("ACGTN", min_size=1, max_size=12), min_size=1, max_size=4),
     st.sampled_from([1, 2, 3]),

@@ -12,7 +12,7 @@ from modeling_proformer.constraints import ConstraintChecker, Constraints, decod
 MOTIFS = ["BsaI", "BanI", "EcoRI", "ATG", "TATAWR", "acgu", "GNC"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     inserts=st.lists(st.text("ACGT", min_size=14, max_size=14) | st.text("AT", min_size=14, max_size=14), min_size=1),
     flanks=st.sampled_from([("", ""), ("TGCATTTTTT", "GGTT"), ("", "C"), ("GGTCTCAGGTCTC", "ATGATG")]),
@@ -52,7 +52,7 @@ def test_every_enzyme_has_a_site_that_is_found():
             assert not checker.passes(encode_bases(insert)[None])[0], name
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text("ACGT", min_size=30, max_size=30), st.sets(st.integers(0, 29), max_size=5), st.integers(0, 9))
 def test_a_repaired_insert_fulfils_all_and_keeps_what_it_must(insert, kept, seed):
     constraints = {"avoid": ["BsaI", "TTT"], "gc": (30, 60), "max_homopolymer": 4}

@@ -31,7 +31,7 @@ def model(two_outputs) -> ProformerForSequenceClassification:
     return two_outputs
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     insert=st.text("ACGTN", min_size=1, max_size=12),
     flanked=st.booleans(),
@@ -72,7 +72,7 @@ def test_each_change_is_predicted_like_its_sequence(
         np.testing.assert_allclose(result.contributions[position - 1], expected, atol=1e-6)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(insert=st.text("ACGTN", min_size=1, max_size=12))
 def test_saturation_mutagenesis_is_the_prediction_of_every_variant(model, insert):
     (expression,) = saturation_mutagenesis(model, tokenizer_for(), [insert])

@@ -108,7 +108,7 @@ class TestResults:
         results = pipeline_of("exclusive classes")(SEQUENCES)
         np.testing.assert_allclose(values(results).sum(axis=1), 1, rtol=1e-6)
 
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     @given(sequences=st.lists(st.text("ACGTNacgtu", min_size=1, max_size=12)), batch_size=st.integers(1, 9))
     def test_they_do_not_depend_on_how_sequences_are_given(self, pipe, sequences, batch_size):
         results = pipe(sequences, batch_size=batch_size)

@@ -118,7 +118,7 @@ def problems(draw):
     return chromosome, variants, promoters
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     problem=problems(),
     offsets=st.integers(1, WIDTH),

@@ -14,7 +14,7 @@ FIVE, THREE = "TGCATTTTTTTCACATC", "GGTTACGGCTGTT"
 ADAPTER = "AGATCGGAAGAGCACACGTCTGAAC"
 COMPLEMENT = str.maketrans("ACGT", "TGCA")
 # An example takes as long as the machine is busy.
-unhurried = settings(deadline=None, max_examples=50)
+fifty_examples = settings(max_examples=50)
 seeds = st.integers(0, 2**32 - 1)
 flank_pairs = st.sampled_from([(FIVE, THREE), ("", ADAPTER), (ADAPTER, "")])
 
@@ -68,7 +68,7 @@ def found_flanks(construct: Construct) -> tuple[str, str]:
 flank_lengths = st.integers(8, 25)
 
 
-@unhurried
+@fifty_examples
 @given(seeds, flank_lengths, flank_lengths, st.integers(20, 60), st.integers(12, 40), st.integers(0, 40))
 def test_flanks_are_found_and_inserts_trimmed_to_their_lengths(seed, five, three, number, shortest, spread):
     rng = np.random.default_rng(seed)
@@ -87,7 +87,7 @@ def test_flanks_are_found_and_inserts_trimmed_to_their_lengths(seed, five, three
         assert tokenizer.insert_lengths(with_flanks(inserts, five_prime, three_prime)).tolist() == lengths.tolist()
 
 
-@unhurried
+@fifty_examples
 @given(seeds)
 def test_order_case_and_u_for_t_do_not_matter(seed):
     rng = np.random.default_rng(seed)
@@ -109,7 +109,7 @@ def test_a_flank_at_one_end(five_prime, three_prime):
     assert construct.insert_width == 80
 
 
-@unhurried
+@fifty_examples
 @given(seeds, flank_pairs)
 def test_sequences_without_flanks_are_inserts_on_their_own(seed, flanks):
     inserts = random_inserts(np.random.default_rng(seed), 100, 60, 80)
@@ -122,7 +122,7 @@ def test_sequences_without_flanks_are_inserts_on_their_own(seed, flanks):
     assert "3 of the 100 sequences lack them" in construct.describe()
 
 
-@unhurried
+@fifty_examples
 @given(seeds, flank_pairs, st.sampled_from([-1, 0, 1]))
 def test_with_errors_in_flanks_sequences_are_cut_by_length(seed, flanks, change):
     rng = np.random.default_rng(seed)
@@ -179,7 +179,7 @@ def test_sequences_that_no_setting_reads_to_their_insert_are_refused(odd):
     assert "are refused" in construct.describe()
 
 
-@unhurried
+@fifty_examples
 @given(seeds, st.integers(40, 200), st.data())
 def test_saturation_mutagenesis_has_no_flank_that_hides_a_mutated_position(seed, length, data):
     promoter = random_letters(np.random.default_rng(seed), length)
@@ -188,7 +188,7 @@ def test_saturation_mutagenesis_has_no_flank_that_hides_a_mutated_position(seed,
     assert no_flanks(detect_construct(saturation_mutagenesis(promoter, places)))
 
 
-@unhurried
+@fifty_examples
 @given(seeds, st.sampled_from([0.0005, 0.005, 0.01, 0.04, 0.12, 0.3]))
 def test_variants_of_one_promoter_have_no_flanks(seed, rate):
     rng = np.random.default_rng(seed)

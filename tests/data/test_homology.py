@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from modeling_proformer.data.homology import find_homologs, homology_groups
@@ -20,7 +20,6 @@ from modeling_proformer.tokenization import InvalidSequenceError
 
 
 # An example takes as long as the machine is busy.
-unhurried = settings(deadline=None)
 seeds = st.integers(0, 2**32)
 
 REAL_SEQUENCES = 1000
@@ -112,7 +111,6 @@ def plain_likeness(sequences: Sequence[str]) -> np.ndarray:
     return np.array(alike, dtype=bool).reshape(len(sequences), len(sequences))
 
 
-@unhurried
 @given(libraries, window_sizes)
 def test_groups_are_no_smaller_and_no_larger_than_plain_comparisons_of_all_pairs_allow(sequences, size):
     """Sequences that share a window are in one group, and those that neither do so nor are similar are not."""
@@ -125,7 +123,6 @@ def test_groups_are_no_smaller_and_no_larger_than_plain_comparisons_of_all_pairs
         assert len(set(most[found == family])) == 1
 
 
-@unhurried
 @given(libraries, libraries, window_sizes)
 def test_homologs_are_those_that_plain_comparisons_of_all_pairs_find(sequences, others, size):
     both = sequences + others
@@ -135,7 +132,6 @@ def test_homologs_are_those_that_plain_comparisons_of_all_pairs_find(sequences, 
     assert found[windows].all() and (windows | alike)[found].all()
 
 
-@unhurried
 @given(seeds, st.integers(5, 45), st.integers(50, 120))
 def test_short_sequences_one_base_apart_are_homologs(seed, length, rows):
     """Sequences of few bases have neighbours by chance too, which count as well."""
@@ -209,7 +205,6 @@ def test_variants_of_a_promoter_are_one_group_however_their_changes_lie(
     assert homologs.mean() > 0.95
 
 
-@unhurried
 @given(libraries, window_sizes, st.randoms(use_true_random=False))
 def test_strand_case_alphabet_and_order_make_no_difference(sequences, size, random):
     order = random.sample(range(len(sequences)), len(sequences))
@@ -219,7 +214,6 @@ def test_strand_case_alphabet_and_order_make_no_difference(sequences, size, rand
     assert len(set(zip(found, expected, strict=True))) == len(set(found)) == len(set(expected))
 
 
-@unhurried
 @given(seeds, st.integers(41, 90), st.data())
 def test_a_variant_stays_in_the_family(seed, length, data):
     reference = random_sequence(np.random.default_rng(seed), length)
@@ -229,7 +223,6 @@ def test_a_variant_stays_in_the_family(seed, length, data):
     assert find_homologs([mutated], [reference]).all()
 
 
-@unhurried
 @given(seeds, st.integers(25, 60), st.integers(20, 24))
 def test_overlapping_tiles_are_one_family(seed, width, overlap):
     locus = random_sequence(np.random.default_rng(seed), 400)

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 from columnar import write_columns
 from huggingface_hub import constants
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -34,7 +34,6 @@ from modeling_proformer.data.tables import InputError, read_rows
 
 
 # An example takes longer on a busy machine.
-unhurried = settings(deadline=None)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +215,6 @@ SPLITS = columns_of((pa.string(), ["train", "Test ", "dev"] * 9 + ["north", None
 numbers = itertools.count()
 
 
-@unhurried
 @given(SEQUENCES, MEASUREMENTS, MEASUREMENTS, WEIGHTS, GROUPS, SPLITS, st.booleans())
 def test_a_table_is_checked_at_once_as_it_is_row_by_row(folder, sequence, up, down, reads, group, split, bins):
     """The table or the error is the same, whatever types the columns have."""
@@ -254,7 +252,6 @@ CLASSES = columns_of(
 AMBIGUOUS = columns_of(*((kind, [*TEXTS, "ACRT", "yy", "RNK"]) for kind in (pa.string(), pa.large_string())))
 
 
-@unhurried
 @given(AMBIGUOUS, CLASSES, WEIGHTS, st.booleans())
 def test_classes_and_ambiguous_bases_are_checked_at_once_as_row_by_row(folder, sequence, level, reads, iupac_as_n):
     path = folder / f"{next(numbers)}.parquet"

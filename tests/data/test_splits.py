@@ -4,20 +4,18 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from modeling_proformer.data.splits import split_groups
 
 
 # How long an example takes depends on how busy the machine is.
-no_deadline = settings(deadline=None)
 groups_of_rows = st.lists(st.integers(0, 30), min_size=2, max_size=80) | st.lists(st.text(max_size=2), min_size=2)
 fractions = st.floats(0.01, 0.99)
 seeds = st.integers(0, 2**32)
 
 
-@no_deadline
 @given(groups_of_rows, fractions, st.just(0.0) | fractions, seeds)
 def test_a_split_keeps_groups_whole_and_has_its_share_of_the_rows(groups, validation, test, seed):
     assume(validation + test < 1)
@@ -43,7 +41,6 @@ def test_a_split_keeps_groups_whole_and_has_its_share_of_the_rows(groups, valida
     assert all(map(np.array_equal, split, split_groups(groups, validation, test, seed)))
 
 
-@no_deadline
 @given(seeds)
 def test_another_seed_gives_another_split(seed):
     groups = np.arange(300) // 3
