@@ -37,7 +37,7 @@ from modeling_proformer.signals import stop_on_signals
 
 # Rows that are read at a time.
 READ_ROWS = 4096
-# So often is a part tried again whose actor was killed while it predicted it.
+# A part is tried again so many times if the actor that predicts it is killed.
 RETRIES = 3
 # This file keeps what the output was made with and from. Readers of Parquet ignore names that begin like it.
 RECORD = "_made_with.json"

@@ -53,8 +53,8 @@ def usual_logging():
 @pytest.fixture
 def heeds_signals():
     """
-    In the background SIGINT is ignored, under nohup SIGHUP, and so they would be by what the tests start. Ray, which
-    other tests start, leaves a handler of SIGTERM behind.
+    Give signals their usual handlers. In the background SIGINT is ignored, under nohup SIGHUP, and so they would be by
+    what the tests start. Ray, which other tests start, leaves a handler of SIGTERM behind.
     """
     usual = dict.fromkeys((signal.SIGHUP, signal.SIGTERM), signal.SIG_DFL)
     usual[signal.SIGINT] = signal.default_int_handler

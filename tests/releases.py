@@ -36,7 +36,7 @@ RELEASE = {
     "tokenization_proformer.py",
     "tokenizer_config.json",
 }
-# What fine-tuning leaves in a folder.
+# Fine-tuning leaves these files in its folder.
 FINE_TUNED = RELEASE | {"log_history.json"}
 RUN_STATE = [
     "checkpoint-5/optimizer.pt",

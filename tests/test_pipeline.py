@@ -321,7 +321,7 @@ class TestWithThePackage:
             sequence = "ACGTTGCAGT" * 8
             expected = predict(pipe.model, pipe.tokenizer, [sequence])
             ends = prediction_interval(expected, pipe.model.config, 0.9)
-            value, low, high = (pytest.approx(each.item(), abs=1e-5) for each in (expected, *ends))
+            value, low, high = (pytest.approx(each.item(), abs=1e-6) for each in (expected, *ends))
             assert pipe(sequence) == {"expression": {"value": value, "low": low, "high": high}}
 
     def test_a_saved_one_opens_without_trust_in_its_code(self, pipe, tmp_path):

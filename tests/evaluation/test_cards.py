@@ -371,7 +371,7 @@ def test_the_cards_examples_print_what_it_says_where_the_package_is_unknown(tmp_
     assert outcome.returncode == 0, outcome.stderr
     assert NUMBER.split(outcome.stdout) == NUMBER.split(said)
     numbers = [[float(number) for number in NUMBER.findall(text)] for text in (outcome.stdout, said)]
-    # Of the prediction, with an interval for all regressions, and of the variant's effect.
+    # Each card prints its predictions, those of a regression with the two ends of an interval, and a variant's effect.
     assert len(numbers[0]) == (2 * 3 + 2) + (1 + 1) + (3 + 1) + (3 + 1)
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-5)
 

@@ -262,7 +262,8 @@ def test_the_whole_page_by_mouse(address, open_page, inspect, embedded):
 
         page.get_by_role("button", name="Try the example").click()
         header, *rows = cells(page, "Predicted expression")
-        assert header[2:] == ["Predicted expression", "90% interval", "Measured native promoters below it"]
+        below = "Measured native promoters below it"
+        assert header == ["No.", "Sequence", "Predicted expression", "90% interval", below]
         assert [row[1] for row in rows] == entries.names
         assert [row[2] for row in rows] == [f"{value:.2f}" for value in expected]
         assert [row[3] for row in rows] == [minus(f"{a:.2f} to {b:.2f}") for (a,), (b,) in zip(low, high, strict=True)]
@@ -377,7 +378,7 @@ def test_the_whole_page_by_keyboard(address, open_page, inspect, tmp_path):
         reach(page, page.get_by_role("button", name="Compare with its reference"))
         page.keyboard.press("Enter")
         assert cells(page, "Reference and variant")[2][1] == "C36A"
-        page.get_by_text(re.compile(r"Predicted expression changes from 1\d\.\d\d to \d\.\d\d \(−")).wait_for()
+        page.get_by_text(re.compile(r"Predicted expression changes from 13\.\d\d to \d\.\d\d \(−")).wait_for()
 
         inspect(page, "dark-variant")
 
