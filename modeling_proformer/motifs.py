@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from .data.tables import InputError, MissingFileError, first_line
 from .mutagenesis import BASES
@@ -140,10 +141,13 @@ def name_motifs(
         for start, (_, end) in zip(starts, spans, strict=True)
     ]
     targets = [np.ascontiguousarray(motifs[name], dtype=np.float64) for name in names]
+    threads = torch.get_num_threads()
     with warnings.catch_warnings():
         # `read_motifs` has said it.
         warnings.simplefilter("ignore")
         p_values, _, offsets, _, strands, indices = tomtom(queries, targets, n_nearest=MAX_MATCHES, n_jobs=1)
+    # TOMTOM leaves OpenMP, which torch computes with, with a thread for each core.
+    torch.set_num_threads(threads)
     found = []
     for row, (start, end) in enumerate(spans):
         matches = []

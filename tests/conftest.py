@@ -41,6 +41,13 @@ def few_objects_to_collect():
 
 
 @pytest.fixture(autouse=True)
+def one_thread():
+    """Compute with one thread again: numba, which compiles what some libraries do, chooses one for each core."""
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
 def usual_logging():
     """The command line quietens the library for the rest of the process; other tests read what it logs."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from fresh_process import make_python_without_package, run
+from processes import run_in_process
 from tiny import TINY
 from transformers.utils import logging
 
@@ -300,12 +300,10 @@ class TestCommand:
 
     def test_nothing_but_its_own_lines_is_printed(self, onnxruntime, checkpoint, tmp_path):
         """The exporters would otherwise mention libraries that are not needed here."""
-        command = ["export", "--model", str(checkpoint), "--format", "int8", "--output", "out"]
-        process = subprocess.run(
-            [sys.executable, "-m", "modeling_proformer.cli", *command], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert process.returncode == 0 and not process.stderr
-        assert "Compared with the checkpoint on 512 random inserts:" in process.stdout
+        words = ["export", "--model", str(checkpoint), "--format", "int8", "--output", str(tmp_path / "served")]
+        out, err = tmp_path / "out", tmp_path / "err"
+        assert run_in_process(main, words, stdout=out, stderr=err) == 0 and not err.read_text()
+        assert "Compared with the checkpoint on 512 random inserts:" in out.read_text()
 
     def test_output_that_is_not_empty(self, refused, tmp_path):
         (tmp_path / "out").mkdir()

@@ -4,10 +4,13 @@ import logging
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from meme import CONSENSUS, write_meme
 
 from modeling_proformer import InputError
+from modeling_proformer.cli import main
 from modeling_proformer.motifs import MotifMatch, Seqlet, name_motifs, read_motifs
 
 
@@ -70,7 +73,7 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path):
         read_motifs(tmp_path / "binary.meme")
 
 
-@pytest.mark.slow  # tangermeme compiles for some ten seconds
+@pytest.mark.slow  # tangermeme compiles for two minutes in a new environment, so all that waits for it is here
 class TestNames:
     @pytest.fixture(scope="class")
     def background(self) -> list[str]:
@@ -117,6 +120,16 @@ class TestNames:
         ]
         assert counts[0] > counts[1] > counts[2] == 0
 
+    def test_torch_keeps_its_number_of_threads(self, motifs, background):
+        before = torch.get_num_threads()
+        try:
+            for number in (1, 3):
+                torch.set_num_threads(number)
+                name_motifs(*self.planted(background, "TTACCCGG", 30), motifs)
+                assert torch.get_num_threads() == number
+        finally:
+            torch.set_num_threads(before)
+
     @pytest.mark.parametrize("insert", ["A", "ACG", "N" * 20, "ACGTN" * 4])
     def test_inserts_without_contributions_have_no_seqlets(self, motifs, insert):
         assert name_motifs(insert, np.zeros(len(insert)), motifs) == []
@@ -131,3 +144,26 @@ def test_labels_are_the_short_names_of_two_motifs():
     matches = tuple(MotifMatch(name, 0, 8, "+", 1e-5, 1e-3) for name in ("MA1 REB1", "MA2 REB1", "MA3 NSI1", "poly"))
     assert Seqlet(0, 8, 1.0, matches).label == "REB1/NSI1"
     assert Seqlet(0, 8, 1.0, ()).label == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".tsv", ".parquet"])
+def test_the_command_names_the_motifs_of_a_real_model_in_a_table(tmp_path, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    site = "ACGGTTGCGATGTTCAACACTGTAGAAGCCTTACCCGGACAACACTTATCTAGCTCGATCACTCATTTTACGGCCCACCC"
+    (tmp_path / "reb1.fasta").write_text(f">without\nAC\n>with\n{site}\n")
+    write_meme(tmp_path / "yeast.meme")
+    out = f"seqlets{suffix}"
+    assert (
+        main(["mutagenesis", "reb1.fasta", "-o", "out.tsv", "--motifs", "yeast.meme", "--seqlets", out, "--quiet"])
+        == 0
+    )
+    table = pd.read_csv(out, sep="\t") if suffix == ".tsv" else pd.read_parquet(out)
+    rows = table.to_dict("records")
+    (reb1,) = [row for row in rows if row["motif"] == "M1 REB1"]
+    assert (reb1["name"], reb1["output"], reb1["strand"]) == ("with", "expression", "+")
+    assert (int(reb1["motif_start"]), int(reb1["motif_end"])) == (31, 38)
+    start, end = int(reb1["start"]), int(reb1["end"])
+    assert reb1["sequence"] == site[start - 1 : end] and 29 <= start < end <= 40
+    assert float(reb1["contribution"]) > 5
+    assert float(reb1["e_value"]) == pytest.approx(8 * float(reb1["p_value"]), rel=1e-4)

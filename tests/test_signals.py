@@ -4,12 +4,11 @@ import logging
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import process_of
 from releases import FINE_TUNED
 from tiny import save_tiny
 from waiting import wait_for
@@ -26,24 +25,22 @@ def checkpoint(tmp_path) -> Path:
     return save_tiny(tmp_path / "checkpoint", label_mean=[9.0], label_std=[4.0])
 
 
-def start(*arguments, **options) -> subprocess.Popen:
-    command = [sys.executable, "-m", "modeling_proformer.cli", *map(str, arguments)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
 def test_predict_stops_although_its_input_gives_nothing(tmp_path, checkpoint, name):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "o.tsv").write_text("an earlier run")
-    process = start("predict", "-", "--model", checkpoint, "-o", tmp_path / "work" / "o.tsv", "--quiet")
-    with process:
-        process.stdin.write("sequence\nACGTACGTACGT\n")
-        process.stdin.flush()
+    os.mkfifo(tmp_path / "in")
+    words = ["predict", "-", "--model", str(checkpoint), "-o", str(tmp_path / "work" / "o.tsv"), "--quiet"]
+    running = process_of(main, words, stdin=tmp_path / "in", stderr=tmp_path / "errors")
+    with running as process, open(tmp_path / "in", "w") as pipe:
+        pipe.write("sequence\nACGTACGTACGT\n")
+        pipe.flush()
         wait_for(lambda: len(os.listdir(tmp_path / "work")) == 2)
-        process.send_signal(signal.Signals[name])
-        assert process.wait(timeout=30) == 128 + signal.Signals[name]
-        assert process.stderr.read().splitlines()[-1] == f"proformer: stopped by {name}."
+        os.kill(process.pid, signal.Signals[name])
+        process.join(30)
+        assert process.exitcode == 128 + signal.Signals[name]
+    assert (tmp_path / "errors").read_text().splitlines()[-1] == f"proformer: stopped by {name}."
     assert os.listdir(tmp_path / "work") == ["o.tsv"]
     assert (tmp_path / "work" / "o.tsv").read_text() == "an earlier run"
 
@@ -55,17 +52,18 @@ def test_finetune_says_how_to_go_on_and_goes_on(tmp_path, checkpoint, capsys, mo
     bases = np.random.default_rng(0).choice(list("ACGT"), (100, 12))
     rows = [f"{''.join(each)},{(each == 'G').sum()}" for each in bases]
     (tmp_path / "assay.csv").write_text("\n".join(["sequence,expression", *rows]))
-    arguments = ["finetune", tmp_path / "assay.csv", "--model", checkpoint, "-o", tmp_path / "tuned"]
-    arguments += ["--steps", "100", "--patience", "99"]
-    with start(*arguments) as process:
+    words = ["finetune", str(tmp_path / "assay.csv"), "--model", str(checkpoint), "-o", str(tmp_path / "tuned")]
+    words += ["--steps", "100", "--patience", "99"]
+    with process_of(main, words, stderr=tmp_path / "errors") as process:
         wait_for(lambda: list(tmp_path.glob("tuned/training/checkpoint-*/trainer_state.json")))
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 143
-        last = process.stderr.read().splitlines()[-1]
+        process.terminate()
+        process.join(30)
+        assert process.exitcode == 143
+    last = (tmp_path / "errors").read_text().splitlines()[-1]
     again = "The same command resumes from the last checkpoint, if there is one."
     assert last == f"proformer: stopped by SIGTERM. {again}"
     assert os.listdir(tmp_path / "tuned") == ["training"]
-    assert main(list(map(str, arguments))) == 0
+    assert main(words) == 0
     assert re.search(r"^Resuming from .*checkpoint-\d+\.$", capsys.readouterr().err, re.M)
     assert {path.name for path in (tmp_path / "tuned").iterdir()} == FINE_TUNED
 

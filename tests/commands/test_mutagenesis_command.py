@@ -136,29 +136,6 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_computed(
     assert [path.name for path in tmp_path.iterdir()] == ["promoters.fasta"]
 
 
-@pytest.mark.slow  # tangermeme compiles for some ten seconds
-@pytest.mark.parametrize("suffix", [".tsv", ".parquet"])
-def test_motifs_of_a_real_model_are_named_in_a_table(tmp_path, monkeypatch, suffix):
-    pytest.importorskip("tangermeme")
-    monkeypatch.chdir(tmp_path)
-    site = "ACGGTTGCGATGTTCAACACTGTAGAAGCCTTACCCGGACAACACTTATCTAGCTCGATCACTCATTTTACGGCCCACCC"
-    (tmp_path / "reb1.fasta").write_text(f">without\nAC\n>with\n{site}\n")
-    write_meme(tmp_path / "yeast.meme")
-    out = f"seqlets{suffix}"
-    assert (
-        main(["mutagenesis", "reb1.fasta", "-o", "out.tsv", "--motifs", "yeast.meme", "--seqlets", out, "--quiet"])
-        == 0
-    )
-    rows = read_tsv(out) if suffix == ".tsv" else pq.read_table(out).to_pylist()
-    (reb1,) = [row for row in rows if row["motif"] == "M1 REB1"]
-    assert (reb1["name"], reb1["output"], reb1["strand"]) == ("with", "expression", "+")
-    assert (int(reb1["motif_start"]), int(reb1["motif_end"])) == (31, 38)
-    start, end = int(reb1["start"]), int(reb1["end"])
-    assert reb1["sequence"] == site[start - 1 : end] and 29 <= start < end <= 40
-    assert float(reb1["contribution"]) > 5
-    assert float(reb1["e_value"]) == pytest.approx(8 * float(reb1["p_value"]), rel=1e-4)
-
-
 def test_a_table_of_seqlets_without_any_is_complete(folder, fasta, tmp_path):
     pytest.importorskip("tangermeme")
     fasta.write_text(">short\nACG\n")

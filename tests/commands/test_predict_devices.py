@@ -2,15 +2,16 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import psutil
 import pytest
+from processes import process_of
 from waiting import wait_for
+
+from modeling_proformer.cli import main
 
 
 @pytest.fixture
@@ -82,30 +83,26 @@ def test_a_process_that_is_killed_ends_the_command_in_one_line(refused, table):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("heeds_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_processes_end_with_the_command(checkpoint, folder, number):
     output = folder / "out.tsv"
     output.write_text("an earlier run")
-    command = [sys.executable, "-m", "modeling_proformer.cli", "predict", "-", "--model", str(checkpoint)]
-    process = subprocess.Popen(
-        [*command, "-o", str(output), "--devices", "cpu", "--on_error", "skip", "--batch_size", "4", "--quiet"],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
+    os.mkfifo(checkpoint / "in")
+    words = ["predict", "-", "--model", str(checkpoint), "-o", str(output), "--devices", "cpu", "--on_error", "skip"]
+    words += ["--batch_size", "4", "--quiet"]
+    running = process_of(main, words, stdin=checkpoint / "in", stderr=checkpoint / "errors")
+    with running as process, open(checkpoint / "in", "w") as pipe:
         # The input never ends.
-        process.stdin.write("sequence\n" + "ACGTACGTACGT\n" * 2000)
-        process.stdin.flush()
+        pipe.write("sequence\n" + "ACGTACGTACGT\n" * 2000)
+        pipe.flush()
         wait_for(lambda: any(each.name.startswith(".out.tsv") and each.stat().st_size for each in folder.iterdir()))
         (worker,) = workers_of(process.pid)
         if number == signal.SIGINT:
             # A terminal sends it to all processes.
             os.killpg(process.pid, signal.SIGINT)
-            assert process.wait(timeout=60) == 130
-            assert process.stderr.read() == "proformer: stopped by SIGINT.\n"
+            process.join(60)
+            assert process.exitcode == 130
+            assert (checkpoint / "errors").read_text() == "proformer: stopped by SIGINT.\n"
             assert os.listdir(folder) == ["out.tsv"]
         else:
             process.kill()

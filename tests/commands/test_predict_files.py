@@ -11,9 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from processes import run_in_process
 from scipy import stats
 
 from modeling_proformer import ProformerForPreTraining, ProformerTokenizer, predict
+from modeling_proformer.cli import main
 
 
 pytestmark = pytest.mark.usefixtures("at_work")
@@ -172,12 +174,12 @@ def test_several_inputs_and_the_standard_input(proformer, checkpoint):
     Path("b.fa.gz").write_bytes(gzip.compress(b">b\nGGGG\n"))
     code, out, _ = proformer("a.fa", "b.fa.gz")
     assert code == 0 and [line.split("\t")[0] for line in out.splitlines()] == ["name", "a", "b"]
+    words = ["predict", "a.fa", "-", "--model", str(checkpoint), "--quiet"]
+    assert run_in_process(main, words, cwd=Path.cwd(), stdin="b.fa.gz", stdout="out.tsv") == 0
+    assert Path("out.tsv").read_text() == out
     command = f'"{sys.executable}" -m modeling_proformer.cli predict --model "{checkpoint}" --quiet'
-    for words in (
-        "a.fa - < b.fa.gz",
-        "<(cat a.fa) /dev/stdin -o /dev/stdout < <(zcat b.fa.gz) | cat",
-    ):
-        done = subprocess.run(["bash", "-c", f"{command} {words}"], capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stdout) == (0, out), (words, done.stderr)
+    words = "<(cat a.fa) /dev/stdin -o /dev/stdout < <(zcat b.fa.gz) | cat"
+    done = subprocess.run(["bash", "-c", f"{command} {words}"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, out), done.stderr
     code, _, error = proformer("-", "/dev/stdin")
     assert code == 1 and "--input names the standard input more than once" in error

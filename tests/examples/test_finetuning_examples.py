@@ -5,7 +5,6 @@ import json
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from processes import run_script
 from tiny import save_tiny
 
 from modeling_proformer import load_checkpoint
@@ -44,20 +44,14 @@ def run(monkeypatch, capsys):
     return run
 
 
-def run_process(*command) -> str:
-    """Do so in a process of its own, where no other test has changed what rounding depends on."""
-    finished = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout
-
-
 @pytest.mark.slow
 def test_step_by_step(tmp_path, files, run):
     table, checkpoint = files
     options = "--sequence sequence --targets expression --num_train_epochs 16 --learning_rate 1e-2 --report_to none"
     command = [EXAMPLES / "finetune.py", "--data", table, "--model", checkpoint, *options.split()]
     command += ["--use_cpu", "True", "--output_dir", tmp_path / "tuned", "--save_total_limit", "20"]
-    run_process(*command)
+    # In a process of its own no other test has changed what rounding depends on.
+    assert run_script(*command) == 0
     assert json.loads((tmp_path / "tuned" / "test_results.json").read_text())["test_score"] > 0.6
     model, _ = load_checkpoint(tmp_path / "tuned")
     refusal = r"^finetune\.py: .*tuned has checkpoints, which would be overwritten: give --resume_from_checkpoint True"
@@ -70,7 +64,8 @@ def test_step_by_step(tmp_path, files, run):
             shutil.rmtree(checkpoint)
     with pytest.raises(SystemExit, match="holds a training with seed 42, not 1"):
         run(*command, "--resume_from_checkpoint", half, "--seed", "1")
-    printed = run_process(*command, "--resume_from_checkpoint", "True")
+    assert run_script(*command, "--resume_from_checkpoint", "True", stdout=tmp_path / "printed") == 0
+    printed = (tmp_path / "printed").read_text()
     epochs = re.findall(r"'eval_loss'.*'epoch': '([0-9.]+)'", printed)
     assert [float(epoch) for epoch in epochs] == [*range(9, 17)]
     again, _ = load_checkpoint(tmp_path / "tuned")

@@ -1,36 +1,29 @@
 """One process owns the folder of a run, and a kill leaves nothing half-written."""
 
 import os
-import signal
-import subprocess
-import sys
+import time
 
 import pytest
+from processes import process_of
+from waiting import wait_for
 
 from modeling_proformer.training.folder import LOCK, move_contents, own_folder, remove_folder, removed_name
 
 
-OWNER = """
-import sys, time
-from modeling_proformer.training.folder import own_folder
-with own_folder(sys.argv[1]):
-    print("owned", flush=True)
-    time.sleep(600)
-"""
+def own_for_ten_minutes(folder):
+    with own_folder(folder):
+        (folder / "owned").touch()
+        time.sleep(600)
 
 
 def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path):
     folder = tmp_path / "model"
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, folder], stdout=subprocess.PIPE, text=True)
-    try:
-        assert owner.stdout.readline() == "owned\n"
+    with process_of(own_for_ten_minutes, folder) as owner:
+        wait_for((folder / "owned").exists)
         refusal = rf"model: another process \({owner.pid} on .+\) is writing this folder\. Wait until it ends"
         with pytest.raises(BlockingIOError, match=refusal), own_folder(folder):
             pass
-    finally:
-        owner.send_signal(signal.SIGKILL)
-        owner.wait()
-        owner.stdout.close()
+    (folder / "owned").unlink()
     assert (folder / LOCK).exists()
     with own_folder(folder):
         (folder / "config.json").write_text("{}")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from ranks import run_in_processes
+from processes import run_in_processes
 from safetensors.torch import load_file
 from tiny import TINY_OPTIONS
 

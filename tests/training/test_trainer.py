@@ -9,7 +9,7 @@ import torch
 import transformers
 from cut_up_step import train_divided
 from packaging.version import Version
-from ranks import run_in_processes
+from processes import run_in_processes
 from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainingArguments
 
