@@ -5,7 +5,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Python compiles a module when it is first imported; pip would compile tens of thousands, for a minute.
+# Python compiles a module when it is first imported, and keeps it; pip would compile tens of thousands, for a minute.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
 
 TRANSFORMERS := transformers==5.4.0

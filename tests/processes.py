@@ -52,6 +52,7 @@ def run_script(*words, **options) -> int:
 
 def _run_script(words: list[str]):
     sys.argv = words
+    sys.path.insert(0, str(Path(words[0]).parent))
     runpy.run_path(words[0], run_name="__main__")
 
 

@@ -154,7 +154,7 @@ def test_one_of_several_processes_reports_an_error_of_the_input(rank, lines, mon
 SLOW = ["datasets", "matplotlib", "pandas", "peft", "sklearn", "transformers.trainer", "transformers.training_args"]
 
 
-def test_predictions_and_help_need_no_slow_imports(tmp_path):
+def test_predictions_help_and_metrics_need_no_slow_imports(tmp_path):
     (tmp_path / "in.tsv").write_text("sequence\nACGTACGT\n")
     script = f"""
         import contextlib, sys
@@ -169,6 +169,10 @@ def test_predictions_and_help_need_no_slow_imports(tmp_path):
             with contextlib.suppress(SystemExit):
                 cli.main(words)
             assert not loaded(), (words, loaded())
+        from modeling_proformer import evaluation
+        assert not loaded(), loaded()
+        # Those that draw are there nevertheless.
+        assert all(callable(getattr(evaluation, name)) for name in evaluation.__all__)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -2,8 +2,6 @@
 
 import re
 import runpy
-import subprocess
-import sys
 from collections.abc import Sequence
 from itertools import combinations, product
 from pathlib import Path
@@ -13,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from processes import run_script
 
 from modeling_proformer.data.homology import find_homologs, homology_groups
 from modeling_proformer.data.splits import split_groups
@@ -22,7 +21,7 @@ from modeling_proformer.tokenization import InvalidSequenceError
 # An example takes as long as the machine is busy.
 seeds = st.integers(0, 2**32)
 
-REAL_SEQUENCES = 1000
+REAL_SEQUENCES = 700
 
 
 def reverse_complement(sequence: str) -> str:
@@ -330,14 +329,11 @@ def test_what_is_alike_is_found_by_identity_too(real_sequences):
 
 
 @pytest.mark.slow
-def test_example_of_its_speed():
+def test_example_of_its_speed(tmp_path):
     script = Path(__file__).parents[2] / "examples" / "benchmark_homology.py"
-    run = subprocess.run(
-        [sys.executable, script, "--sequences", "300", "--lengths", "60", "--repeats", "1"],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert re.search(r"^300 sequences +groups, s .*\nof 60 bases( +\d+\.\d){3}\n$", run.stdout)
+    words = [script, "--sequences", 300, "--lengths", 60, "--repeats", 1]
+    assert run_script(*words, stdout=tmp_path / "printed") == 0
+    printed = (tmp_path / "printed").read_text()
+    assert re.search(r"^300 sequences +groups, s .*\nof 60 bases( +\d+\.\d){3}\n$", printed)
     related = runpy.run_path(str(script))["related_sequences"](300, 60, seed=0)
     assert 150 <= homology_groups(related).max() + 1 < 200

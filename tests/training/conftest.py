@@ -8,15 +8,17 @@ import pytest
 from tiny import save_tiny
 from tuning import QUICK
 
+from modeling_proformer.evaluation import figures
 from modeling_proformer.training import finetune as finetuning
 from modeling_proformer.training.finetune import FineTuned, finetune
 
 
 @pytest.fixture(scope="package", autouse=True)
-def six_evaluations():
-    """Evaluate six times instead of twenty: each time saves a checkpoint, which takes a third of a test's time."""
+def six_evaluations_and_small_figures():
+    """Evaluate six times instead of twenty, which saves a checkpoint each time, and draw few pixels, to save time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetuning, "NUM_EVALUATIONS", 6)
+        patch.setattr(figures, "PIXELS_PER_INCH", 20)
         yield
 
 
