@@ -1,5 +1,5 @@
 # Each command sets up what it needs: `make demo`, `make finetune-demo`, `make docs`, `make test`, `make format`,
-# `make test-docs` for what the documentation shows, `make test-ray` for what needs Ray,
+# `make test-docs` for what the documentation and the card show, `make test-ray` for what needs Ray,
 # `make test-transformers TRANSFORMERS="transformers==5.4.0"` for another version of the library, and `make test-others`
 # for the quick tests that do not depend on it.
 PYTHON ?= python3
@@ -17,8 +17,9 @@ LIBRARY_TESTS := tests/library tests/test_checkpoint.py tests/test_intervals.py 
     tests/test_remote_code.py tests/test_tokenization.py tests/training/test_finetune.py \
     tests/training/test_finetune_folder.py tests/training/test_trainer.py
 
-# The tests of a module share what they set up.
-WORKERS := --numprocesses auto --dist loadscope
+# The tests of a file share what they set up. There is one process more than cores, as tests wait for other processes, but
+# not more than four, as each takes up to 2 GB.
+WORKERS := --numprocesses $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)') --maxprocesses 4 --dist loadfile
 
 .PHONY: demo finetune-demo docs test test-docs test-ray test-transformers test-others format clean
 
@@ -46,7 +47,7 @@ test: $(VENV)/development
 
 # Each page is run by one worker.
 test-docs: $(VENV)/development
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m pages tests/examples/test_documentation.py
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m pages tests/examples tests/test_checkpoint.py
 
 # Ray takes 240 MB, and starting it several times takes minutes. Each test uses all cores.
 test-ray: $(VENV)/development
@@ -80,6 +81,6 @@ $(VENV)/development: $(VENV)/package examples/space/requirements.txt
 $(OTHER_VENV)/development: setup.py constraints.txt
 	$(PYTHON) -m venv $(OTHER_VENV)
 	grep -vE '^(transformers|huggingface_hub|tokenizers)==' constraints.txt > $(OTHER_VENV)/constraints.txt
-	$(OTHER_VENV)/bin/python -m pip install --quiet --constraint $(OTHER_VENV)/constraints.txt \
+	$(OTHER_VENV)/bin/python -m pip install --quiet --no-compile --constraint $(OTHER_VENV)/constraints.txt \
 	    --editable ".[train,lora,dev]" "$(TRANSFORMERS)"
 	touch $@

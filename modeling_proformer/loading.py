@@ -44,6 +44,9 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
         InputError: the checkpoint is not a Proformer, or it is incomplete or damaged.
     """
     source = str(checkpoint_path() if folder_or_repo is None else folder_or_repo)
+    # The Hub would be asked for it several times.
+    if Path(source).is_file():
+        raise InputError(f"{source}: this is a file; name the folder of the checkpoint.")
     try:
         base = _base_of_adapter(source)
         place_of_config = _place_of(CONFIG_NAME, source, base)

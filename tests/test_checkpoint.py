@@ -66,6 +66,7 @@ def test_it_opens_with_the_auto_classes_and_the_stock_pipeline():
 
 
 @pytest.mark.slow
+@pytest.mark.pages
 def test_its_card_reports_its_score(shared, tmp_path, card, run_example):
     """The figures of the card are those that its command prints."""
     data = shared / "data" / "yeast"

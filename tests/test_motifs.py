@@ -139,31 +139,27 @@ class TestNames:
         (seqlet,) = [each for each in name_motifs(insert, contributions, motifs) if each.matches]
         assert seqlet.label == "REB1"
 
+    @pytest.mark.parametrize("suffix", [".tsv", ".parquet"])
+    def test_the_command_names_the_motifs_of_a_real_model_in_a_table(self, tmp_path, monkeypatch, suffix):
+        monkeypatch.chdir(tmp_path)
+        site = "ACGGTTGCGATGTTCAACACTGTAGAAGCCTTACCCGGACAACACTTATCTAGCTCGATCACTCATTTTACGGCCCACCC"
+        (tmp_path / "reb1.fasta").write_text(f">without\nAC\n>with\n{site}\n")
+        write_meme(tmp_path / "yeast.meme")
+        out = f"seqlets{suffix}"
+        words = ["mutagenesis", "reb1.fasta", "-o", "out.tsv", "--motifs", "yeast.meme", "--seqlets", out, "--quiet"]
+        assert main(words) == 0
+        table = pd.read_csv(out, sep="\t") if suffix == ".tsv" else pd.read_parquet(out)
+        rows = table.to_dict("records")
+        (reb1,) = [row for row in rows if row["motif"] == "M1 REB1"]
+        assert (reb1["name"], reb1["output"], reb1["strand"]) == ("with", "expression", "+")
+        assert (int(reb1["motif_start"]), int(reb1["motif_end"])) == (31, 38)
+        start, end = int(reb1["start"]), int(reb1["end"])
+        assert reb1["sequence"] == site[start - 1 : end] and 29 <= start < end <= 40
+        assert float(reb1["contribution"]) > 5
+        assert float(reb1["e_value"]) == pytest.approx(8 * float(reb1["p_value"]), rel=1e-4)
+
 
 def test_labels_are_the_short_names_of_two_motifs():
     matches = tuple(MotifMatch(name, 0, 8, "+", 1e-5, 1e-3) for name in ("MA1 REB1", "MA2 REB1", "MA3 NSI1", "poly"))
     assert Seqlet(0, 8, 1.0, matches).label == "REB1/NSI1"
     assert Seqlet(0, 8, 1.0, ()).label == ""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".tsv", ".parquet"])
-def test_the_command_names_the_motifs_of_a_real_model_in_a_table(tmp_path, monkeypatch, suffix):
-    monkeypatch.chdir(tmp_path)
-    site = "ACGGTTGCGATGTTCAACACTGTAGAAGCCTTACCCGGACAACACTTATCTAGCTCGATCACTCATTTTACGGCCCACCC"
-    (tmp_path / "reb1.fasta").write_text(f">without\nAC\n>with\n{site}\n")
-    write_meme(tmp_path / "yeast.meme")
-    out = f"seqlets{suffix}"
-    assert (
-        main(["mutagenesis", "reb1.fasta", "-o", "out.tsv", "--motifs", "yeast.meme", "--seqlets", out, "--quiet"])
-        == 0
-    )
-    table = pd.read_csv(out, sep="\t") if suffix == ".tsv" else pd.read_parquet(out)
-    rows = table.to_dict("records")
-    (reb1,) = [row for row in rows if row["motif"] == "M1 REB1"]
-    assert (reb1["name"], reb1["output"], reb1["strand"]) == ("with", "expression", "+")
-    assert (int(reb1["motif_start"]), int(reb1["motif_end"])) == (31, 38)
-    start, end = int(reb1["start"]), int(reb1["end"])
-    assert reb1["sequence"] == site[start - 1 : end] and 29 <= start < end <= 40
-    assert float(reb1["contribution"]) > 5
-    assert float(reb1["e_value"]) == pytest.approx(8 * float(reb1["p_value"]), rel=1e-4)

@@ -381,6 +381,7 @@ DAMAGES = {
     "a wider tokenizer": (lambda folder: ProformerTokenizer(3, insert_width=20).save_pretrained(folder), "tokenizer"),
     "an empty folder": (lambda folder: [path.unlink() for path in folder.iterdir()], UNREADABLE),
     "no folder": (shutil.rmtree, "neither a folder nor a repository"),
+    "a file": (lambda folder: (shutil.rmtree(folder), folder.touch()), "this is a file; name the folder"),
 }
 
 

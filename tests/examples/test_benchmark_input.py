@@ -12,6 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.slow
+@pytest.mark.pages
 def test_promoters_are_loaded_with_and_without_workers(tmp_path, monkeypatch, capfd):
     small = ["--rows", "2000", "--measured-rows", "500", "--batch-size", "50", "--model-batch-size", "0"]
     monkeypatch.syspath_prepend(EXAMPLES)

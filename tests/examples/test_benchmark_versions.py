@@ -17,6 +17,7 @@ def compare(*arguments) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
+@pytest.mark.pages
 def test_a_version_predicts_what_it_does():
     finished = compare(ROOT, ROOT, "--number", 8, "--repeats", 1, "--busy")
     assert finished.returncode == 0, finished.stderr[-3000:]

@@ -13,7 +13,7 @@ from modeling_proformer.training import finetune as finetuning
 from modeling_proformer.training.finetune import FineTuned, finetune
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def six_evaluations_and_small_figures():
     """Evaluate six times instead of twenty, which saves a checkpoint each time, and draw few pixels, to save time."""
     with pytest.MonkeyPatch.context() as patch:
