@@ -36,9 +36,14 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+# While the tests' modules import the libraries, a million objects are made, and none are given up.
+gc.disable()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def few_objects_to_collect():
-    """Set the libraries' million objects aside: each of Python's collections would go through all of them again."""
+    """Set the libraries' objects aside: each of Python's collections would go through all of them again."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

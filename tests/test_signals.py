@@ -33,7 +33,8 @@ def test_predict_stops_although_its_input_gives_nothing(tmp_path, checkpoint, na
     os.mkfifo(tmp_path / "in")
     words = ["predict", "-", "--model", str(checkpoint), "-o", str(tmp_path / "work" / "o.tsv"), "--quiet"]
     running = process_of(main, words, stdin=tmp_path / "in", stderr=tmp_path / "errors")
-    with running as process, open(tmp_path / "in", "w") as pipe:
+    # To open it for writing alone would wait for the process, even for one that has failed.
+    with running as process, os.fdopen(os.open(tmp_path / "in", os.O_RDWR), "w") as pipe:
         pipe.write("sequence\nACGTACGTACGT\n")
         pipe.flush()
         wait_for(lambda: len(os.listdir(tmp_path / "work")) == 2)

@@ -91,7 +91,8 @@ def test_the_processes_end_with_the_command(checkpoint, folder, number):
     words = ["predict", "-", "--model", str(checkpoint), "-o", str(output), "--devices", "cpu", "--on_error", "skip"]
     words += ["--batch_size", "4", "--quiet"]
     running = process_of(main, words, stdin=checkpoint / "in", stderr=checkpoint / "errors")
-    with running as process, open(checkpoint / "in", "w") as pipe:
+    # To open it for writing alone would wait for the process, even for one that has failed.
+    with running as process, os.fdopen(os.open(checkpoint / "in", os.O_RDWR), "w") as pipe:
         # The input never ends.
         pipe.write("sequence\n" + "ACGTACGTACGT\n" * 2000)
         pipe.flush()
