@@ -1,5 +1,5 @@
 # Each command sets up what it needs: `make demo`, `make finetune-demo`, `make docs`, `make test`, `make format`,
-# `make test-docs` for what the documentation and the card show, `make test-ray` for what needs Ray,
+# `make test-docs` for what the documentation and the card show and slow benchmarks, `make test-ray` for what needs Ray,
 # `make test-transformers TRANSFORMERS="transformers==5.4.0"` for another version of the library, and `make test-others`
 # for the quick tests that do not depend on it.
 PYTHON ?= python3
@@ -19,7 +19,7 @@ LIBRARY_TESTS := tests/library tests/test_checkpoint.py tests/test_intervals.py 
 
 # The tests of a file share what they set up. There is one process more than cores, as tests wait for other processes, but
 # not more than four, as each takes up to 2 GB.
-WORKERS := --numprocesses $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)') --maxprocesses 4 --dist loadfile
+WORKERS = --numprocesses $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))') --dist loadfile
 
 .PHONY: demo finetune-demo docs test test-docs test-ray test-transformers test-others format clean
 
@@ -49,7 +49,7 @@ test: $(VENV)/development
 test-docs: $(VENV)/development
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup -m pages tests/examples tests/test_checkpoint.py
 
-# Ray takes 240 MB, and starting it several times takes minutes. Each test uses all cores.
+# Ray takes 240 MB, and starting it several times takes minutes.
 test-ray: $(VENV)/development
 	$(INSTALL) --editable ".[ray]"
 	$(BIN)/python -m pytest tests/examples/test_ray_predict.py tests/examples/test_documentation.py -k "ray or cluster"

@@ -41,7 +41,7 @@ def load_checkpoint(folder_or_repo: str | Path | None = None) -> tuple[PreTraine
     Raises:
         FileNotFoundError: there is neither such a folder nor such a repository.
         ImportError: it is an adapter, and peft is not installed.
-        InputError: the checkpoint is not a Proformer, or it is incomplete or damaged.
+        InputError: the checkpoint is a file, or not a Proformer, or it is incomplete or damaged.
     """
     source = str(checkpoint_path() if folder_or_repo is None else folder_or_repo)
     # The Hub would be asked for it several times.

@@ -142,12 +142,14 @@ def name_motifs(
     ]
     targets = [np.ascontiguousarray(motifs[name], dtype=np.float64) for name in names]
     threads = torch.get_num_threads()
-    with warnings.catch_warnings():
-        # `read_motifs` has said it.
-        warnings.simplefilter("ignore")
-        p_values, _, offsets, _, strands, indices = tomtom(queries, targets, n_nearest=MAX_MATCHES, n_jobs=1)
-    # TOMTOM leaves OpenMP, which torch computes with, with a thread for each core.
-    torch.set_num_threads(threads)
+    try:
+        with warnings.catch_warnings():
+            # `read_motifs` has said it.
+            warnings.simplefilter("ignore")
+            p_values, _, offsets, _, strands, indices = tomtom(queries, targets, n_nearest=MAX_MATCHES, n_jobs=1)
+    finally:
+        # numba sets OpenMP's number of threads, which torch shares, to the number of cores.
+        torch.set_num_threads(threads)
     found = []
     for row, (start, end) in enumerate(spans):
         matches = []

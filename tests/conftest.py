@@ -28,7 +28,7 @@ SHARED = Path(os.environ.get("PROFORMER_SHARED", ROOT.parent / "shared"))
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
-# What numba compiles for two minutes it compiles in one without optimizing, apart from what it keeps for users.
+# Without optimization, numba compiles in half of the time. What it compiles is kept apart from what users run.
 os.environ |= {"NUMBA_OPT": "0", "NUMBA_CACHE_DIR": str(ROOT / ".pytest_cache" / "numba")}
 
 # The tests' models are so small that sharing their work out costs more than it saves; in processes of their own too.

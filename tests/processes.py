@@ -7,9 +7,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TextIO
 
 from torch.multiprocessing import start_processes
 
@@ -24,25 +25,38 @@ def process_of(
     function: Callable, *arguments, cwd: Path | None = None, **streams: str | Path
 ) -> Iterator[BaseProcess]:
     """
-    Call a function in a process, whose exit status is what the function returns; a process left over is killed.
+    Call a function in a process, whose exit status is what the function returns; what is left over is killed.
 
-    `stdin` names the file or named pipe to read from, `stdout` and `stderr` the files to write to.
+    `stdin` names the file or named pipe to read from, `stdout` and `stderr` the files to write to. The process ends
+    without what Python does at its end.
     """
-    context = multiprocessing.get_context("forkserver")
+    # On macOS, libraries that use its frameworks do not survive a fork.
+    context = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "forkserver")
     process = context.Process(target=_call_as_command, args=(function, arguments, cwd, streams))
     process.start()
     try:
         yield process
     finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         process.join()
+        if "stderr" in streams:
+            print(Path(streams["stderr"]).read_text()[-3000:], file=sys.stderr)
 
 
 def run_in_process(function: Callable, *arguments, **options) -> int:
-    """Call a function in a process, as `process_of` does, until it ends; return its exit status."""
+    """Call a function in a process, as `process_of` does; return its exit status, or None after five minutes."""
     with process_of(function, *arguments, **options) as process:
-        process.join()
+        process.join(300)
         return process.exitcode
+
+
+def open_pipe(path: Path) -> TextIO:
+    """Make a named pipe and open it to write."""
+    os.mkfifo(path)
+    # To open it for writing alone would wait for a reader, even for one that has failed.
+    return os.fdopen(os.open(path, os.O_RDWR), "w")
 
 
 def run_script(*words, **options) -> int:

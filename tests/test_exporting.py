@@ -302,7 +302,7 @@ class TestCommand:
         """The exporters would otherwise mention libraries that are not needed here."""
         words = ["export", "--model", str(checkpoint), "--format", "int8", "--output", str(tmp_path / "served")]
         out, err = tmp_path / "out", tmp_path / "err"
-        assert run_in_process(main, words, stdout=out, stderr=err) == 0 and not err.read_text()
+        assert run_in_process(main, words, cwd=tmp_path, stdout=out, stderr=err) == 0 and not err.read_text()
         assert "Compared with the checkpoint on 512 random inserts:" in out.read_text()
 
     def test_output_that_is_not_empty(self, refused, tmp_path):

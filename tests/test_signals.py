@@ -4,6 +4,8 @@ import logging
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +32,17 @@ def checkpoint(tmp_path) -> Path:
 def test_predict_stops_although_its_input_gives_nothing(tmp_path, checkpoint, name):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "o.tsv").write_text("an earlier run")
-    os.mkfifo(tmp_path / "in")
-    words = ["predict", "-", "--model", str(checkpoint), "-o", str(tmp_path / "work" / "o.tsv"), "--quiet"]
-    running = process_of(main, words, stdin=tmp_path / "in", stderr=tmp_path / "errors")
-    # To open it for writing alone would wait for the process, even for one that has failed.
-    with running as process, os.fdopen(os.open(tmp_path / "in", os.O_RDWR), "w") as pipe:
-        pipe.write("sequence\nACGTACGTACGT\n")
-        pipe.flush()
+    # Python's own end has to cope with the thread that waits for the input, so this is a command of its own.
+    command = [sys.executable, "-m", "modeling_proformer.cli", "predict", "-", "--quiet"]
+    command += ["--model", str(checkpoint), "-o", str(tmp_path / "work" / "o.tsv")]
+    pipes = dict.fromkeys(("stdin", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        process.stdin.write("sequence\nACGTACGTACGT\n")
+        process.stdin.flush()
         wait_for(lambda: len(os.listdir(tmp_path / "work")) == 2)
-        os.kill(process.pid, signal.Signals[name])
-        process.join(30)
-        assert process.exitcode == 128 + signal.Signals[name]
-    assert (tmp_path / "errors").read_text().splitlines()[-1] == f"proformer: stopped by {name}."
+        process.send_signal(signal.Signals[name])
+        assert process.wait(timeout=30) == 128 + signal.Signals[name]
+        assert process.stderr.read().splitlines()[-1] == f"proformer: stopped by {name}."
     assert os.listdir(tmp_path / "work") == ["o.tsv"]
     assert (tmp_path / "work" / "o.tsv").read_text() == "an earlier run"
 

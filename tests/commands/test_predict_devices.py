@@ -8,7 +8,7 @@ from threading import Thread
 import numpy as np
 import psutil
 import pytest
-from processes import process_of
+from processes import open_pipe, process_of
 from waiting import wait_for
 
 from modeling_proformer.cli import main
@@ -87,15 +87,13 @@ def test_a_process_that_is_killed_ends_the_command_in_one_line(refused, table):
 def test_the_processes_end_with_the_command(checkpoint, folder, number):
     output = folder / "out.tsv"
     output.write_text("an earlier run")
-    os.mkfifo(checkpoint / "in")
+    pipe, errors = folder.parent / "pipe", folder.parent / "errors"
     words = ["predict", "-", "--model", str(checkpoint), "-o", str(output), "--devices", "cpu", "--on_error", "skip"]
     words += ["--batch_size", "4", "--quiet"]
-    running = process_of(main, words, stdin=checkpoint / "in", stderr=checkpoint / "errors")
-    # To open it for writing alone would wait for the process, even for one that has failed.
-    with running as process, os.fdopen(os.open(checkpoint / "in", os.O_RDWR), "w") as pipe:
-        # The input never ends.
-        pipe.write("sequence\n" + "ACGTACGTACGT\n" * 2000)
-        pipe.flush()
+    with open_pipe(pipe) as file, process_of(main, words, stdin=pipe, stderr=errors) as process:
+        # The input never ends. A pipe of macOS holds 8 kB.
+        file.write("sequence\n" + "ACGTACGTACGT\n" * 600)
+        file.flush()
         wait_for(lambda: any(each.name.startswith(".out.tsv") and each.stat().st_size for each in folder.iterdir()))
         (worker,) = workers_of(process.pid)
         if number == signal.SIGINT:
@@ -103,7 +101,7 @@ def test_the_processes_end_with_the_command(checkpoint, folder, number):
             os.killpg(process.pid, signal.SIGINT)
             process.join(60)
             assert process.exitcode == 130
-            assert (checkpoint / "errors").read_text() == "proformer: stopped by SIGINT.\n"
+            assert errors.read_text() == "proformer: stopped by SIGINT.\n"
             assert os.listdir(folder) == ["out.tsv"]
         else:
             process.kill()

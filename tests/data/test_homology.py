@@ -21,6 +21,7 @@ from modeling_proformer.tokenization import InvalidSequenceError
 # An example takes as long as the machine is busy.
 seeds = st.integers(0, 2**32)
 
+# All pairs of so many are compared by brute force, in seconds.
 REAL_SEQUENCES = 700
 
 

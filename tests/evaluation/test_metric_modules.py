@@ -2,13 +2,11 @@
 
 import json
 import os
+import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import constants
-from processes import run_in_process
 
 from modeling_proformer.evaluation.metrics import DREAM_PAIRS, DREAM_SUBSETS, correlation, dream_score, metric_module
 
@@ -101,18 +99,19 @@ def given() -> dict:
 @pytest.fixture(scope="module")
 def found(given, tmp_path_factory) -> dict:
     home = tmp_path_factory.mktemp("home")
-    (home / "given").write_text(json.dumps({name: values.tolist() for name, values in given.items()}))
+    environment = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
     # It runs in another folder, so that no metric is found by its name alone.
-    streams = {"stdin": home / "given", "stdout": home / "found"}
-    assert run_in_process(run_session, home, cwd=home, **streams) == 0
-    return json.loads((home / "found").read_text().splitlines()[-1])
-
-
-def run_session(home: Path):
-    assert "evaluate" not in sys.modules
-    os.environ |= {"HF_HOME": str(home), "HF_EVALUATE_OFFLINE": "1"}
-    constants.HF_HUB_OFFLINE = True
-    exec(SESSION, {"__name__": "__main__"})
+    session = subprocess.run(
+        [sys.executable, "-c", SESSION],
+        input=json.dumps({name: values.tolist() for name, values in given.items()}),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=home,
+        env=environment,
+    )
+    assert session.returncode == 0, session.stderr
+    return json.loads(session.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
