@@ -128,7 +128,7 @@ class TestNames:
         assert counts[0] > counts[1] > counts[2] == 0
 
     def test_torch_keeps_its_number_of_threads(self, motifs, background):
-        # numba changes it once in a process.
+        # numba changes the number once in a process, and earlier tests have named motifs in this one.
         assert run_in_process(threads_after_naming, 3, *self.planted(background, "TTACCCGG", 30), motifs) == 3
 
     @pytest.mark.parametrize("insert", ["A", "ACG", "N" * 20, "ACGTN" * 4])

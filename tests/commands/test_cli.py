@@ -171,7 +171,7 @@ def test_predictions_help_and_metrics_need_no_slow_imports(tmp_path):
             assert not loaded(), (words, loaded())
         from modeling_proformer import evaluation
         assert not loaded(), loaded()
-        # Those that draw are there nevertheless.
+        # Functions that draw can be called too: they import matplotlib when they run.
         assert all(callable(getattr(evaluation, name)) for name in evaluation.__all__)
     """
     done = subprocess.run(
